@@ -1,0 +1,1 @@
+"""onnxhone: optimizes ONNX models before deployment, and proves what it did."""
