@@ -1,1 +1,76 @@
-"""onnxhone: optimizes ONNX models before deployment, and proves what it did."""
+"""onnxhone: optimizes ONNX models before deployment, and proves what it did.
+
+    result = optimizer.optimize("model.onnx", "out.onnx")
+    print(result.report.to_text())
+
+Everything public is named in ``__all__`` and loaded on first use, so that ``import optimizer`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optimizer.errors import (
+        CheckFailedError,
+        DataError,
+        ModelError,
+        OnnxhoneError,
+        PreconditionError,
+        ReferenceRunError,
+        UsageError,
+    )
+    from optimizer.model import load, save
+    from optimizer.pass_base import Context, Gain, Note, Pass, PassResult, Sites, Step
+    from optimizer.pipeline import Result, optimize
+    from optimizer.report import Report
+
+_HOMES = {
+    "errors": (
+        "CheckFailedError",
+        "DataError",
+        "ModelError",
+        "OnnxhoneError",
+        "PreconditionError",
+        "ReferenceRunError",
+        "UsageError",
+    ),
+    "model": ("load", "save"),
+    "pass_base": ("Context", "Gain", "Note", "Pass", "PassResult", "Sites", "Step"),
+    "pipeline": ("Result", "optimize"),
+    "report": ("Report",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CheckFailedError",
+    "Context",
+    "DataError",
+    "Gain",
+    "ModelError",
+    "Note",
+    "OnnxhoneError",
+    "Pass",
+    "PassResult",
+    "PreconditionError",
+    "ReferenceRunError",
+    "Report",
+    "Result",
+    "Sites",
+    "Step",
+    "UsageError",
+    "load",
+    "optimize",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'optimizer' has no attribute {name!r}")
+    return getattr(import_module(f"optimizer.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,12 +8,14 @@ rewrites the model that it is given (a clone: tensors are shared with the refere
 from __future__ import annotations
 
 import enum
+import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from dataclasses import Field
 
     import onnx_ir as ir
 
@@ -61,19 +63,28 @@ class PassResult:
 
 @dataclass
 class Sites:
-    """Which steps may touch which places; the manager denies some when it bisects a failure.
+    """Which steps may touch which places; the manager narrows this when it bisects a failure.
 
-    A site is a stable name of a place in the graph, usually ``graph.site(node)``. ``permits`` keeps the order in
-    which places were asked for, so that the manager can split the list.
+    A site is a stable name of a place in the graph, usually ``graph.site(node)``. ``permits`` remembers, in order,
+    what it permitted, so that the manager can split the list.
+
+    Attributes:
+        denied_steps: Steps that may do nothing.
+        denied: Single places that a step may not touch.
+        only: For the steps named here, the only places that they may touch.
+        permitted: Filled by ``permits``.
     """
 
     denied_steps: frozenset[str] = frozenset()
     denied: frozenset[tuple[str, str]] = frozenset()
+    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
     permitted: dict[tuple[str, str], None] = field(default_factory=dict)
 
     def permits(self, step: str, site: str) -> bool:
         """Whether ``step`` may change ``site``; call it only where the change would be made."""
         if step in self.denied_steps or (step, site) in self.denied:
+            return False
+        if step in self.only and site not in self.only[step]:
             return False
         self.permitted[step, site] = None
         return True
@@ -129,3 +140,31 @@ class Pass(ABC):
     @abstractmethod
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Rewrite ``model`` and say what was done."""
+
+    @classmethod
+    def option_fields(cls) -> tuple[Field[Any], ...]:
+        """The options: the dataclass fields that the constructor takes."""
+        return tuple(option for option in fields(cls) if option.init)
+
+    def options(self) -> dict[str, Any]:
+        """All options with their final values, by their Python names."""
+        return {option.name: getattr(self, option.name) for option in self.option_fields()}
+
+    def __str__(self) -> str:
+        changed = [
+            f"{option.name.replace('_', '-')}={toml_value(getattr(self, option.name))}"
+            for option in self.option_fields()
+            if getattr(self, option.name) != option.default
+        ]
+        return f"{self.name}:{','.join(changed)}" if changed else self.name
+
+
+def toml_value(value: object) -> str:
+    """``value`` as a TOML value: what the spec parser reads back as the same."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, enum.Enum):
+        return toml_value(value.value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(toml_value(element) for element in value) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

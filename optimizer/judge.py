@@ -1,0 +1,71 @@
+"""Runs candidates against the reference for the pass manager: outputs and latency, by ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optimizer.attempt import Failure
+from optimizer.runtime import session
+from optimizer.timing import compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    import onnx_ir as ir
+
+    from optimizer.budget import Budget
+    from optimizer.spec import Stage
+    from optimizer.timing import Latency
+    from optimizer.validation import Validator, Verdict
+
+
+@dataclass
+class RuntimeJudge:
+    """Judges candidates on validation feeds.
+
+    Attributes:
+        validator: Holds the reference's outputs and tolerances, set before any candidate ran.
+        feeds: What latency is measured on.
+        budget: What lossy stages may lose.
+        threads: Threads of ONNX Runtime.
+        time_limit: Seconds for one latency comparison.
+    """
+
+    validator: Validator
+    feeds: Sequence[Mapping[str, Any]]
+    budget: Budget | None = None
+    threads: int = 1
+    time_limit: float = 40.0
+
+    def verdict(self, candidate: ir.Model, *, exact: bool) -> Verdict:
+        """The errors of all outputs of ``candidate``, and whether they hold."""
+        if exact or self.budget is None:
+            return self.validator.check_exact(candidate)
+        return self.validator.check_budget(candidate, self.budget)
+
+    def failure(self, candidate: ir.Model, stage: Stage) -> Failure | None:
+        """Why the outputs of ``candidate`` do not hold after ``stage``; ``None`` if they do."""
+        exact = stage.exact
+        verdict = self.verdict(candidate, exact=exact)
+        return None if verdict.ok else Failure("outputs" if exact else "budget", verdict.reason)
+
+    def latency(self, reference: ir.Model, candidate: ir.Model) -> Latency:
+        """The paired latency ratio of ``candidate`` to ``reference``."""
+        return compare(self._runner(reference), self._runner(candidate), time_limit=self.time_limit)
+
+    def _runner(self, model: ir.Model) -> Callable[[], Callable[[], None]]:
+        def fresh() -> Callable[[], None]:
+            ready = session(model, threads=self.threads)
+            feeds = list(self.feeds)
+            turn = 0
+
+            def run() -> None:
+                nonlocal turn
+                ready.run(feeds[turn % len(feeds)])
+                turn += 1
+
+            return run
+
+        return fresh

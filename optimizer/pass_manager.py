@@ -1,0 +1,294 @@
+"""Runs stages one after the other, judges each, and keeps or undoes it.
+
+Structure is checked after every pass; signature, size and outputs are checked once per stage. A stage that fails is
+bisected (see ``bisection``) and what holds of it is kept. Exact stages are timed together at the end; only a loss
+sends the manager back to time them one by one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from optimizer.attempt import Attempt, Failure, Limits, attempt
+from optimizer.bisection import Denial, OutOfAttemptsError, repair
+from optimizer.errors import CheckFailedError
+from optimizer.gates import signature_failure, size_failure
+from optimizer.model import byte_size
+from optimizer.report import PassRecord, StageRecord
+from optimizer.stats import count_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.pass_base import Context
+    from optimizer.spec import Stage
+    from optimizer.timing import Latency
+
+MOST_ATTEMPTS = 48
+
+
+class Judge(Protocol):
+    """Compares a candidate with the reference by running both; ``None`` where the outputs hold."""
+
+    def failure(self, candidate: ir.Model, stage: Stage) -> Failure | None:
+        """Why the outputs of ``candidate`` do not hold after ``stage``."""
+
+    def latency(self, reference: ir.Model, candidate: ir.Model) -> Latency:
+        """The paired latency ratio of ``candidate`` to ``reference``."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the manager decides.
+
+    Attributes:
+        strict: Raise on the first failed check instead of undoing.
+        timing: Whether latency is measured and decides.
+        time_limit: Seconds for searching and timing; the checks themselves always run.
+    """
+
+    strict: bool = False
+    timing: bool = True
+    time_limit: float = 150.0
+
+
+@dataclass
+class Stopwatch:
+    """CPU seconds by what they were spent on."""
+
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def measure(self, kind: str) -> Iterator[None]:
+        """Add the CPU time of the block to ``kind``."""
+        started = time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds[kind] += time.process_time() - started
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage as it stands: where it started from, the attempt that holds, and what was left out for it."""
+
+    stage: Stage
+    base: ir.Model
+    attempt: Attempt
+    limits: tuple[Limits, ...]
+    denials: tuple[Denial, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The model that came out of all stages, their records, and the latency ratio, if it was measured."""
+
+    model: ir.Model
+    stages: tuple[StageRecord, ...]
+    latency: Latency | None
+
+
+@dataclass
+class PassManager:
+    """Runs stages on a reference; the judge is missing where nothing may be run.
+
+    Attributes:
+        reference: The model as it was loaded.
+        context: Handed to every pass.
+        judge: Runs and times models.
+        settings: How to decide.
+        stopwatch: Collects the CPU seconds of ``rewrite`` and ``gates``.
+        observe: Called with what is being done, for a progress display.
+        keep: Called with the stage's number and the model after each stage.
+        clock: Seconds, for the time limit.
+    """
+
+    reference: ir.Model
+    context: Context
+    judge: Judge | None = None
+    settings: Settings = Settings()
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    observe: Callable[[str], None] = lambda _doing: None
+    keep: Callable[[int, ir.Model], None] = lambda _number, _model: None
+    clock: Callable[[], float] = time.monotonic
+
+    def run(self, stages: Sequence[Stage], decisions: Sequence[Sequence[Limits]] | None = None) -> Outcome:
+        """Run ``stages``; ``decisions`` (of an earlier run's report) are limits to start from."""
+        self._deadline = self.clock() + self.settings.time_limit
+        limits = decisions or [[Limits()] * len(stage.passes) for stage in stages]
+        runs = self._run_from(self.reference, list(zip(stages, limits, strict=True)))
+        latency = None
+        if self.judge is not None and self.settings.timing and any(run.attempt.changed for run in runs):
+            runs, latency = self._timed(runs)
+        model = runs[-1].attempt.model if runs else self.reference
+        return Outcome(model, tuple(_record(run) for run in runs), latency)
+
+    def _run_from(self, base: ir.Model, stages: Sequence[tuple[Stage, Sequence[Limits]]]) -> list[StageRun]:
+        runs: list[StageRun] = []
+        for stage, limits in stages:
+            runs.append(self._run_stage(base, stage, limits))
+            base = runs[-1].attempt.model
+            self.keep(len(runs), base)
+        return runs
+
+    def _run_stage(self, base: ir.Model, stage: Stage, limits: Sequence[Limits]) -> StageRun:
+        self.observe(str(stage))
+        probe = self._probe(base, stage, timed=False)
+        first = probe(limits)
+        if first.failure is None:
+            return StageRun(stage, base, first, tuple(limits))
+        if self.settings.strict:
+            raise CheckFailedError(f"{stage}: {first.failure.reason}")
+        self.observe(f"{stage}: finding what fails the {first.failure.gate} check")
+        repaired = repair(stage, limits, probe, first)
+        return StageRun(stage, base, _settled(repaired.attempt, base), repaired.limits, repaired.denials)
+
+    def _probe(self, base: ir.Model, stage: Stage, *, timed: bool) -> Callable[[Sequence[Limits]], Attempt]:
+        """A function that runs and judges ``stage`` within limits; it stops when it was called too often or too late."""
+        bytes_before = byte_size(base)
+        calls = 0
+
+        def probe(limits: Sequence[Limits]) -> Attempt:
+            nonlocal calls
+            calls += 1
+            if calls > 1 and (calls > MOST_ATTEMPTS or self.clock() > self._deadline):
+                raise OutOfAttemptsError
+            with self.stopwatch.measure("rewrite"):
+                result = attempt(base, stage, limits, self.context)
+            if result.failure is not None or not result.changed:
+                return result
+            with self.stopwatch.measure("gates"):
+                failure = self._failure(result.model, stage, bytes_before)
+                if failure is None and timed:
+                    failure = self._slower(base, result.model)
+            return replace(result, failure=failure)
+
+        return probe
+
+    def _failure(self, candidate: ir.Model, stage: Stage, bytes_before: int) -> Failure | None:
+        failure = signature_failure(self.reference, candidate)
+        if failure is None and stage.exact:
+            failure = size_failure(bytes_before, byte_size(candidate))
+        if failure is None and self.judge is not None:
+            failure = self.judge.failure(candidate, stage)
+        return failure
+
+    def _slower(self, base: ir.Model, candidate: ir.Model) -> Failure | None:
+        """A failure if two independent comparisons both call ``candidate`` slower than ``base``."""
+        if self.judge is None:
+            return None
+        for _ in range(2):
+            latency = self.judge.latency(base, candidate)
+            if latency.verdict != "slower":
+                return None
+        return Failure(
+            "latency", f"slower: {latency.ratio:.3f} times as long ({latency.low:.3f} to {latency.high:.3f})"
+        )
+
+    def _timed(self, runs: list[StageRun]) -> tuple[list[StageRun], Latency | None]:
+        """Time the result against the reference; while it is slower, find the stage and undo what makes it so."""
+        if self.judge is None:
+            return runs, None
+        for _ in range(len(runs) + 1):
+            self.observe("timing the result against the reference")
+            with self.stopwatch.measure("gates"):
+                latency = self.judge.latency(self.reference, runs[-1].attempt.model)
+                if latency.verdict == "slower":
+                    latency = self.judge.latency(self.reference, runs[-1].attempt.model)
+            if latency.verdict != "slower":
+                return runs, latency
+            faster = self._without_slowest(runs)
+            if faster is None:
+                break
+            runs = faster
+            if not any(run.attempt.changed for run in runs):
+                return runs, None
+        reason = f"slower as a whole: {latency.ratio:.3f} times as long ({latency.low:.3f} to {latency.high:.3f})"
+        return [_undone(replace(run, base=self.reference), self.reference, reason) for run in runs], None
+
+    def _without_slowest(self, runs: list[StageRun]) -> list[StageRun] | None:
+        """The runs with the first slow stage repaired and those after it run again; ``None`` if no one stage is slow."""
+        for index, run in enumerate(runs):
+            if not run.attempt.changed or self.clock() > self._deadline:
+                continue
+            self.observe(f"{run.stage}: timing it alone")
+            with self.stopwatch.measure("gates"):
+                failure = self._slower(run.base, run.attempt.model)
+            if failure is None:
+                continue
+            if self.settings.strict:
+                raise CheckFailedError(f"{run.stage}: {failure.reason}")
+            probe = self._probe(run.base, run.stage, timed=True)
+            failed = replace(run.attempt, failure=failure)
+            repaired = repair(run.stage, run.limits, probe, failed, finest="step")
+            settled = _settled(repaired.attempt, run.base)
+            again = StageRun(run.stage, run.base, settled, repaired.limits, run.denials + repaired.denials)
+            later = [(other.stage, other.limits) for other in runs[index + 1 :]]
+            return [*runs[:index], again, *self._run_from(settled.model, later)]
+        return None
+
+
+def _settled(result: Attempt, base: ir.Model) -> Attempt:
+    """An attempt that changed nothing gives back the very model that it started from."""
+    return result if result.changed else replace(result, model=base)
+
+
+def _undone(run: StageRun, base: ir.Model, reason: str) -> StageRun:
+    denials = tuple(Denial(index, None, None, reason) for index in range(len(run.stage.passes)))
+    limits = tuple(replace(limit, skip=True) for limit in run.limits)
+    nothing = tuple(replace(member, changes={}, skipped="undone") for member in run.attempt.runs)
+    return StageRun(run.stage, base, Attempt(base, nothing), limits, run.denials + denials)
+
+
+def _record(run: StageRun) -> StageRecord:
+    members = tuple(
+        PassRecord(
+            name=member.name,
+            spec=str(member),
+            options=member.options(),
+            exact=member.exact,
+            changes=ran.changes,
+            seconds=ran.seconds,
+            notes=tuple(ran.notes),
+            skipped=ran.skipped,
+            undone=tuple(denial for denial in run.denials if denial.member == index),
+        )
+        for index, (member, ran) in enumerate(zip(run.stage.passes, run.attempt.runs, strict=True))
+    )
+    return StageRecord(
+        passes=members,
+        kept=run.attempt.changed,
+        reason=_reason(run, members),
+        seconds=sum(ran.seconds for ran in run.attempt.runs),
+        bytes=byte_size(run.attempt.model),
+        nodes=count_nodes(run.attempt.model),
+        decisions=tuple(_decision(limit) for limit in run.limits),
+    )
+
+
+def _reason(run: StageRun, members: Sequence[PassRecord]) -> str:
+    undone = [denial for member in members for denial in member.undone]
+    if run.attempt.changed and not undone:
+        return "checked"
+    if run.attempt.changed:
+        return f"checked; {len(undone)} undone: {undone[0].reason}"
+    if undone:
+        return f"undone: {undone[0].reason}"
+    skipped = [member.skipped for member in members if member.skipped]
+    return f"skipped: {skipped[0]}" if skipped else "nothing to do"
+
+
+def _decision(limit: Limits) -> Mapping[str, Any]:
+    return {"skip": limit.skip, "steps": sorted(limit.steps), "sites": sorted(map(list, limit.sites))}
+
+
+def limits_from(decision: Mapping[str, Any]) -> Limits:
+    """The limits that a report's decision holds."""
+    sites = frozenset((str(step), str(site)) for step, site in decision["sites"])
+    return Limits(bool(decision["skip"]), frozenset(decision["steps"]), sites)

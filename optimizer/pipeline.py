@@ -1,0 +1,220 @@
+"""One model end to end: load, measure, run the stages, save, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimizer.errors import UsageError
+from optimizer.model import give_back, ingest, save, to_proto
+from optimizer.pass_base import Context, Pass
+from optimizer.pass_manager import PassManager, Settings, Stopwatch, limits_from
+from optimizer.presets import DEFAULT, preset
+from optimizer.report import Report
+from optimizer.spec import Stage, parse_recipe, parse_stage
+from optimizer.stats import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.attempt import Limits
+    from optimizer.judge import RuntimeJudge
+    from optimizer.model import Source
+    from optimizer.pass_manager import Outcome
+
+LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``optimize`` gives back.
+
+    Attributes:
+        model: ``ModelProto``, ``gs.Graph`` and ``ir.Model`` in: the same kind out; a path in: an ``ir.Model``.
+        report: What was done, measured.
+    """
+
+    model: Any
+    report: Report
+
+
+def optimize(
+    model: Any,
+    output: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    passes: Sequence[str | Pass] | None = None,
+    recipe: str | Path | None = None,
+    data: str | Path | Iterable[Mapping[str, Any]] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    run: bool = True,
+    timing: bool = True,
+    strict: bool = False,
+    keep_all: bool = False,
+    replay: str | Path | None = None,
+    threads: int = 1,
+    time_limit: float = 150.0,
+    seed: int = 0,
+    observe: Callable[[str], None] = lambda _doing: None,
+) -> Result:
+    """Optimize ``model``; every stage is checked, run against the reference, measured, and undone if it does not hold.
+
+    Args:
+        model: A path, bytes, ``ModelProto``, ``onnx_ir.Model``, ``gs.Graph`` or anything with ``.model`` /
+            ``.model_proto``. It is never changed.
+        output: Where to write the result; nothing is written without it.
+        preset: The name of a preset; ``exact`` if neither passes nor a recipe are given.
+        passes: Specs (``"name:key=value"``, ``"a+b"`` for one stage) or pass objects, a stage each.
+        recipe: Path of a TOML recipe.
+        data: Folder of feeds, or feeds themselves; generated from the model's inputs if missing.
+        shapes: Shapes by input name, for generated feeds.
+        run: Whether models may be run; without, only exact stages run and the verdict is ``unverified``.
+        timing: Whether latency is measured and decides.
+        strict: Raise on the first failed check.
+        keep_all: Write the model after every stage beside ``output``.
+        replay: Report of an earlier run, whose decisions are repeated without timing.
+        threads: Threads of ONNX Runtime.
+        time_limit: Seconds for searching and timing.
+        seed: Seed of generated feeds and of everything random.
+        observe: Called with what is being done.
+
+    Raises:
+        OnnxhoneError: With one line that says what was found and what to do.
+    """
+    began, watch = time.monotonic(), Stopwatch()
+    observe("loading")
+    with watch.measure("load"):
+        source = ingest(model)
+    stages = _stages(preset, passes, recipe)
+    decisions = _decisions(replay, source, stages)
+    with watch.measure("gates"):
+        judge, warnings = _judge(source, data, shapes, threads, seed, observe) if run else (None, ("not run",))
+        before = facts(source.model)
+    manager = PassManager(
+        reference=source.model,
+        context=Context(reference=source.model, seed=seed),
+        judge=judge,
+        settings=Settings(strict, timing and replay is None, time_limit),
+        stopwatch=watch,
+        observe=observe,
+        keep=_keeper(output, keep_all=keep_all),
+    )
+    outcome = manager.run(_allowed(stages, run=run), decisions)
+    if output is not None:
+        observe("saving")
+        with watch.measure("save"):
+            save(outcome.model, Path(output))
+    with watch.measure("gates"):
+        report = _report(source, outcome, judge, before, warnings)
+    seconds = {**watch.seconds, "wall": time.monotonic() - began}
+    return Result(give_back(outcome.model, source), replace(report, seconds=seconds))
+
+
+def _stages(name: str | None, passes: Sequence[str | Pass] | None, recipe: str | Path | None) -> tuple[Stage, ...]:
+    given = [choice for choice in (name, passes, recipe) if choice is not None]
+    if len(given) > 1:
+        raise UsageError("preset, passes and recipe exclude each other; give one of them")
+    if recipe is not None:
+        return parse_recipe(Path(recipe))
+    if passes is not None:
+        return tuple(Stage((one,)) if isinstance(one, Pass) else parse_stage(one) for one in passes)
+    return preset(name or DEFAULT)
+
+
+def _allowed(stages: tuple[Stage, ...], *, run: bool) -> tuple[Stage, ...]:
+    lossy = [str(stage) for stage in stages if not stage.exact]
+    if lossy and not run:
+        raise UsageError(f"{lossy[0]} is lossy: it cannot be judged without running the model; leave out --no-run")
+    return stages
+
+
+def _judge(
+    source: Source,
+    data: str | Path | Iterable[Mapping[str, Any]] | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    threads: int,
+    seed: int,
+    observe: Callable[[str], None],
+) -> tuple[RuntimeJudge, tuple[str, ...]]:
+    """The judge, with the reference's outputs known and the tolerances set, and what to say about the evidence."""
+    from optimizer.feeds import generate, load_feeds  # noqa: PLC0415 - nothing is run without a judge
+    from optimizer.judge import RuntimeJudge  # noqa: PLC0415 - loads onnxruntime
+    from optimizer.runtime import session  # noqa: PLC0415 - loads onnxruntime
+    from optimizer.validation import Validator  # noqa: PLC0415 - loads onnxruntime
+
+    observe("running the reference")
+    if data is None:
+        split = generate(source.model, shapes=shapes or {}, seed=seed)
+    else:
+        split = load_feeds(data, session(source.model, threads=threads).inputs)
+    validator = Validator(source.model, split.validation, threads=threads)
+    return RuntimeJudge(validator, split.validation, threads=threads), (*split.notes, *validator.notes)
+
+
+def _keeper(output: str | Path | None, *, keep_all: bool) -> Callable[[int, ir.Model], None]:
+    if not keep_all:
+        return lambda _number, _model: None
+    if output is None:
+        raise UsageError("keep-all writes beside the output: name one")
+    path = Path(output)
+    return lambda number, model: save(model, path.with_name(f"{path.stem}.stage-{number}{path.suffix}"))
+
+
+def _decisions(replay: str | Path | None, source: Source, stages: Sequence[Stage]) -> list[list[Limits]] | None:
+    """The limits that the report of an earlier run holds, one list a stage.
+
+    Raises:
+        UsageError: If the file is no report, or of another model or other stages.
+    """
+    if replay is None:
+        return None
+    try:
+        report = json.loads(Path(replay).read_text(encoding="utf-8"))
+        digest, records = report["model"]["sha256"], report["stages"]
+        specs = ["+".join(member["spec"] for member in record["passes"]) for record in records]
+        decisions = [[limits_from(decision) for decision in record["decisions"]] for record in records]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{replay}: no report of onnxhone that can be replayed: {error!r}") from error
+    if digest != _digest(source):
+        raise UsageError(
+            f"{replay}: is the report of another model ({report['model'].get('label')}); run without --replay"
+        )
+    if specs != [str(stage) for stage in stages]:
+        raise UsageError(f"{replay}: its stages are {specs}, asked for are {[str(stage) for stage in stages]}")
+    return decisions
+
+
+def _digest(source: Source) -> str:
+    """SHA-256 of the model file (of the serialized model where there is no file), data files aside."""
+    if source.path is not None:
+        with source.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(to_proto(source.model).SerializeToString(deterministic=True)).hexdigest()
+
+
+def _report(
+    source: Source, outcome: Outcome, judge: RuntimeJudge | None, before: Any, warnings: tuple[str, ...]
+) -> Report:
+    changed = any(stage.kept for stage in outcome.stages)
+    outputs = judge.verdict(outcome.model, exact=True).outputs if judge is not None and changed else ()
+    return Report(
+        model={"label": source.label, "kind": source.kind, "sha256": _digest(source)},
+        target=f"auto ({platform.machine()})",
+        versions={name: version(name) for name in LIBRARIES},
+        before=before,
+        after=facts(outcome.model) if changed else before,
+        outputs=outputs,
+        latency=outcome.latency,
+        stages=outcome.stages,
+        seconds={},
+        verdict="unverified" if judge is None else "improved" if changed else "unchanged",
+        warnings=warnings,
+    )

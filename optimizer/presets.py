@@ -1,0 +1,24 @@
+"""Named recipes. A preset is a list of stages, each a spec; it is parsed only when it is asked for."""
+
+from __future__ import annotations
+
+from optimizer.errors import UsageError
+from optimizer.registry import no_such
+from optimizer.spec import Stage, parse_stage
+
+DEFAULT = "exact"
+
+PRESETS: dict[str, tuple[str, ...]] = {
+    "exact": ("dedup-initializers", "simplify", "dedup-initializers"),
+}
+
+
+def preset(name: str) -> tuple[Stage, ...]:
+    """The stages of the preset called ``name``.
+
+    Raises:
+        UsageError: If there is no such preset.
+    """
+    if name not in PRESETS:
+        raise UsageError(no_such("preset", name, sorted(PRESETS)))
+    return tuple(parse_stage(text, named=False) for text in PRESETS[name])
