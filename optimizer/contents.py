@@ -15,17 +15,15 @@ import hashlib
 import os
 import struct
 from collections import defaultdict
-from typing import TYPE_CHECKING, BinaryIO, TypeGuard
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx_ir.serde import TensorProtoTensor
 
 from optimizer.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 CHUNK = 1 << 20
 _EDGE = 1024
@@ -69,7 +67,7 @@ def equal_groups(tensors: Sequence[ir.TensorProtocol]) -> list[list[int]]:
     """Which of ``tensors`` hold the same content.
 
     Returns:
-        Groups of at least two indices into ``tensors``; indices and groups in rising order. Shapes may differ in a group.
+        Groups of at least two indices into ``tensors``, all in rising order. Shapes may differ within a group.
 
     Raises:
         ModelError: If external data cannot be read.
@@ -86,7 +84,7 @@ def equal_groups(tensors: Sequence[ir.TensorProtocol]) -> list[list[int]]:
 
 def _split_large(group: list[int], tensors: Sequence[ir.TensorProtocol]) -> list[list[int]]:
     """Split tensors of equal dtype, size and edges into groups of equal content."""
-    if len(group) == 1 or tensors[group[0]].nbytes <= 2 * _EDGE:
+    if len(group) == 1 or _is_read_whole(tensors[group[0]]):
         return [group]
     hashed = _partition(group, lambda index: _digest(tensors[index])) if len(group) > 2 else [group]
     return [part for same_hash in hashed for part in _verified(same_hash, tensors)]
@@ -104,9 +102,7 @@ def _verified(group: list[int], tensors: Sequence[ir.TensorProtocol]) -> list[li
     return parts
 
 
-def _partition(
-    indices: Sequence[int] | dict[int, list[int]] | range, key: Callable[[int], Hashable]
-) -> list[list[int]]:
+def _partition(indices: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
     found: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index in indices:
         found[key(index)].append(index)
@@ -127,9 +123,13 @@ def _digest(tensor: ir.TensorProtocol) -> bytes:
     return digest.digest()
 
 
+def _is_read_whole(tensor: ir.TensorProtocol) -> bool:
+    return tensor.nbytes <= 2 * _EDGE or tensor.dtype == ir.DataType.STRING
+
+
 def _edges(tensor: ir.TensorProtocol) -> bytes:
     """The first and the last bytes of the content; all of it if it is small."""
-    if tensor.nbytes <= 2 * _EDGE or tensor.dtype == ir.DataType.STRING:
+    if _is_read_whole(tensor):
         return b"".join(chunks(tensor))
     if not isinstance(tensor, ir.ExternalTensor):
         view = _in_memory(tensor)
@@ -144,29 +144,12 @@ def _in_memory(tensor: ir.TensorProtocol) -> memoryview:
     """The bytes of a tensor that is no external one, without a copy where its array is laid out like the file."""
     if isinstance(tensor, ir.StringTensor):
         return memoryview(b"".join(struct.pack("<q", len(text)) + text for text in tensor.string_data()))
-    if tensor.dtype.bitwidth < 8 or tensor.size == 0 or _is_inexact(tensor):
-        return memoryview(_exact_bytes(tensor))
+    if tensor.dtype.bitwidth < 8 or tensor.size == 0:
+        return memoryview(tensor.tobytes())
     array = tensor.numpy()
     if not array.flags.c_contiguous or array.dtype.byteorder == ">":
         return memoryview(tensor.tobytes())
-    return memoryview(array.reshape(-1).view(np.uint8))
-
-
-def _is_inexact(tensor: ir.TensorProtocol) -> TypeGuard[TensorProtoTensor]:
-    """Whether reading ``tensor`` as an array may change NaN payloads: ``float_data`` passes through doubles."""
-    return isinstance(tensor, TensorProtoTensor) and bool(tensor.raw.float_data)
-
-
-def _exact_bytes(tensor: ir.TensorProtocol) -> bytes:
-    if not _is_inexact(tensor) or not np.isnan(tensor.numpy()).any():
-        return tensor.tobytes()
-    # The packed field is the last thing in a message that holds nothing else: tag, length, then the floats themselves.
-    lone = onnx.TensorProto()
-    lone.CopyFrom(tensor.raw)
-    for field, _ in lone.ListFields():
-        if field.name != "float_data":
-            lone.ClearField(field.name)
-    return lone.SerializeToString()[-tensor.nbytes :]
+    return array.reshape(-1).view(np.uint8).data
 
 
 def open_external(tensor: ir.ExternalTensor) -> BinaryIO:

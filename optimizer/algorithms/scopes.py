@@ -1,0 +1,98 @@
+"""Which graph sees which: the tree of a model's graphs.
+
+A value is seen in the graph that holds it and in the bodies of If, Loop, Scan and SequenceMap below. Function bodies
+see nothing from outside, and whether the graphs of other operators do is not known, so both count as roots.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from optimizer import graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import onnx_ir as ir
+
+_SEES_OUTSIDE = ("If", "Loop", "Scan", "SequenceMap")
+
+
+@dataclass(frozen=True)
+class ScopeTree:
+    """The graphs of a model with what encloses each, and how often each value name occurs.
+
+    Attributes:
+        parents: The enclosing graph of each graph, ``None`` for roots; in order, roots before what is below them.
+        depths: Steps from the root.
+        functions: The bodies of functions, which hold constants in Constant nodes only.
+        names: Occurrences of each name among the values of all graphs.
+    """
+
+    parents: dict[ir.Graph, ir.Graph | None]
+    depths: dict[ir.Graph, int]
+    functions: frozenset[ir.Graph]
+    names: Counter[str]
+    _suffixes: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, model: ir.Model) -> ScopeTree:
+        """The tree of ``model`` as it is now."""
+        bodies = [function.graph for function in model.functions.values()]
+        tree = cls({}, {}, frozenset(bodies), Counter())
+        stack: list[tuple[ir.Graph, ir.Graph | None]] = [(body, None) for body in reversed(bodies)]
+        stack.append((model.graph, None))
+        while stack:
+            scope, parent = stack.pop()
+            tree.parents[scope] = parent
+            tree.depths[scope] = 0 if parent is None else tree.depths[parent] + 1
+            tree.names.update(_value_names(scope))
+            for node in reversed(scope):
+                outer = scope if graph.is_standard(node, *_SEES_OUTSIDE) else None
+                stack += [(inner, outer) for inner in graph.subgraphs_of(node)]
+        return tree
+
+    def root(self, scope: ir.Graph) -> ir.Graph:
+        """The outermost graph whose values ``scope`` sees."""
+        while (parent := self.parents[scope]) is not None:
+            scope = parent
+        return scope
+
+    def common(self, scopes: Iterable[ir.Graph]) -> ir.Graph:
+        """The innermost graph whose values all of ``scopes``, which have the same root, see."""
+        found, *others = scopes
+        for other in others:
+            found = self._common(found, other)
+        return found
+
+    def _common(self, first: ir.Graph, second: ir.Graph) -> ir.Graph:
+        while first is not second:
+            deeper = first if self.depths[first] >= self.depths[second] else second
+            parent = self.parents[deeper]
+            if parent is None:
+                raise ValueError(f"the graphs '{first.name}' and '{second.name}' see no common graph")
+            first, second = (parent, second) if deeper is first else (first, parent)
+        return first
+
+    def encloses(self, outer: ir.Graph, inner: ir.Graph) -> bool:
+        """Whether ``inner`` sees the values of ``outer``; a graph sees its own."""
+        scope: ir.Graph | None = inner
+        while scope is not None and scope is not outer:
+            scope = self.parents[scope]
+        return scope is outer
+
+    def fresh_name(self, hint: str) -> str:
+        """A name that no value has: ``hint``, or ``hint_1``, ``hint_2`` …; it is taken by the call."""
+        name = hint
+        while self.names[name]:
+            self._suffixes[hint] += 1
+            name = f"{hint}_{self._suffixes[hint]}"
+        self.names[name] += 1
+        return name
+
+
+def _value_names(scope: ir.Graph) -> set[str]:
+    values = [*scope.inputs, *scope.initializers.values(), *(value for node in scope for value in node.outputs)]
+    return {value.name for value in values if value.name}

@@ -1,0 +1,205 @@
+"""Keep one of equal weights: equal bytes, equal but for the shape, equal but for the order of axes.
+
+Weights are equal by content, whatever their size and wherever they are: initializers and Constant nodes of the main
+graph, of all subgraphs, and within one function. Equal tensors of one shape become one initializer that all readers
+see; only those of less than 64 bytes do not leave the graph they are in. Large ones of other shapes, or transposed, are
+made from the one that is kept by a Reshape or a Transpose, which ONNX Runtime folds when it loads the model. The file
+never grows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, ClassVar
+
+from optimizer import graph
+from optimizer.algorithms import derived, duplicates
+from optimizer.algorithms.holders import equal_holders, holders
+from optimizer.algorithms.scopes import ScopeTree
+from optimizer.algorithms.transposed import find_transposed
+from optimizer.errors import UsageError
+from optimizer.pass_base import Gain, Note, Pass, PassResult, Sites, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.algorithms.holders import Holder
+    from optimizer.pass_base import Context
+
+EQUAL = Step("equal", "weights of equal content and shape become one")
+RESHAPED = Step("reshaped", "large weights of equal content and another shape are made by a Reshape")
+TRANSPOSED = Step("transposed", "large weights that are another one transposed are made by a Transpose")
+
+
+@dataclass(frozen=True)
+class DedupInitializers(Pass):
+    """Keep one of equal weights, anywhere in the model.
+
+    Attributes:
+        exclude: Weights to leave alone: name globs, or ``op:Conv`` for those that a Conv reads.
+        min_bytes: Leave smaller weights alone.
+        reshaped: Also make equal weights of another shape by a Reshape, from 16 KiB.
+        transposed: Also make transposed weights by a Transpose, from 16 KiB.
+    """
+
+    name: ClassVar[str] = "dedup-initializers"
+    summary: ClassVar[str] = "keep one of equal weights, in all subgraphs, and transposed or reshaped ones too"
+    gain: ClassVar[Gain] = Gain.SIZE
+
+    exclude: tuple[str, ...] = ()
+    min_bytes: int = 0
+    reshaped: bool = True
+    transposed: bool = True
+
+    def __post_init__(self) -> None:
+        if self.min_bytes < 0:
+            raise UsageError(f"min-bytes={self.min_bytes} is negative: give a number of bytes from 0")
+        if any(not pattern or pattern == "op:" for pattern in self.exclude):
+            raise UsageError("exclude= has an empty pattern: give name globs or op:TYPE")
+
+    def steps(self) -> Sequence[Step]:
+        """The three kinds of equality."""
+        wanted = ((EQUAL, True), (RESHAPED, self.reshaped), (TRANSPOSED, self.transposed))
+        return tuple(step for step, is_wanted in wanted if is_wanted)
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Merge equal weights in ``model``.
+
+        Raises:
+            ModelError: If external data cannot be read.
+        """
+        work = _Work(model, ScopeTree.of(model), context.sites)
+        found = holders(work.tree, self._is_excluded)
+        large = [holder for holder in found if holder.tensor.nbytes >= self.min_bytes]
+        if len(large) < len(found):
+            work.notes[f"smaller than min-bytes={self.min_bytes}"] = [f"{len(found) - len(large)} tensors"]
+        work.alive = {id(holder.value): holder for holder in large}
+        for group in equal_holders(large, work.tree):
+            shapes = [work.merge(part) for part in _parts(group)]
+            if self.reshaped:
+                work.reshape([holder for holder in shapes if holder is not None])
+        if self.transposed:
+            work.transpose()
+        return PassResult(model, dict(work.changes), work.all_notes())
+
+    def _is_excluded(self, value: ir.Value) -> bool:
+        producer = value.producer()
+        names = {value.name or "", producer.name or "" if producer is not None else ""}
+        readers = {f"op:{usage.node.op_type}" for usage in value.uses()}
+        return any(pattern in readers or any(fnmatchcase(name, pattern) for name in names) for pattern in self.exclude)
+
+
+def _parts(group: Sequence[Holder]) -> list[list[Holder]]:
+    """Holders of equal content by shape, and by graph if they are too small to be worth lifting."""
+    is_worth_lifting = group[0].tensor.nbytes >= duplicates.WORTH_LIFTING
+    parts: dict[Hashable, list[Holder]] = {}
+    for holder in group:
+        parts.setdefault((holder.shape, None if is_worth_lifting else holder.scope), []).append(holder)
+    return list(parts.values())
+
+
+@dataclass
+class _Work:
+    """One run of the pass: the model, what was changed, and what was left alone by reason."""
+
+    model: ir.Model
+    tree: ScopeTree
+    sites: Sites
+    alive: dict[int, Holder] = field(default_factory=dict)
+    changes: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def merge(self, part: list[Holder]) -> Holder | None:
+        """Make one of equal holders of one shape; returns what stands for them, ``None`` if they stay several."""
+        if len(part) == 1:
+            return part[0]
+        plan = duplicates.plan_merge(part, self.tree)
+        kept = None if isinstance(plan, str) else plan.kept
+        for holder in part:
+            if holder.stay is not None and holder is not kept:
+                self._note(holder.name, holder.stay.value)
+        if isinstance(plan, str):
+            if part[0].stay is None:
+                self._note(part[0].name, plan)
+            return None
+        if not self.sites.permits(EQUAL.name, part[0].name):
+            return None
+        stays = duplicates.merge(plan, self.tree, as_node=self._holds_only_nodes(plan.goes[0].scope))
+        self._replaced(plan.goes, stays)
+        self.changes["initializers merged"] += len(plan.goes) - (plan.kept is None)
+        return stays
+
+    def reshape(self, shapes: list[Holder]) -> None:
+        """Make holders of equal content and several shapes from one of them."""
+        if len(shapes) < 2 or not _is_worth_a_node(shapes[0]) or graph.opset_version(self.model) < 5:
+            return
+        ranked = _most_needed_first(shapes)
+        for index in range(1, len(ranked)):
+            if self._may_derive(RESHAPED, ranked[0], ranked[index]):
+                ranked[0] = self._as_initializer(ranked[0])
+                derived.derive_reshaped(ranked[0], ranked[index], self.tree)
+                self._replaced([ranked[index]], None)
+                self.changes["initializers made by a Reshape"] += 1
+
+    def transpose(self) -> None:
+        """Make holders that are another one transposed from that one."""
+        ranked = _most_needed_first(holder for holder in self.alive.values() if _is_worth_a_node(holder))
+        for first, second, axes in find_transposed([holder.tensor for holder in ranked]):
+            if self._may_derive(TRANSPOSED, ranked[first], ranked[second]):
+                ranked[first] = self._as_initializer(ranked[first])
+                derived.derive_transposed(ranked[first], ranked[second], axes, self.tree)
+                self._replaced([ranked[second]], None)
+                self.changes["initializers made by a Transpose"] += 1
+
+    def all_notes(self) -> tuple[Note, ...]:
+        """What was left alone, one note a reason."""
+        return tuple(Note(_names(names), reason) for reason, names in self.notes.items())
+
+    def _may_derive(self, step: Step, kept: Holder, other: Holder) -> bool:
+        reason = derived.must_stay(other)
+        if reason is None and not derived.is_source(kept, other, self.tree):
+            reason = "is in a graph that does not see its equal"
+        if reason is None and not kept.is_initializer and self._holds_only_nodes(kept.scope):
+            reason = f"has its equal in a Constant node, which IR version {self.model.ir_version} holds to that"
+        if reason is not None:
+            self._note(other.name, reason)
+            return False
+        return self.sites.permits(step.name, other.name)
+
+    def _as_initializer(self, holder: Holder) -> Holder:
+        if holder.is_initializer:
+            return holder
+        lifted = duplicates.lift([holder], self.tree, as_node=False)
+        self._replaced([holder], lifted)
+        return lifted
+
+    def _holds_only_nodes(self, scope: ir.Graph) -> bool:
+        """Whether an initializer may not be added to ``scope``: in IR version 3 it would have to be an input."""
+        return self.model.ir_version < 4 or self.tree.root(scope) in self.tree.functions
+
+    def _replaced(self, gone: Iterable[Holder], by: Holder | None) -> None:
+        for holder in gone:
+            del self.alive[id(holder.value)]
+        if by is not None:
+            self.alive[id(by.value)] = by
+
+    def _note(self, name: str, reason: str) -> None:
+        self.notes.setdefault(reason, []).append(name)
+
+
+def _most_needed_first(holders: Iterable[Holder]) -> list[Holder]:
+    """Those that no node may make come first, so that the others are made from them."""
+    return sorted(holders, key=lambda holder: derived.must_stay(holder) is None)
+
+
+def _is_worth_a_node(holder: Holder) -> bool:
+    return holder.tensor.nbytes >= derived.WORTH_A_NODE
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
