@@ -43,13 +43,13 @@ class BertLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T, 384) and an additive mask (B, 1, 1, T) -> (B, T, 384)."""
-        batch, length, _ = x.shape
+        batch, length, width = x.shape
         heads = [
-            self.attention["self"][name](x).view(batch, length, 12, 32).transpose(1, 2)
+            self.attention["self"][name](x).view(batch, length, 12, width // 12).transpose(1, 2)
             for name in ("query", "key", "value")
         ]
-        weights = (heads[0] @ heads[1].transpose(-1, -2) / math.sqrt(32) + mask).softmax(-1)
-        mixed = (weights @ heads[2]).transpose(1, 2).reshape(batch, length, 384)
+        weights = (heads[0] @ heads[1].transpose(-1, -2) / math.sqrt(width // 12) + mask).softmax(-1)
+        mixed = (weights @ heads[2]).transpose(1, 2).reshape(batch, length, width)
         x = self.attention["output"]["LayerNorm"](self.attention["output"]["dense"](mixed) + x)
         inner = nn.functional.gelu(self.intermediate["dense"](x))
         out: torch.Tensor = self.output["LayerNorm"](self.output["dense"](inner) + x)
