@@ -132,9 +132,8 @@ def _culprit_within(
     def with_sites(count: int) -> list[Limits]:
         return _put(base, member, replace(base[member], only={step: frozenset(sites[:count])}))
 
-    return Denial(
-        member, step, sites[_shortest_failing(len(sites), lambda count: probe(with_sites(count)).failure) - 1], ""
-    )
+    last = _shortest_failing(len(sites), lambda count: probe(with_sites(count)).failure)
+    return Denial(member, step, sites[last - 1], "")
 
 
 def _put(limits: Sequence[Limits], member: int, value: Limits) -> list[Limits]:

@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Optimize ONNX models: every step is checked, run against the original, measured, and undone if it does not pay.",
+    help="Optimize ONNX models. Every step is checked, run against the original, measured, and undone if it fails.",
 )
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX model file.", show_default=False)]
@@ -45,7 +45,7 @@ onnxhone optimize model.onnx -o out.onnx -p simplify -p dedup-initializers:min-b
 
 
 @app.command(epilog=OPTIMIZE_EXAMPLES)
-def optimize(
+def optimize(  # noqa: PLR0913, PLR0917 - typer makes each option of the command an argument
     model: ModelPath,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where to write the result.")],
     preset: Annotated[
@@ -121,7 +121,7 @@ def inspect(
 
 
 @app.command(epilog="Example:\n\nonnxhone compare model.onnx model.int8.onnx --data feeds/")
-def compare(
+def compare(  # noqa: PLR0913, PLR0917 - typer makes each option of the command an argument
     first: Annotated[Path, typer.Argument(metavar="A", help="The reference.", show_default=False)],
     second: Annotated[Path, typer.Argument(metavar="B", help="The candidate.", show_default=False)],
     data: DataOption = None,
@@ -138,9 +138,15 @@ def compare(
 
     with _progress(silent=quiet or as_json) as observe:
         comparison = compare_models(
-            first, second, data=data, shapes=parse_shapes(shape or []), threads=threads, timing=not no_timing, seed=seed,
+            first,
+            second,
+            data=data,
+            shapes=parse_shapes(shape or []),
+            threads=threads,
+            timing=not no_timing,
+            seed=seed,
             observe=observe,
-        )  # fmt: skip
+        )
     if as_json:
         _print_json(comparison.to_dict())
     elif not quiet:

@@ -8,11 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+_FEW = 16  # up to so many inputs, one at a time is quick enough
 RANDOM_OPS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
@@ -48,9 +49,65 @@ def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
+def captured(node: ir.Node) -> Iterator[ir.Value]:
+    """The values that the subgraphs of ``node`` read, those of the subgraphs themselves included."""
+    for inner in subgraphs_of(node):
+        for scope in with_subgraphs(inner):
+            yield from scope.outputs
+            for reader in scope:
+                yield from (value for value in reader.inputs if value is not None)
+
+
+def is_sorted(root: ir.Graph) -> bool:
+    """Whether every node of ``root`` and its subgraphs comes after all that it reads."""
+    late = set(root)
+    for node in root:
+        reads = [*node.inputs, *captured(node)]
+        if any(value is not None and value.producer() in late for value in reads):
+            return False
+        late.discard(node)
+        if not all(is_sorted(inner) for inner in subgraphs_of(node)):
+            return False
+    return True
+
+
+def in_order(root: ir.Graph) -> Iterator[ir.Node]:
+    """The nodes of ``root`` itself in topological order, as they stand if they are in order; cycles are cut."""
+    opened: set[ir.Node] = set()
+    done: set[ir.Node] = set()
+    for node in root:
+        stack = [node]
+        while stack:
+            top = stack[-1]
+            if top in opened:
+                stack.pop()
+                if top not in done:
+                    done.add(top)
+                    yield top
+                continue
+            opened.add(top)
+            before = [value.producer() for value in (*top.inputs, *captured(top)) if value is not None]
+            stack.extend(n for n in reversed(before) if n is not None and n.graph is root and n not in opened)
+
+
 def is_standard(node: ir.Node, *op_types: str) -> bool:
     """Whether ``node`` is an operator of the ONNX standard, and one of ``op_types`` if any are given."""
     return node.domain in STANDARD_DOMAINS and (not op_types or node.op_type in op_types)
+
+
+def has_references(node: ir.Node) -> bool:
+    """Whether an attribute of ``node`` is only known at the call of the function that it is in."""
+    return any(attribute.is_ref() for attribute in node.attributes.values())
+
+
+def has_uses(value: ir.Value) -> bool:
+    """Whether a node reads ``value`` or a graph gives it out; ``value.uses()`` copies all of them, this does not."""
+    return bool(value._uses) or value.is_graph_output()  # noqa: SLF001 - no public question costs O(1)
+
+
+def use_count(value: ir.Value) -> int:
+    """How many inputs of nodes read ``value``."""
+    return len(value._uses)  # noqa: SLF001 - no public question costs O(1)
 
 
 def site(node: ir.Node) -> str:
@@ -154,6 +211,33 @@ def names_in_use(model: ir.Model) -> set[str]:
     return found
 
 
+def replace_values(replacements: Mapping[ir.Value, ir.Value]) -> None:
+    """Let every node that reads a key read its value instead. Graph outputs stay.
+
+    Each node is rewritten once: onnx-ir's one input at a time costs the number of the node's inputs each time, which
+    is quadratic where thousands of values meet in one Concat.
+    """
+    users = {use.node: None for old in replacements for use in old.uses()}
+    for user in users:
+        set_inputs(user, [value if value is None else replacements.get(value, value) for value in user.inputs])
+
+
+def set_inputs(node: ir.Node, values: Sequence[ir.Value | None]) -> None:
+    """Give ``node`` other inputs, as many as it has, in time linear in their number."""
+    changed = [index for index, (old, new) in enumerate(zip(node.inputs, values, strict=True)) if old is not new]
+    if len(changed) <= _FEW or node.device_configurations:
+        for index in changed:
+            node.replace_input_with(index, values[index])
+        return
+    for index in changed:
+        old, new = node.inputs[index], values[index]
+        if old is not None:
+            old._remove_usage(node, index)  # noqa: SLF001 - what replace_input_with does, without copying all inputs
+        if new is not None:
+            new._add_usage(node, index)  # noqa: SLF001 - as above
+    node._inputs = tuple(values)  # noqa: SLF001 - as above
+
+
 def bypass(node: ir.Node, source: ir.Value, output: ir.Value | None = None) -> bool:
     """Let all users of ``output`` (default: the first of ``node``) read ``source`` instead; the node stays, unused.
 
@@ -176,9 +260,9 @@ def bypass(node: ir.Node, source: ir.Value, output: ir.Value | None = None) -> b
         target.replace_all_uses_with(source, replace_graph_outputs=True)
         _take_over(source, target)
     else:
-        source.type = source.type or target.type
-        source.shape = source.shape or target.shape
-        target.replace_all_uses_with(source)
+        source.type = target.type if source.type is None else source.type
+        source.shape = target.shape if source.shape is None else source.shape
+        replace_values({target: source})
     return True
 
 
@@ -196,28 +280,28 @@ def remove_unused(candidates: Iterable[ir.Node]) -> int:
     Returns:
         How many nodes were removed, those in removed subgraphs not counted.
     """
-    removed = 0
+    removed: dict[ir.Node, ir.Graph] = {}
+    inside: set[ir.Node] = set()
     stack = list(candidates)
     while stack:
         node = stack.pop()
         scope = node.graph
-        if scope is None or any(out.uses() or out.is_graph_output() for out in node.outputs):
+        if scope is None or node in removed or node in inside or any(has_uses(output) for output in node.outputs):
             continue
-        producers = [value.producer() for value in node.inputs if value is not None]
-        scope.remove(node, safe=True)
+        removed[node] = scope
+        stack += _detach(node)
         for inner in subgraphs_of(node):
-            producers += _detach(inner)
-        removed += 1
-        stack.extend(producer for producer in producers if producer is not None)
-    return removed
+            readers = list(inner.all_nodes())
+            inside.update(readers)
+            for reader in readers:
+                stack += _detach(reader)
+    for scope in dict.fromkeys(removed.values()):
+        scope.remove([node for node, where in removed.items() if where is scope])
+    return len(removed)
 
 
-def _detach(inner: ir.Graph) -> list[ir.Node | None]:
-    """Unhook the nodes of a removed subgraph from all they read; returns the producers of what they read."""
-    producers = []
-    for node in inner.all_nodes():
-        for index, value in enumerate(node.inputs):
-            if value is not None:
-                producers.append(value.producer())
-                node.replace_input_with(index, None)
-    return producers
+def _detach(node: ir.Node) -> list[ir.Node]:
+    """Unhook ``node`` from all it reads; returns the producers of what it read."""
+    producers = [value.producer() for value in node.inputs if value is not None]
+    set_inputs(node, [None] * len(node.inputs))
+    return [producer for producer in producers if producer is not None]

@@ -150,7 +150,7 @@ class PassManager:
         return StageRun(stage, base, _settled(repaired.attempt, base), repaired.limits, repaired.denials)
 
     def _probe(self, base: ir.Model, stage: Stage, *, timed: bool) -> Callable[[Sequence[Limits]], Attempt]:
-        """A function that runs and judges ``stage`` within limits; it stops when it was called too often or too late."""
+        """A function that runs and judges ``stage`` within limits; it stops after too many calls or too late."""
         bytes_before = byte_size(base)
         calls = 0
 
@@ -192,7 +192,7 @@ class PassManager:
         )
 
     def _timed(self, runs: list[StageRun]) -> tuple[list[StageRun], Latency | None]:
-        """Time the result against the reference; while it is slower, find the stage and undo what makes it so."""
+        """Time the result against the reference; while it is slower, find the stage and undo it."""
         if self.judge is None:
             return runs, None
         for _ in range(len(runs) + 1):
@@ -213,7 +213,7 @@ class PassManager:
         return [_undone(replace(run, base=self.reference), self.reference, reason) for run in runs], None
 
     def _without_slowest(self, runs: list[StageRun]) -> list[StageRun] | None:
-        """The runs with the first slow stage repaired and those after it run again; ``None`` if no one stage is slow."""
+        """The runs with the first slow stage repaired and those after it run again; ``None`` if no stage is slow."""
         for index, run in enumerate(runs):
             if not run.attempt.changed or self.clock() > self._deadline:
                 continue

@@ -46,7 +46,7 @@ class Result:
     report: Report
 
 
-def optimize(
+def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an argument, by keyword only
     model: Any,
     output: str | Path | None = None,
     *,
@@ -95,8 +95,9 @@ def optimize(
         source = ingest(model)
     stages = _stages(preset, passes, recipe)
     decisions = _decisions(replay, source, stages)
+    observe("running the reference")
     with watch.measure("gates"):
-        judge, warnings = _judge(source, data, shapes, threads, seed, observe) if run else (None, ("not run",))
+        judge, warnings = _judge(source, data, shapes, threads, seed) if run else (None, ("not run",))
         before = facts(source.model)
     manager = PassManager(
         reference=source.model,
@@ -142,7 +143,6 @@ def _judge(
     shapes: Mapping[str, Sequence[int]] | None,
     threads: int,
     seed: int,
-    observe: Callable[[str], None],
 ) -> tuple[RuntimeJudge, tuple[str, ...]]:
     """The judge, with the reference's outputs known and the tolerances set, and what to say about the evidence."""
     from optimizer.feeds import generate, load_feeds  # noqa: PLC0415 - nothing is run without a judge
@@ -150,7 +150,6 @@ def _judge(
     from optimizer.runtime import session  # noqa: PLC0415 - loads onnxruntime
     from optimizer.validation import Validator  # noqa: PLC0415 - loads onnxruntime
 
-    observe("running the reference")
     if data is None:
         split = generate(source.model, shapes=shapes or {}, seed=seed)
     else:

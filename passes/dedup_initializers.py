@@ -34,6 +34,10 @@ EQUAL = Step("equal", "weights of equal content and shape become one")
 RESHAPED = Step("reshaped", "large weights of equal content and another shape are made by a Reshape")
 TRANSPOSED = Step("transposed", "large weights that are another one transposed are made by a Transpose")
 
+MERGES = "initializers merged"
+RESHAPES = "initializers made by a Reshape"
+TRANSPOSES = "initializers made by a Transpose"
+
 
 @dataclass(frozen=True)
 class DedupInitializers(Pass):
@@ -73,6 +77,14 @@ class DedupInitializers(Pass):
             ModelError: If external data cannot be read.
         """
         work = _Work(model, ScopeTree.of(model), context.sites)
+        self._merge_equal(work)
+        if work.changes[RESHAPES]:  # the shapes that were added may equal others
+            self._merge_equal(work)
+        if self.transposed:
+            work.transpose()
+        return PassResult(model, dict(work.changes), work.all_notes())
+
+    def _merge_equal(self, work: _Work) -> None:
         found = holders(work.tree, self._is_excluded)
         large = [holder for holder in found if holder.tensor.nbytes >= self.min_bytes]
         if len(large) < len(found):
@@ -82,9 +94,6 @@ class DedupInitializers(Pass):
             shapes = [work.merge(part) for part in _parts(group)]
             if self.reshaped:
                 work.reshape([holder for holder in shapes if holder is not None])
-        if self.transposed:
-            work.transpose()
-        return PassResult(model, dict(work.changes), work.all_notes())
 
     def _is_excluded(self, value: ir.Value) -> bool:
         producer = value.producer()
@@ -118,19 +127,19 @@ class _Work:
         if len(part) == 1:
             return part[0]
         plan = duplicates.plan_merge(part, self.tree)
-        kept = None if isinstance(plan, str) else plan.kept
+        kept = plan.kept if isinstance(plan, duplicates.Merge) else None
         for holder in part:
             if holder.stay is not None and holder is not kept:
                 self._note(holder.name, holder.stay.value)
-        if isinstance(plan, str):
-            if part[0].stay is None:
-                self._note(part[0].name, plan)
+        if not isinstance(plan, duplicates.Merge):
+            for holder in part if plan is not None else ():
+                self._note(holder.name, plan)
             return None
         if not self.sites.permits(EQUAL.name, part[0].name):
             return None
         stays = duplicates.merge(plan, self.tree, as_node=self._holds_only_nodes(plan.goes[0].scope))
         self._replaced(plan.goes, stays)
-        self.changes["initializers merged"] += len(plan.goes) - (plan.kept is None)
+        self.changes[MERGES] += len(plan.goes) - (plan.kept is None)
         return stays
 
     def reshape(self, shapes: list[Holder]) -> None:
@@ -143,7 +152,7 @@ class _Work:
                 ranked[0] = self._as_initializer(ranked[0])
                 derived.derive_reshaped(ranked[0], ranked[index], self.tree)
                 self._replaced([ranked[index]], None)
-                self.changes["initializers made by a Reshape"] += 1
+                self.changes[RESHAPES] += 1
 
     def transpose(self) -> None:
         """Make holders that are another one transposed from that one."""
@@ -153,7 +162,7 @@ class _Work:
                 ranked[first] = self._as_initializer(ranked[first])
                 derived.derive_transposed(ranked[first], ranked[second], axes, self.tree)
                 self._replaced([ranked[second]], None)
-                self.changes["initializers made by a Transpose"] += 1
+                self.changes[TRANSPOSES] += 1
 
     def all_notes(self) -> tuple[Note, ...]:
         """What was left alone, one note a reason."""
@@ -188,7 +197,9 @@ class _Work:
             self.alive[id(by.value)] = by
 
     def _note(self, name: str, reason: str) -> None:
-        self.notes.setdefault(reason, []).append(name)
+        names = self.notes.setdefault(reason, [])
+        if name not in names[-9:]:
+            names.append(name)
 
 
 def _most_needed_first(holders: Iterable[Holder]) -> list[Holder]:

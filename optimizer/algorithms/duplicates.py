@@ -33,25 +33,29 @@ class Merge:
     goes: tuple[Holder, ...]
 
 
-def plan_merge(group: Sequence[Holder], tree: ScopeTree) -> Merge | str:
-    """How the equal holders of ``group`` become one, or the reason why they do not."""
+def plan_merge(group: Sequence[Holder], tree: ScopeTree) -> Merge | str | None:
+    """How the equal holders of ``group`` become one; else the reason, or ``None`` if what must stay is the reason."""
     free = [holder for holder in group if holder.stay is None]
-    kept = _choose_kept(group, free, tree) if free else None
-    goes = tuple(holder for holder in free if holder is not kept)
-    if not goes or (kept is None and len(goes) == 1):
-        return next((holder.stay.value for holder in group if holder.stay), "has no equal")
-    saved = sum(holder.tensor.nbytes + len(holder.name) for holder in goes)
-    saved -= goes[0].tensor.nbytes if kept is None else 0
-    return (
-        Merge(kept, goes) if _growth(kept, goes, tree) < saved else "saves less than the longer name of an equal costs"
-    )
+    reason = None
+    for kept in _candidates(group, free, tree):
+        goes = tuple(holder for holder in free if holder is not kept)
+        if not goes or (kept is None and len(goes) == 1):
+            continue
+        saved = sum(holder.tensor.nbytes + len(holder.name) for holder in goes)
+        saved -= goes[0].tensor.nbytes if kept is None else 0
+        if _growth(kept, goes, tree) < saved:
+            return Merge(kept, goes)
+        reason = "saves less than the longer name of its equal costs"
+    return reason
 
 
-def _choose_kept(group: Sequence[Holder], free: Sequence[Holder], tree: ScopeTree) -> Holder | None:
-    """The initializer that all of ``free`` may be replaced by, if there is one yet, with the shortest name.
+def _candidates(group: Sequence[Holder], free: Sequence[Holder], tree: ScopeTree) -> list[Holder | None]:
+    """What may stand for all of ``free``, best first: what must stay anyway, the shortest name, a new initializer.
 
-    Its name must be unique in the whole model: some inner graph might hide it else.
+    The name must be unique in the whole model: some inner graph might hide it else.
     """
+    if not free:
+        return []
     common = tree.common(holder.scope for holder in free)
     fit = [
         holder
@@ -61,7 +65,10 @@ def _choose_kept(group: Sequence[Holder], free: Sequence[Holder], tree: ScopeTre
         and (holder.stay is None or holder.stay.lends)
         and tree.encloses(holder.scope, common)
     ]
-    return min(fit, key=lambda holder: len(holder.name), default=None)
+    staying = [holder for holder in fit if holder.stay is not None]
+    going = [holder for holder in fit if holder.stay is None]
+    best = [min(part, key=lambda holder: len(holder.name)) for part in (staying, going) if part]
+    return [*best, *([] if going else [None])]
 
 
 def _growth(kept: Holder | None, goes: Sequence[Holder], tree: ScopeTree) -> int:

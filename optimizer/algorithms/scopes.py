@@ -51,7 +51,7 @@ class ScopeTree:
             tree.names.update(_value_names(scope))
             for node in reversed(scope):
                 outer = scope if graph.is_standard(node, *_SEES_OUTSIDE) else None
-                stack += [(inner, outer) for inner in graph.subgraphs_of(node)]
+                stack += [(inner, outer) for inner in reversed(list(graph.subgraphs_of(node)))]
         return tree
 
     def root(self, scope: ir.Graph) -> ir.Graph:

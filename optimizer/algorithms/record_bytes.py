@@ -1,0 +1,72 @@
+"""How many bytes of a model file a node or a constant takes, so that no rewrite makes the file larger.
+
+Protobuf: a field costs a tag byte, for texts and messages also the length as a varint, and its content.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def varint_bytes(number: int) -> int:
+    """Bytes of an integer field's content; negative ones take ten."""
+    return 10 if number < 0 else max(1, (number.bit_length() + 6) // 7)
+
+
+def field_bytes(content: int) -> int:
+    """Bytes of a text or message field with ``content`` bytes in it."""
+    return 1 + varint_bytes(content) + content
+
+
+def _texts(texts: Iterable[str | None]) -> int:
+    return sum(field_bytes(len(text.encode())) for text in texts if text is not None)
+
+
+def tensor_bytes(tensor: ir.TensorProtocol, name: str | None) -> int:
+    """Bytes of a tensor message with its data inside, tag and length included."""
+    if isinstance(tensor, ir.serde.TensorProtoTensor):
+        content = tensor.proto.ByteSize() - _texts([tensor.proto.name or None])
+    else:
+        content = sum(1 + varint_bytes(size) for size in tensor.shape.numpy()) + 2 + field_bytes(tensor.nbytes)
+    return field_bytes(content + _texts([name]))
+
+
+def constant_node_bytes(tensor: ir.TensorProtocol, output: str) -> int:
+    """Bytes of a Constant node without a name of its own."""
+    attribute = _texts(["value"]) + tensor_bytes(tensor, None) + 3
+    return field_bytes(_texts([output, "Constant"]) + field_bytes(attribute))
+
+
+def node_bytes(node: ir.Node) -> int:
+    """Bytes of a node, roughly: its attributes count by their plain values, subgraphs as nothing."""
+    content = _texts(["" if value is None else value.name for value in node.inputs])
+    content += _texts([value.name or "" for value in node.outputs])
+    content += _texts([node.op_type, node.name or None, node.domain or None, node.doc_string or None])
+    content += sum(field_bytes(_attribute_bytes(attribute)) for attribute in node.attributes.values())
+    content += sum(field_bytes(_texts(item)) for item in (node.metadata_props or {}).items())
+    return field_bytes(content)
+
+
+def _attribute_bytes(attribute: ir.Attr) -> int:
+    content = _texts([attribute.name]) + 3
+    if attribute.is_ref():
+        return content
+    match attribute.type:
+        case ir.AttributeType.INT:
+            return content + 1 + varint_bytes(attribute.as_int())
+        case ir.AttributeType.INTS:
+            return content + sum(1 + varint_bytes(number) for number in attribute.as_ints())
+        case ir.AttributeType.FLOAT:
+            return content + 5
+        case ir.AttributeType.FLOATS:
+            return content + 5 * len(attribute.as_floats())
+        case ir.AttributeType.STRING:
+            return content + _texts([attribute.as_string()])
+        case ir.AttributeType.TENSOR:
+            return content + tensor_bytes(attribute.as_tensor(), attribute.as_tensor().name or None)
+    return content

@@ -1,0 +1,188 @@
+"""Constants that a rewrite replaces: who else reads them, what they may become, what they cost.
+
+A fused weight is computed in double precision and rounded once. It is refused where rounding would lose more than
+that: when an element overflows, or when a whole output channel sinks among the denormal numbers of its type.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.sweep import Scope
+
+FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
+_NODE_OVERHEAD = 8  # tags and lengths of the node, its operator and its name
+_TENSOR_OVERHEAD = 10  # tags and lengths of an initializer, its name, type and data
+
+
+def reader(value: ir.Value | None) -> ir.Node | None:
+    """The node that alone reads ``value``, and reads it once; ``None`` if it is a graph output or read more often."""
+    if value is None or value.is_graph_output():
+        return None
+    uses = value.uses()
+    return next(iter(uses)).node if len(uses) == 1 else None
+
+
+def is_private(value: ir.Value, readers: Collection[ir.Node]) -> bool:
+    """Whether nobody but ``readers`` would miss the constant ``value``."""
+    if value.is_graph_output() or value.is_graph_input():
+        return False
+    return all(use.node in readers for use in value.uses())
+
+
+def shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape of ``value`` if every dimension is known; that of a constant is, shape inference or not."""
+    tensor = graph.constant_tensor(value)
+    return graph.static_shape(value) if tensor is None else tensor.shape.numpy()
+
+
+def float_array(value: ir.Value | None) -> NDArray[np.floating] | None:
+    """The constant behind ``value`` if it is of a float type that is folded (16, 32 or 64 bits)."""
+    tensor = graph.constant_tensor(value)
+    if tensor is None or tensor.dtype not in FLOATS:
+        return None
+    array: NDArray[np.floating] = tensor.numpy()
+    return array
+
+
+def per_channel(value: ir.Value | None, axis: int, channels: int, rank: int | None) -> NDArray[np.float64] | None:
+    """The float constant ``value`` as one number, or one for each channel, if it broadcasts so and enlarges nothing.
+
+    Returns:
+        An array of shape () or (channels,).
+    """
+    known = shape(value)
+    if known is None or len(known) > (1 if rank is None else rank) or math.prod(known) not in {1, channels}:
+        return None
+    array = float_array(value)
+    if array is None:
+        return None
+    exact = array.astype(np.float64)
+    if array.size == 1:
+        return exact.reshape(())
+    if rank is None:
+        return exact if axis == -1 else None
+    from_end = rank - axis % rank
+    if array.ndim < from_end or array.shape[-from_end] != channels:
+        return None
+    return exact.reshape(channels)
+
+
+def rounded(
+    exact: NDArray[np.float64], kind: np.dtype[np.floating], axis: int | None = None
+) -> NDArray[np.floating] | None:
+    """``exact`` in the type ``kind``, or ``None`` if that loses more than one rounding.
+
+    Args:
+        exact: The values in double precision.
+        kind: The float type to round to.
+        axis: The axis of the channels, each of which has to keep its precision; ``None``: the whole has to.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        result = exact.astype(kind)
+    if not np.isfinite(result).all():
+        return None
+    others = None if axis is None else tuple(i for i in range(exact.ndim) if i != axis)
+    peaks = np.abs(exact).max(axis=others, initial=0.0)
+    per_channel = exact.size // max(peaks.size, 1)
+    floor = float(np.finfo(kind).tiny) * per_channel**0.5
+    return result if bool(np.all((peaks == 0) | (peaks >= floor))) else None
+
+
+def rewrite(value: ir.Value, array: NDArray[np.generic]) -> None:
+    """Give the constant ``value`` new data; all its readers see it.
+
+    Raises:
+        ValueError: If ``value`` is neither an initializer nor the output of a Constant node.
+    """
+    tensor = ir.tensor(array, name=value.name)
+    producer = value.producer()
+    if value.is_initializer():
+        value.const_value = tensor
+    elif producer is not None and graph.is_standard(producer, "Constant"):
+        producer.attributes.clear()
+        producer.attributes.add(ir.AttrTensor("value", tensor))
+    else:
+        raise ValueError(f"{value.name} is no constant")
+    value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
+
+
+def dying(nodes: Collection[ir.Node], but: Iterable[ir.Value | None] = ()) -> list[ir.Value]:
+    """The constants that nobody reads any more once ``nodes`` are gone, without those of ``but``."""
+    kept = {value for value in but if value is not None}
+    read = {value: None for node in nodes for value in node.inputs if value is not None and value not in kept}
+    return [value for value in read if graph.constant_tensor(value) is not None and is_private(value, nodes)]
+
+
+def tensor_bytes(value: ir.Value) -> int:
+    """About how many bytes the constant ``value`` takes in a file."""
+    tensor = graph.constant_tensor(value)
+    if tensor is None:
+        return 0
+    producer = value.producer()
+    own = tensor.nbytes + len(value.name or "") + 2 * len(tensor.shape) + _TENSOR_OVERHEAD
+    return own if producer is None else own + node_bytes(producer)
+
+
+def node_bytes(node: ir.Node) -> int:
+    """About how many bytes ``node`` takes in a file, its attributes not counted; never too many."""
+    names = [node.name or "", node.op_type, *(value.name or "" for value in (*node.inputs, *node.outputs) if value)]
+    return sum(len(name) + 2 for name in names) + _NODE_OVERHEAD - 4
+
+
+def new_bytes(array: NDArray[np.generic], name: str) -> int:
+    """About how many bytes a new initializer of this content and name takes."""
+    return array.nbytes + len(name) + 2 * array.ndim + _TENSOR_OVERHEAD
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A constant that a rewrite wants: new data, in the place of a dying constant where there is one.
+
+    Attributes:
+        array: The data.
+        hint: The name of a new initializer, if no constant can be taken over.
+        spare: A dying initializer that is taken over, name and all.
+    """
+
+    array: NDArray[np.generic]
+    hint: str
+    spare: ir.Value | None = None
+
+    def grows(self) -> int:
+        """By how many bytes the file grows, dying constants other than ``spare`` not counted."""
+        if self.spare is None:
+            return new_bytes(self.array, self.hint)
+        return new_bytes(self.array, self.spare.name or "") - tensor_bytes(self.spare)
+
+    def put(self, node: ir.Node, scope: Scope) -> ir.Value:
+        """Make the constant, so that ``node`` can read it."""
+        if self.spare is None:
+            return scope.constant(node, self.array, self.hint)
+        rewrite(self.spare, self.array)
+        return self.spare
+
+
+def swap(array: NDArray[np.generic], hint: str, spares: Iterable[ir.Value]) -> Swap:
+    """A constant with the data ``array`` that takes over the first initializer among the dying ``spares``."""
+    return Swap(array, hint, next((value for value in spares if value.is_initializer()), None))
+
+
+def saved(nodes: Iterable[ir.Node], constants: Iterable[ir.Value], swaps: Iterable[Swap]) -> int:
+    """By about how many bytes the file shrinks when ``nodes`` and ``constants`` go and ``swaps`` come; never too many."""
+    wanted = list(swaps)
+    taken = {item.spare for item in wanted}
+    gone = sum(tensor_bytes(value) for value in constants if value not in taken)
+    return gone + sum(node_bytes(node) for node in nodes) - sum(item.grows() for item in wanted)

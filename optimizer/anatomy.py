@@ -1,0 +1,100 @@
+"""Where a model's graphs and tensors are, as paths that hold in onnx-ir and in the proto alike.
+
+A scope is a graph that holds nodes: the main graph, the functions, and every subgraph in an attribute. The scopes of
+an ``ir.Model`` and of the ``ModelProto`` that it came from, or is written to, are numbered in the same way, since
+both keep nodes and attributes in order. So what one of them says is found in the other without a search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import onnx
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ScopeProto: TypeAlias = "onnx.GraphProto | onnx.FunctionProto"
+
+_GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
+_TENSORS = frozenset({ir.AttributeType.TENSOR, ir.AttributeType.TENSORS})
+
+
+class Place(NamedTuple):
+    """A graph or tensor in an attribute: the numbers of its scope, node, attribute, and item (-1: no list)."""
+
+    scope: int
+    node: int
+    attribute: int
+    item: int
+
+
+@dataclass
+class Anatomy:
+    """What one walk over a model finds.
+
+    Attributes:
+        scopes: The main graph, the functions' graphs, then all subgraphs.
+        subgraphs: Where each of the subgraphs is.
+        tensors: The tensors in attributes, with their nodes and the attributes' names.
+        open_ended: Scope and number of the nodes whose last output has no name.
+    """
+
+    scopes: list[ir.Graph]
+    subgraphs: list[Place] = field(default_factory=list)
+    tensors: list[tuple[Place, ir.Node, str, ir.TensorProtocol]] = field(default_factory=list)
+    open_ended: list[tuple[int, int]] = field(default_factory=list)
+
+    def protos(self, model: onnx.ModelProto) -> list[ScopeProto]:
+        """The scopes in the proto of the same model, in the same order."""
+        found: list[ScopeProto] = [model.graph, *model.functions]
+        for place in self.subgraphs:
+            attribute = found[place.scope].node[place.node].attribute[place.attribute]
+            found.append(attribute.g if place.item < 0 else attribute.graphs[place.item])
+        return found
+
+
+def anatomy(model: ir.Model) -> Anatomy:
+    """Walk over all nodes of ``model`` once."""
+    found = Anatomy([model.graph, *(function.graph for function in model.functions.values())])
+    for number, scope in enumerate(found.scopes):  # grows while it is walked over
+        for position, node in enumerate(scope):
+            if node.outputs and not node.outputs[-1].name:
+                found.open_ended.append((number, position))
+            if node.attributes:
+                _look_at_attributes(found, number, position, node)
+    return found
+
+
+def _look_at_attributes(found: Anatomy, scope: int, position: int, node: ir.Node) -> None:
+    for index, (name, attribute) in enumerate(node.attributes.data.items()):
+        if attribute.type in _GRAPHS and not attribute.is_ref():
+            for item, graph in _items(attribute):
+                found.subgraphs.append(Place(scope, position, index, item))
+                found.scopes.append(graph)
+        elif attribute.type in _TENSORS and not attribute.is_ref():
+            for item, tensor in _items(attribute):
+                found.tensors.append((Place(scope, position, index, item), node, name, tensor))
+
+
+def _items(attribute: ir.Attr) -> Iterator[tuple[int, ir.Graph | ir.TensorProtocol]]:
+    """The values of an attribute with their numbers; -1 for one that is no list."""
+    if attribute.type in (ir.AttributeType.GRAPHS, ir.AttributeType.TENSORS):
+        yield from enumerate(attribute.value)
+    else:
+        yield -1, attribute.value
+
+
+def tensor_proto(scopes: list[ScopeProto], place: Place) -> onnx.TensorProto:
+    """The tensor at ``place``."""
+    attribute = scopes[place.scope].node[place.node].attribute[place.attribute]
+    return attribute.t if place.item < 0 else attribute.tensors[place.item]
+
+
+def replace_tensor(node: ir.Node, name: str, item: int, tensor: ir.TensorProtocol) -> None:
+    """Put ``tensor`` into the attribute ``name`` of ``node``, into its list if ``item`` is not negative."""
+    old = node.attributes[name]
+    value = tensor if item < 0 else [*old.value[:item], tensor, *old.value[item + 1 :]]
+    node.attributes[name] = ir.Attr(name, old.type, value, doc_string=old.doc_string)

@@ -1,0 +1,159 @@
+"""What a graph tells about the values that an input may take.
+
+From the input the walk goes forward through operators that only move or retype elements, into subgraphs too, and
+collects where it arrives: an index into a table of so many rows, a comparison with a constant, a shape, an axis. The
+narrowest bound of all arrivals holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx_ir as ir
+
+ShapeOf = Callable[["ir.Value"], "ir.Shape | None"]
+
+_MOVING = frozenset(
+    {
+        "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Slice", "Expand", "Concat", "Tile",
+        "Split", "Gather", "Clip", "Max", "Min", "Where", "Pad", "CastLike", "SequenceConstruct", "Optional",
+    }
+)  # fmt: skip
+_MOVED_INDEX = {"Where": (1, 2), "Concat": None, "Max": None, "Min": None, "SequenceConstruct": None}  # else input 0
+_COMPARING = frozenset({"Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"})
+_INDEX_OPS = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1, "Scatter": 1}
+_MOST_VALUES = 200  # values that one walk visits
+_MOST_CONSTANT_ELEMENTS = 64
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An operator that an input reaches unchanged, and as which of its inputs."""
+
+    node: ir.Node
+    index: int
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Operator and input number."""
+        return self.node.op_type, self.index
+
+
+def declared_shape(value: ir.Value) -> ir.Shape | None:
+    """The shape that the model declares for ``value``."""
+    return value.shape
+
+
+@dataclass(frozen=True)
+class Clues:
+    """What the graph says about an input.
+
+    Attributes:
+        arrivals: Operators that it reaches, nearest first.
+        rows: Ids stay below this; ``None`` if nothing bounds them.
+        compared: Constants that it is compared with.
+        equal: Those among them that it is tested for equality with.
+        shape_of: The declared or inferred shape of any value of the graph.
+    """
+
+    arrivals: tuple[Arrival, ...] = ()
+    rows: int | None = None
+    compared: tuple[float, ...] = ()
+    equal: tuple[float, ...] = ()
+    shape_of: ShapeOf = declared_shape
+
+
+def clues(value: ir.Value, shape_of: ShapeOf = declared_shape) -> Clues:
+    """Walk the graph from ``value``; ``shape_of`` tells the rows of tables that are computed."""
+    arrivals = tuple(_walk(value))
+    bounds = [rows for arrival in arrivals if (rows := _rows(arrival, shape_of)) is not None]
+    compared, equal = [], []
+    for arrival in arrivals:
+        if arrival.node.op_type in _COMPARING and len(arrival.node.inputs) == 2:
+            constants = _constants(arrival.node.inputs[1 - arrival.index])
+            compared += constants
+            equal += constants if arrival.node.op_type == "Equal" else []
+    return Clues(
+        arrivals, min(bounds, default=None), tuple(dict.fromkeys(compared)), tuple(dict.fromkeys(equal)), shape_of
+    )
+
+
+def _walk(start: ir.Value) -> Iterator[Arrival]:
+    queue, seen = [start], {id(start)}
+    for value in queue:
+        for use in value.uses():
+            yield Arrival(use.node, use.idx)
+            for following in _moved_to(use.node, use.idx):
+                if id(following) not in seen and len(seen) < _MOST_VALUES:
+                    seen.add(id(following))
+                    queue.append(following)
+
+
+def _moved_to(node: ir.Node, index: int) -> list[ir.Value]:
+    """Values that hold elements of input ``index`` of ``node``."""
+    if node.op_type in {"Loop", "Scan", "If"}:
+        return _body_inputs(node, index)
+    if not graph.is_standard(node) or node.op_type not in _MOVING:
+        return []
+    moved = _MOVED_INDEX.get(node.op_type, (0,))
+    return list(node.outputs) if moved is None or index in moved else []
+
+
+def _body_inputs(node: ir.Node, index: int) -> list[ir.Value]:
+    if node.op_type == "If":
+        return []
+    body = next(graph.subgraphs_of(node), None)
+    return [body.inputs[index]] if body is not None and index < len(body.inputs) else []
+
+
+def _rows(arrival: Arrival, shape_of: ShapeOf) -> int | None:
+    """The size of the table that an arrival is an index into."""
+    node, index = arrival.node, arrival.index
+    if _INDEX_OPS.get(node.op_type) == index:
+        return _dim(node.inputs[0], node.attributes.get_int("axis", 0), shape_of)
+    match arrival.place:
+        case ("GatherND" | "ScatterND"), 1:
+            depth = _dim(node.inputs[1], -1, shape_of) or 1
+            sizes = [_dim(node.inputs[0], axis, shape_of) for axis in range(depth)]
+            return min((size for size in sizes if size is not None), default=None)
+        case "OneHot", 0:
+            classes = _constants(node.inputs[1])
+            return int(classes[0]) if classes else None
+        case "EmbedLayerNormalization", 0:
+            return _dim(node.inputs[2], 0, shape_of)
+        case "EmbedLayerNormalization", 1:
+            return _dim(node.inputs[4], 0, shape_of)
+    return None
+
+
+def _dim(value: ir.Value | None, axis: int, shape_of: ShapeOf) -> int | None:
+    if value is None:
+        return None
+    tensor = graph.constant_tensor(value)
+    shape = tensor.shape if tensor is not None else shape_of(value)
+    if shape is None or not -len(shape) <= axis < len(shape):
+        return None
+    size = shape[axis]
+    return size if isinstance(size, int) else None
+
+
+def _constants(value: ir.Value | None) -> list[float]:
+    """The numbers of a small constant, seen through operators that only move or retype elements."""
+    for _ in range(8):
+        array = graph.constant_array(value, _MOST_CONSTANT_ELEMENTS)
+        if array is not None:
+            return [float(item) for item in array.ravel()] if np.issubdtype(array.dtype, np.number) else []
+        producer = None if value is None else value.producer()
+        if producer is None or producer.op_type not in _MOVING or not producer.inputs:
+            return []
+        value = producer.inputs[0]
+    return []

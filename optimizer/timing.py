@@ -1,0 +1,219 @@
+"""Which of two models is faster: paired latency with an interval.
+
+One pair of sessions is not enough: where its buffers happen to lie in memory makes a model up to 5 % slower than itself.
+So pairs of sessions are made afresh, in alternating order. Inside a pair the two run by turns, and the pair's value is
+the median over neighbouring samples::
+
+    pair = median_i log(candidate_i / reference_i)        neighbours in time share what else the machine does
+    ratio = exp(median over pairs)                        interval: percentile bootstrap over pairs
+
+The interval of a median of five pairs is their minimum to their maximum. More pairs are measured while nothing is
+decided: neither the whole interval on one side of 1 ± 0.02, nor a ratio inside it with an interval that holds 1.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+Clock = Callable[[], float]
+Run = Callable[[], object]
+Factory = Callable[[], Run]
+
+MARGIN = 0.02
+LEAST_PAIRS = 5
+_MOST_PAIRS = 40
+_SAMPLE_SECONDS = 1e-3  # a sample repeats a short model until it takes this long
+_PAIR_SECONDS = 0.6  # sampling time of a pair of short models
+_LEAST_SAMPLES = 7
+_SLOW_SECONDS = 0.5  # from here on the first run counts: a warm-up would cost more than it steadies
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long the candidate takes, as a share of the reference.
+
+    Attributes:
+        ratio: Candidate / reference; below 1 the candidate is faster.
+        low: Lower end of the 95 % interval of ``ratio``.
+        high: Upper end.
+        pairs: Pairs of fresh sessions that were measured.
+        reference_seconds: Median time of one run of the reference.
+        candidate_seconds: The same of the candidate.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+    reference_seconds: float = math.nan
+    candidate_seconds: float = math.nan
+
+    @property
+    def verdict(self) -> Literal["faster", "slower", "same"]:
+        """``same`` unless the whole interval lies outside 1 ± 0.02, over at least five pairs."""
+        if self.pairs < LEAST_PAIRS:
+            return "same"
+        if self.low > 1 + MARGIN:
+            return "slower"
+        return "faster" if self.high < 1 - MARGIN else "same"
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """For the report."""
+        return {
+            "ratio": self.ratio,
+            "low": self.low,
+            "high": self.high,
+            "pairs": self.pairs,
+            "reference_seconds": self.reference_seconds,
+            "candidate_seconds": self.candidate_seconds,
+            "verdict": self.verdict,
+        }
+
+
+def clock_for(threads: int) -> Clock:
+    """The steadiest clock that still shows latency.
+
+    With one thread a run happens in the calling thread, and that thread's own CPU time leaves out what other
+    processes take from it. Several threads need the wall clock.
+    """
+    return time.thread_time if threads == 1 else time.perf_counter
+
+
+def compare(
+    reference: Factory,
+    candidate: Factory,
+    *,
+    clock: Clock = time.perf_counter,
+    wall: Clock = time.perf_counter,
+    pairs: int = LEAST_PAIRS,
+    time_limit: float = 60.0,
+) -> Latency:
+    """Measure how much faster or slower ``candidate`` is than ``reference``.
+
+    Args:
+        reference: Makes a fresh session and returns a function that runs one inference.
+        candidate: The same for the candidate.
+        clock: Times the samples, in seconds; see ``clock_for``.
+        wall: Keeps the time limit, in seconds.
+        pairs: Pairs to measure before anything is decided.
+        time_limit: Seconds after which no pair is begun; slow models get fewer samples a pair, never fewer than one.
+            When it ends before five pairs, the verdict is ``same``.
+    """
+    deadline = wall() + time_limit
+    measured: list[_Pair] = []
+    result = Latency(math.nan, -math.inf, math.inf, 0)
+    while len(measured) < _MOST_PAIRS:
+        begun = wall()
+        share = (deadline - begun) / max(pairs - len(measured), 1)
+        measured.append(_measure_pair(reference, candidate, len(measured) % 2 == 1, clock, wall, begun + share))
+        result = summarize(measured)
+        now = wall()
+        if now + (now - begun) > deadline or (len(measured) >= pairs and _decided(result)):
+            break
+    return result
+
+
+@dataclass(frozen=True)
+class _Pair:
+    log_ratio: float
+    reference_seconds: float
+    candidate_seconds: float
+
+
+def summarize(measured: Sequence[_Pair]) -> Latency:
+    """Ratio and interval of what was measured."""
+    logs = np.array([pair.log_ratio for pair in measured])
+    low, high = bootstrap_median(logs)
+    return Latency(
+        ratio=float(np.exp(np.median(logs))),
+        low=math.exp(low),
+        high=math.exp(high),
+        pairs=len(measured),
+        reference_seconds=float(np.median([pair.reference_seconds for pair in measured])),
+        candidate_seconds=float(np.median([pair.candidate_seconds for pair in measured])),
+    )
+
+
+def bootstrap_median(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % percentile interval of the median of ``values``; the same values give the same interval."""
+    drawn = np.random.default_rng(0).choice(values, (_RESAMPLES, len(values)))
+    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _decided(result: Latency) -> bool:
+    if result.verdict != "same":
+        return True
+    return abs(result.ratio - 1) <= MARGIN and result.low <= 1 <= result.high
+
+
+def _measure_pair(  # noqa: PLR0913, PLR0917 - two sides, two clocks, their order and the time they have
+    reference: Factory, candidate: Factory, candidate_first: bool, clock: Clock, wall: Clock, deadline: float
+) -> _Pair:
+    if candidate_first:
+        second = candidate()
+        first = reference()
+    else:
+        first = reference()
+        second = candidate()
+    begun = wall()
+    times = [(_seconds(first, 1, clock), _seconds(second, 1, clock))]  # warm-up, and how long a run takes
+    slow = (wall() - begun) / 2 >= _SLOW_SECONDS
+    if not slow:
+        times = [(_seconds(first, 1, clock), _seconds(second, 1, clock))]
+    repeats = max(1, math.ceil(_SAMPLE_SECONDS / max(max(times[0]), 1e-7)))
+    samples = times if slow else []
+    samples = samples + _alternate(first, second, repeats, len(samples), candidate_first, clock, wall, deadline)
+    array = np.array(samples)
+    log_ratio = float(np.median(np.log(array[:, 1] / array[:, 0])))
+    return _Pair(log_ratio, *(float(value) for value in np.median(array, axis=0)))
+
+
+def _alternate(  # noqa: PLR0913, PLR0917 - the inner loop of a pair
+    first: Run, second: Run, repeats: int, had: int, swap: bool, clock: Clock, wall: Clock, deadline: float
+) -> list[tuple[float, float]]:
+    """Run the two by turns, ``repeats`` inferences a sample, until there are enough samples or the time is up."""
+    samples: list[tuple[float, float]] = []
+    begun = wall()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        while True:
+            now = wall()
+            count = len(samples)
+            if count and count >= _LEAST_SAMPLES and now - begun >= _PAIR_SECONDS:
+                break
+            per_sample = (now - begun) / count if count else 0.0
+            if count + had and now + per_sample > deadline:
+                break
+            if swap:
+                b = _seconds(second, repeats, clock)
+                samples.append((_seconds(first, repeats, clock), b))
+            else:
+                a = _seconds(first, repeats, clock)
+                samples.append((a, _seconds(second, repeats, clock)))
+            swap = not swap
+    finally:
+        if collecting:
+            gc.enable()
+    return samples
+
+
+def _seconds(run: Run, repeats: int, clock: Clock) -> float:
+    begun = clock()
+    for _ in range(repeats):
+        run()
+    return max((clock() - begun) / repeats, 1e-9)
