@@ -88,7 +88,7 @@ class DedupInitializers(Pass):
         found = holders(work.tree, self._is_excluded)
         large = [holder for holder in found if holder.tensor.nbytes >= self.min_bytes]
         if len(large) < len(found):
-            work.notes[f"smaller than min-bytes={self.min_bytes}"] = [f"{len(found) - len(large)} tensors"]
+            work.notes[f"smaller than min-bytes={self.min_bytes}"] = {f"{len(found) - len(large)} tensors": None}
         work.alive = {id(holder.value): holder for holder in large}
         for group in equal_holders(large, work.tree):
             shapes = [work.merge(part) for part in _parts(group)]
@@ -120,7 +120,7 @@ class _Work:
     sites: Sites
     alive: dict[int, Holder] = field(default_factory=dict)
     changes: Counter[str] = field(default_factory=Counter)
-    notes: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def merge(self, part: list[Holder]) -> Holder | None:
         """Make one of equal holders of one shape; returns what stands for them, ``None`` if they stay several."""
@@ -132,8 +132,8 @@ class _Work:
             if holder.stay is not None and holder is not kept:
                 self._note(holder.name, holder.stay.value)
         if not isinstance(plan, duplicates.Merge):
-            for holder in part if plan is not None else ():
-                self._note(holder.name, plan)
+            if plan is not None:
+                self._note(next(holder.name for holder in part if holder.stay is None), plan)
             return None
         if not self.sites.permits(EQUAL.name, part[0].name):
             return None
@@ -166,7 +166,7 @@ class _Work:
 
     def all_notes(self) -> tuple[Note, ...]:
         """What was left alone, one note a reason."""
-        return tuple(Note(_names(names), reason) for reason, names in self.notes.items())
+        return tuple(Note(_names(list(names)), reason) for reason, names in self.notes.items())
 
     def _may_derive(self, step: Step, kept: Holder, other: Holder) -> bool:
         reason = derived.must_stay(other)
@@ -197,9 +197,7 @@ class _Work:
             self.alive[id(by.value)] = by
 
     def _note(self, name: str, reason: str) -> None:
-        names = self.notes.setdefault(reason, [])
-        if name not in names[-9:]:
-            names.append(name)
+        self.notes.setdefault(reason, {})[name] = None
 
 
 def _most_needed_first(holders: Iterable[Holder]) -> list[Holder]:
