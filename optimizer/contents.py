@@ -2,8 +2,8 @@
 
 Two tensors hold the same content if they have the same dtype and the same little-endian bytes as ONNX packs them,
 however they are stored: raw or typed fields, in memory or in an external file. NaN payloads and the sign of zero
-count. External data is read through a file in chunks and never mapped, so that the resident memory stays small
-whatever the size of the weights.
+count. External data is read in chunks, and the pages of a mapped file are given back after each, so that the resident
+memory stays small whatever the size of the weights.
 
 Grouping costs one look at the edges of each tensor. Only tensors whose dtype, size and edges agree are hashed, and
 only those whose hashes agree are compared byte by byte, so that the answer never rests on a hash.
@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.errors import ModelError
+from optimizer.external import MappedTensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -39,15 +40,30 @@ def chunks(tensor: ir.TensorProtocol, size: int = CHUNK) -> Iterator[bytes]:
     Raises:
         ModelError: If external data cannot be read, is too short or lies outside the model's folder.
     """
-    if not isinstance(tensor, ir.ExternalTensor):
+    if isinstance(tensor, MappedTensor):
+        yield from _mapped_chunks(tensor, size)
+    elif isinstance(tensor, ir.ExternalTensor):
+        yield from _file_chunks(tensor, size)
+    else:
         view = _in_memory(tensor)
         for start in range(0, len(view), size):
             yield bytes(view[start : start + size])
-        return
-    if tensor.nbytes == 0:
+
+
+def _mapped_chunks(tensor: MappedTensor, size: int) -> Iterator[bytes]:
+    offset, length = tensor.extent
+    for start in range(offset, offset + length, size):
+        step = min(size, offset + length - start)
+        chunk = bytes(tensor.data.view(start, step))
+        tensor.data.forget(start, step)
+        yield chunk
+
+
+def _file_chunks(tensor: ir.ExternalTensor, size: int) -> Iterator[bytes]:
+    left = tensor.nbytes
+    if left == 0:
         return
     with open_external(tensor) as file:
-        left = tensor.nbytes
         while left:
             chunk = _read(file, min(size, left), tensor)
             left -= len(chunk)
@@ -111,6 +127,8 @@ def _partition(indices: Iterable[int], key: Callable[[int], Hashable]) -> list[l
 
 def _whereabouts(tensor: ir.TensorProtocol) -> Hashable:
     """Equal for two tensors that are one and the same data, so that nothing needs to be read."""
+    if isinstance(tensor, MappedTensor) and tensor.nbytes:
+        return (id(tensor.data), tensor.extent, tensor.dtype)
     if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes:
         return (tensor.path, tensor.offset or 0, tensor.nbytes, tensor.dtype)
     return id(tensor)
@@ -131,6 +149,9 @@ def _edges(tensor: ir.TensorProtocol) -> bytes:
     """The first and the last bytes of the content; all of it if it is small."""
     if _is_read_whole(tensor):
         return b"".join(chunks(tensor))
+    if isinstance(tensor, MappedTensor):
+        offset, length = tensor.extent
+        return bytes(tensor.data.view(offset, _EDGE)) + bytes(tensor.data.view(offset + length - _EDGE, _EDGE))
     if not isinstance(tensor, ir.ExternalTensor):
         view = _in_memory(tensor)
         return bytes(view[:_EDGE]) + bytes(view[-_EDGE:])

@@ -21,6 +21,7 @@ from optimizer.algorithms.scopes import ScopeTree
 from optimizer.algorithms.transposed import find_transposed
 from optimizer.errors import UsageError
 from optimizer.pass_base import Gain, Note, Pass, PassResult, Sites, Step
+from optimizer.sparse import SparseTensor
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -85,7 +86,7 @@ class DedupInitializers(Pass):
         return PassResult(model, dict(work.changes), work.all_notes())
 
     def _merge_equal(self, work: _Work) -> None:
-        found = holders(work.tree, self._is_excluded)
+        found = [holder for holder in holders(work.tree, self._is_excluded) if not work.is_sparse(holder)]
         large = [holder for holder in found if holder.tensor.nbytes >= self.min_bytes]
         if len(large) < len(found):
             work.notes[f"smaller than min-bytes={self.min_bytes}"] = {f"{len(found) - len(large)} tensors": None}
@@ -121,6 +122,13 @@ class _Work:
     alive: dict[int, Holder] = field(default_factory=dict)
     changes: Counter[str] = field(default_factory=Counter)
     notes: dict[str, dict[str, None]] = field(default_factory=dict)
+
+    def is_sparse(self, holder: Holder) -> bool:
+        """Whether ``holder`` holds a sparse tensor, which is small already and takes far more memory to read."""
+        if not isinstance(holder.tensor, SparseTensor):
+            return False
+        self._note(holder.name, "is sparse")
+        return True
 
     def merge(self, part: list[Holder]) -> Holder | None:
         """Make one of equal holders of one shape; returns what stands for them, ``None`` if they stay several."""

@@ -7,10 +7,12 @@ that stands first. The one that is kept has the shortest name, so that no reader
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+from onnx_ir.serde import TensorProtoTensor
 
 from optimizer.algorithms.holders import Holder
 
@@ -160,11 +162,7 @@ def prepend(scope: ir.Graph, node: ir.Node) -> None:
 
 def _own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """The same data in an object of its own: a value gives its tensor its name, and clones share tensors."""
-    shape = ir.Shape(tensor.shape.numpy())
-    rest: Any = {"name": tensor.name, "doc_string": tensor.doc_string, "metadata_props": dict(tensor.metadata_props)}
-    if isinstance(tensor, ir.ExternalTensor):
-        place = (tensor.location, tensor.offset, tensor.length, tensor.dtype)
-        return ir.ExternalTensor(*place, shape=shape, base_dir=tensor.base_dir, **rest)
-    if isinstance(tensor, ir.StringTensor):
-        return ir.StringTensor(tensor.string_data(), shape=shape, **rest)
-    return ir.LazyTensor(lambda: tensor, tensor.dtype, shape, **rest)
+    if isinstance(tensor, TensorProtoTensor):
+        shape = ir.Shape(tensor.shape.numpy())
+        return ir.LazyTensor(lambda: tensor, tensor.dtype, shape, name=tensor.name, doc_string=tensor.doc_string)
+    return copy.copy(tensor)

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from optimizer.contents import chunks, open_external
 from optimizer.errors import ModelError
+from optimizer.external import MappedTensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -35,8 +36,9 @@ class _Bits:
 
     def __init__(self, tensor: ir.TensorProtocol) -> None:
         pattern = _PATTERNS[tensor.dtype.bitwidth // 8]
+        self._tensor = tensor
         self._map: mmap.mmap | None = None
-        if isinstance(tensor, ir.ExternalTensor):
+        if isinstance(tensor, ir.ExternalTensor) and not isinstance(tensor, MappedTensor):
             self._map = _mapped(tensor)
             flat = np.frombuffer(self._map, pattern, count=tensor.size, offset=tensor.offset or 0)
         else:
@@ -45,7 +47,9 @@ class _Bits:
 
     def release(self) -> None:
         """Give the pages that were read back, so that they do not add up to the whole weight."""
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+        if isinstance(self._tensor, MappedTensor):
+            self._tensor.release()
+        elif self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
