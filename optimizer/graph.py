@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+_MOST_VARINTS = 256  # for longer integer tensors the size in varints is not even looked at
 _FEW = 16  # up to so many inputs, one at a time is quick enough
 RANDOM_OPS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -175,6 +177,17 @@ def constant_ints(value: ir.Value | None, max_elements: int = 1024) -> list[int]
     if array is None or array.dtype.kind not in "iu":
         return None
     return [int(element) for element in array.ravel()]
+
+
+def compact_tensor(array: NDArray[np.generic], name: str) -> ir.TensorProtocol:
+    """``array`` as a tensor in as few bytes as a file can hold it: small integers as varints instead of raw data."""
+    tensor = ir.tensor(array, name=name)
+    if tensor.dtype not in {ir.DataType.INT64, ir.DataType.INT32} or tensor.size > _MOST_VARINTS:
+        return tensor
+    proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=array.shape)
+    (proto.int64_data if tensor.dtype == ir.DataType.INT64 else proto.int32_data).extend(array.ravel().tolist())
+    raw = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=array.shape, raw_data=tensor.tobytes())
+    return ir.serde.TensorProtoTensor(proto) if proto.ByteSize() < raw.ByteSize() else tensor
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:

@@ -12,8 +12,6 @@ input is taken at its word, apart from the likes of ``?`` that exporters write f
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import onnx
@@ -22,7 +20,7 @@ import onnx_ir as ir
 from optimizer import graph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 MAX_INLINE_ELEMENTS = {True: 256, False: 16}  # integers carry shapes, axes and indices; floats at most a few scales
 NAMELESS = frozenset({"", "?", "*", "-1", "None", "none", "unk", "unknown", "dynamic"})
@@ -151,7 +149,12 @@ class _Skeleton:
         known = node.domain in graph.STANDARD_DOMAINS or node.op_identifier() in self._functions
         for value in node.outputs:
             hint = self._hints.get(value)
-            if (hint is not None or not known) and value.type is not None and value.name and not value.is_graph_output():
+            if (
+                (hint is not None or not known)
+                and value.type is not None
+                and value.name
+                and not value.is_graph_output()
+            ):
                 _write_type(proto.value_info.add(name=self._name(value)).type, value.type, hint)
 
     def _add_attribute(self, out: onnx.NodeProto, attribute: ir.Attr) -> None:

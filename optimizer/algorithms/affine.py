@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms import weights
 
 if TYPE_CHECKING:

@@ -94,9 +94,9 @@ def _simplified(name: str, left: Element, right: Element) -> Element | None:
             return 0
         case "Min" | "Max" | "And" | "Or", _, _ if left == right:
             return left
-        case ("Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"), _, int() if right < 0:
+        case (("Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"), _, int()) if right < 0:
             return COMPUTE[name](0, right) if never_negative(left) else None
-        case ("Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"), int(), _ if left < 0:
+        case (("Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"), int(), _) if left < 0:
             return COMPUTE[name](left, 0) if never_negative(right) else None
     return None
 

@@ -7,7 +7,7 @@ Each takes a reader of its node and gives the arrays of the outputs; what it can
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import onnx_ir as ir

@@ -1,19 +1,21 @@
-"""Node rules and the sweep that applies them until nothing changes.
+"""Node rules and the sweep that applies them.
 
 A rule is anchored at one node of one of its op types and rewrites it in place. One sweep visits every node of the
 main graph, of all subgraphs and of all functions once, in order, and tries the rules of its op type only: the cost
-is linear in the number of nodes. Sweeps are repeated until none changes anything.
+is linear in the number of nodes. Whoever sweeps repeats it until nothing changes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import onnx_ir as ir
 
 from optimizer import graph
+from optimizer.algorithms.shape_values import ShapeValues
 from optimizer.pass_base import Step
 
 if TYPE_CHECKING:
@@ -24,9 +26,14 @@ if TYPE_CHECKING:
 
     from optimizer.pass_base import Sites
 
+ContentKey: TypeAlias = "tuple[int, tuple[int, ...], bytes]"
+
+ANY_OP = "*"  # in ``Rule.ops``: nodes of every standard operator
+MAX_SHARED_BYTES = 1024  # constants up to this size are shared when they are equal
+
 
 class Scope:
-    """What rules know and need of the whole model while a sweep runs: opsets, free names, permissions."""
+    """What rules know and need of the whole model while a sweep runs: opsets, shapes, free names, permissions."""
 
     def __init__(self, model: ir.Model, sites: Sites) -> None:
         self.model = model
@@ -38,6 +45,20 @@ class Scope:
             for inner in graph.with_subgraphs(function.graph)
         }
         self._opset = graph.opset_version(model)
+
+    @cached_property
+    def values(self) -> ShapeValues:
+        """What is known of small integer tensors."""
+        return ShapeValues(self.model)
+
+    @cached_property
+    def _small_constants(self) -> dict[ContentKey, ir.Value]:
+        found: dict[ContentKey, ir.Value] = {}
+        for value in self.model.graph.initializers.values():
+            key = None if value.is_graph_input() or value.is_graph_output() else content_key(value.const_value)
+            if key is not None:
+                found.setdefault(key, value)
+        return found
 
     def unique_name(self, hint: str) -> str:
         """A name that is used nowhere in the model: ``hint``, or ``hint_1``, ``hint_2`` …; it is taken by the call."""
@@ -52,26 +73,79 @@ class Scope:
         """The version of the standard operator set that holds for ``node``."""
         return self._function_opsets.get(owner(node), self._opset)
 
+    def in_function(self, node: ir.Node) -> bool:
+        """Whether ``node`` is in a function, which can have no initializers."""
+        return owner(node) in self._function_opsets
+
+    def known_constant(self, node: ir.Node, array: NDArray[np.generic]) -> ir.Value | None:
+        """A small initializer of the main graph that is equal to ``array`` and that ``node`` may read, if there is."""
+        if self.in_function(node):
+            return None
+        key = content_key(ir.tensor(array))
+        value = None if key is None else self._small_constants.get(key)
+        is_as_it_was = value is not None and value.is_initializer() and content_key(value.const_value) == key
+        return value if is_as_it_was else None
+
     def constant(self, node: ir.Node, array: NDArray[np.generic] | ir.TensorProtocol, hint: str) -> ir.Value:
-        """A new constant that ``node`` may read: an initializer of the main graph, in functions a Constant node.
+        """A constant that ``node`` may read: an initializer of the main graph, in functions a Constant node.
 
         Args:
             node: The reader; the constant becomes visible in its graph.
-            array: The data.
+            array: The data; a small array that is a constant already is not stored again.
             hint: What to call it, if the name is free.
         """
+        if not isinstance(array, ir.TensorProtocol):
+            known = self.known_constant(node, array)
+            if known is not None:
+                return known
         name = self.unique_name(hint)
         tensor = array if isinstance(array, ir.TensorProtocol) else ir.tensor(array, name=name)
+        if self.in_function(node):
+            return self._constant_node(node, tensor, name)
+        return self._initializer(self.model.graph, tensor, name)
+
+    def replace_by_constant(self, output: ir.Value, array: NDArray[np.generic]) -> None:
+        """Let all readers of ``output``, which is no graph output, read a constant instead, under its name.
+
+        The node that computes ``output`` stays, unused.
+        """
+        node = output.producer()
+        if node is None:
+            raise ValueError(f"{output.name} is no output of a node")
+        value = self.known_constant(node, array)
+        if value is None:
+            name, output.name = output.name or self.unique_name("constant"), None
+            tensor = graph.compact_tensor(array, name)
+            if self.in_function(node):
+                value = self._constant_node(node, tensor, name)
+            else:
+                value = self._initializer(owner(node), tensor, name)
+        graph.replace_values({output: value})
+
+    def _initializer(self, target: ir.Graph, tensor: ir.TensorProtocol, name: str) -> ir.Value:
         kind, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
-        if owner(node) not in self._function_opsets:
-            value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
-            self.model.graph.register_initializer(value)
-            return value
-        constant = ir.node("Constant", [], {"value": tensor})
-        constant.outputs[0].name = name
-        constant.outputs[0].type, constant.outputs[0].shape = kind, shape
+        value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
+        target.register_initializer(value)
+        key = content_key(tensor)
+        if key is not None and target is self.model.graph:
+            self._small_constants.setdefault(key, value)
+        return value
+
+    @staticmethod
+    def _constant_node(node: ir.Node, tensor: ir.TensorProtocol, name: str) -> ir.Value:
+        constant = ir.node("Constant", [], {"value": tensor}, name="")
+        output = constant.outputs[0]
+        output.name = name
+        output.type, output.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
         owner(node).insert_before(node, constant)
-        return constant.outputs[0]
+        return output
+
+
+def content_key(tensor: ir.TensorProtocol | None) -> ContentKey | None:
+    """What two small equal tensors have in common; ``None`` for large ones and for strings."""
+    if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes > MAX_SHARED_BYTES:
+        return None
+    return int(tensor.dtype), tuple(tensor.shape.numpy()), tensor.tobytes()
 
 
 def owner(node: ir.Node) -> ir.Graph:
@@ -109,19 +183,27 @@ class Rule(ABC):
         return Step(cls.name, cls.summary)
 
 
-def sweep(model: ir.Model, rules: Sequence[Rule], sites: Sites) -> Mapping[str, int]:
-    """Visit every node once and apply the rules of its op type; returns the changes by rule name."""
-    scope = Scope(model, sites)
+def sweep(model: ir.Model, rules: Sequence[Rule], sites: Sites, scope: Scope | None = None) -> Mapping[str, int]:
+    """Visit every node once and apply the rules of its op type; returns the changes by rule name.
+
+    Args:
+        model: Changed in place.
+        rules: Tried in order at each node.
+        sites: What the manager allows.
+        scope: What is known of the model, if it was looked at before and has not changed since.
+    """
+    scope = scope or Scope(model, sites)
     by_op: dict[str, list[Rule]] = defaultdict(list)
     for rule in rules:
         if sites.allows_step(rule.name):
             for op in rule.ops:
                 by_op[op].append(rule)
+    anywhere = by_op.pop(ANY_OP, [])
     changes: Counter[str] = Counter()
     for scope_graph in list(graph.graphs(model)):
         for node in scope_graph:
-            if node.domain in graph.STANDARD_DOMAINS and node.op_type in by_op:
-                _apply(node, by_op[node.op_type], scope, changes)
+            if node.domain in graph.STANDARD_DOMAINS and not graph.has_references(node):
+                _apply(node, [*by_op.get(node.op_type, ()), *anywhere], scope, changes)
     return changes
 
 
