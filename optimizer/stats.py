@@ -1,41 +1,55 @@
-"""Facts of a model: what it is made of and how large it is. Cheap ones in ``facts``, those that read weights apart."""
+"""Measured facts of a model: its size, its nodes, its parameters, its work. Those that read weights stand apart.
+
+*Parameters* are the elements of the constants (initializers and Constant nodes, anywhere in the model) that are
+floating, of 8 bits or fewer, or the data of a DequantizeLinear; scales and zero points are among them, truth values
+are not. A constant that several nodes read counts once; copies in a file count each.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable  # noqa: TC003 - an alias needs it at run time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 
-from optimizer import graph, shapes
-from optimizer.contents import equal_groups
+from optimizer import contents, graph
+from optimizer.macs import count_macs
 from optimizer.model import byte_size
+from optimizer.sparse import SparseTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    import onnx_ir as ir
+    from numpy.typing import NDArray
 
-LEAST_WEIGHT = 2  # axes or elements: a scalar is a setting, not a parameter
+_PATTERNS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
+_TWO_ZEROS = {
+    ir.DataType.BFLOAT16,
+    ir.DataType.DOUBLE,
+    ir.DataType.FLOAT,
+    ir.DataType.FLOAT16,
+    ir.DataType.FLOAT8E4M3FN,
+    ir.DataType.FLOAT8E5M2,
+}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a model is made of.
+    """What a model is, measured.
 
     Attributes:
-        bytes: What it takes on disk, external data included.
-        nodes: All nodes, in subgraphs and functions too.
-        ops: Nodes by operator, sorted.
-        parameters: Elements of all float and quantized weights, each tensor counted once.
-        macs: Multiply-accumulates of one inference, unknown dimensions taken as 1; ``None`` if nothing is known.
-        opsets: Version by domain.
+        bytes: Of the files that saving would write, external data included.
+        nodes: In subgraphs and functions too.
+        ops: Nodes by operator, sorted; those outside the standard are written ``domain.Op``.
+        parameters: Elements of the weights, see the module.
+        macs: Multiply-accumulates of one inference; ``None`` if no shape is known.
+        macs_exact: Whether ``macs`` needed no guess; unknown dimensions count as 1.
+        opsets: Versions by domain, sorted.
         ir_version: Of the file format.
-        producer: Who wrote it.
-        inputs: Name, type and shape of each.
+        producer: Name and version of what wrote the model.
+        inputs: Name, type and shape of each; initializers that could be overridden are not among them.
         outputs: Name, type and shape of each.
     """
 
@@ -44,6 +58,7 @@ class Facts:
     ops: Mapping[str, int]
     parameters: int
     macs: int | None
+    macs_exact: bool
     opsets: Mapping[str, int]
     ir_version: int
     producer: str
@@ -51,18 +66,18 @@ class Facts:
     outputs: tuple[tuple[str, str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**asdict(self), "ops": dict(self.ops), "opsets": dict(self.opsets)}
+        """The facts as plain JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class WeightFacts:
-    """What only reading the weights tells.
+    """Facts for which every weight must be read.
 
     Attributes:
-        zeros: Zero elements of float weights.
-        elements: All elements of float weights.
-        duplicate_tensors: Tensors that equal an earlier one.
+        zeros: Zero elements among the parameters, of either sign.
+        elements: All elements of the parameters.
+        duplicate_tensors: Constants that equal an earlier one in type, shape and bytes.
         duplicate_bytes: Their bytes.
     """
 
@@ -73,115 +88,123 @@ class WeightFacts:
 
 
 def facts(model: ir.Model) -> Facts:
-    """The facts of ``model`` that need no look into its weights."""
+    """Measure ``model``, which is not changed, without reading its weights."""
+    macs = count_macs(model)
     return Facts(
         bytes=byte_size(model),
-        nodes=count_nodes(model),
-        ops=dict(sorted(Counter(_op_name(node) for node in graph.nodes(model)).items())),
-        parameters=sum(tensor.size for tensor in weights(model) if tensor.size >= LEAST_WEIGHT and _is_weight(tensor)),
-        macs=count_macs(model),
-        opsets=dict(model.opset_imports),
+        nodes=graph.count_nodes(model),
+        ops=_count_ops(model),
+        parameters=sum(tensor.size for tensor in parameters(model)),
+        macs=macs.count,
+        macs_exact=macs.is_exact,
+        opsets=dict(sorted(model.opset_imports.items())),
         ir_version=model.ir_version or 0,
         producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
-        inputs=_slots(model.graph.inputs),
+        inputs=_slots(value for value in model.graph.inputs if not graph.is_overridable(value)),
         outputs=_slots(model.graph.outputs),
     )
 
 
 def weight_facts(model: ir.Model) -> WeightFacts:
-    """The facts of ``model`` for which every weight is read once."""
-    tensors = list(weights(model))
-    floats = [tensor for tensor in tensors if tensor.dtype.is_floating_point()]
-    groups = equal_groups(tensors)
+    """Read all weights of ``model``, as a stream.
+
+    Raises:
+        ModelError: If external data cannot be read.
+    """
+    tensors = [tensor for _, tensor in constants(model) if not isinstance(tensor, SparseTensor)]
+    learned = list(parameters(model))
+    repeated = [tensors[index] for index in _repeated(tensors)]
     return WeightFacts(
-        zeros=sum(tensor.size - int(np.count_nonzero(tensor.numpy())) for tensor in floats),
-        elements=sum(tensor.size for tensor in floats),
-        duplicate_tensors=sum(len(group) - 1 for group in groups),
-        duplicate_bytes=sum(tensors[index].nbytes for group in groups for index in group[1:]),
+        zeros=sum(count_zeros(tensor) for tensor in learned),
+        elements=sum(tensor.size for tensor in learned),
+        duplicate_tensors=len(repeated),
+        duplicate_bytes=sum(tensor.nbytes for tensor in repeated),
     )
 
 
-def count_nodes(model: ir.Model) -> int:
-    """All nodes, in subgraphs and functions too."""
-    return sum(1 for _ in graph.nodes(model))
-
-
-def weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """Every tensor that is stored in an initializer or a Constant node."""
+def constants(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    """Every initializer and every output of a Constant node, with its tensor; overridable inputs too."""
     for scope in graph.graphs(model):
         for value in scope.initializers.values():
             if value.const_value is not None:
-                yield value.const_value
+                yield value, value.const_value
         for node in scope:
             tensor = graph.constant_tensor(node.outputs[0]) if graph.is_standard(node, "Constant") else None
             if tensor is not None:
-                yield tensor
+                yield node.outputs[0], tensor
 
 
-def count_macs(model: ir.Model) -> int | None:
-    """Multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul and their integer forms, for one inference."""
-    counted = [node for node in graph.nodes(model) if graph.is_standard(node) and node.op_type in _COUNTERS]
-    if not counted:
-        return 0
-    known = {value: shape for value, (_, shape) in shapes.inferred(model).items() if shape is not None}
-
-    def dims(value: ir.Value | None) -> list[int] | None:
-        if value is None:
-            return None
-        tensor = graph.constant_tensor(value)
-        shape = known.get(value, value.shape) if tensor is None else tensor.shape
-        return None if shape is None else [dim if isinstance(dim, int) else 1 for dim in shape]
-
-    each = [_COUNTERS[node.op_type](node, dims) for node in counted]
-    found = [count for count in each if count is not None]
-    return sum(found) if found else None
+def parameters(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """The constants that hold what was learned, see the module."""
+    for value, tensor in constants(model):
+        if tensor.dtype in {ir.DataType.STRING, ir.DataType.BOOL}:
+            continue
+        if tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8 or _is_dequantized(value):
+            yield tensor
 
 
-Dims = Callable[["ir.Value | None"], "list[int] | None"]
+def count_zeros(tensor: ir.TensorProtocol) -> int:
+    """Elements of ``tensor`` that are zero of either sign; external data is read as a stream.
+
+    Raises:
+        ModelError: If external data cannot be read.
+    """
+    if isinstance(tensor, SparseTensor):
+        return tensor.size - int(np.prod(tensor.proto.values.dims, dtype=np.int64))
+    width = tensor.dtype.bitwidth
+    if width not in _PATTERNS or tensor.dtype == ir.DataType.FLOAT8E8M0:
+        return tensor.size - int(np.count_nonzero(tensor.numpy()))
+    has_sign_bit = tensor.dtype in _TWO_ZEROS
+    patterns = (np.frombuffer(chunk, _PATTERNS[width]) for chunk in contents.chunks(tensor))
+    return tensor.size - sum(_count_nonzero(pattern, has_sign_bit=has_sign_bit) for pattern in patterns)
 
 
-def _conv(node: ir.Node, dims: Dims) -> int | None:
-    kernel, out = dims(node.inputs[3 if node.op_type == "QLinearConv" else 1]), dims(node.outputs[0])
-    return None if kernel is None or out is None else math.prod(out) * math.prod(kernel[1:])
+def _count_nonzero(patterns: NDArray[np.unsignedinteger], *, has_sign_bit: bool) -> int:
+    return int(np.count_nonzero(patterns << 1 if has_sign_bit else patterns))
 
 
-def _conv_transpose(node: ir.Node, dims: Dims) -> int | None:
-    kernel, data = dims(node.inputs[1]), dims(node.inputs[0])
-    return None if kernel is None or data is None else math.prod(data) * math.prod(kernel[1:])
+def _repeated(tensors: list[ir.TensorProtocol]) -> Iterator[int]:
+    """Indices of tensors that equal an earlier one in type, shape and bytes."""
+    for group in contents.equal_groups(tensors):
+        seen = set()
+        for index in group:
+            shape = tuple(tensors[index].shape.numpy())
+            if shape in seen:
+                yield index
+            seen.add(shape)
 
 
-def _matmul(node: ir.Node, dims: Dims) -> int | None:
-    left, out = dims(node.inputs[0]), dims(node.outputs[0])
-    return None if not left or out is None else math.prod(out) * left[-1]
+def _is_dequantized(value: ir.Value) -> bool:
+    return any(graph.is_standard(use.node, "DequantizeLinear") and use.idx == 0 for use in value.uses())
 
 
-def _gemm(node: ir.Node, dims: Dims) -> int | None:
-    left, out = dims(node.inputs[0]), dims(node.outputs[0])
-    if left is None or len(left) != 2 or out is None:
-        return None
-    trans = node.attributes.get("transA")
-    return math.prod(out) * left[0 if trans is not None and not trans.is_ref() and trans.as_int() else 1]
+def _count_ops(model: ir.Model) -> dict[str, int]:
+    counts = Counter(
+        node.op_type if graph.is_standard(node) else f"{node.domain}.{node.op_type}" for node in graph.nodes(model)
+    )
+    return dict(sorted(counts.items()))
 
 
-_COUNTERS: dict[str, Callable[[ir.Node, Dims], int | None]] = {
-    "Conv": _conv,
-    "ConvInteger": _conv,
-    "QLinearConv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "MatMul": _matmul,
-    "MatMulInteger": _matmul,
-    "QLinearMatMul": _matmul,
-    "Gemm": _gemm,
-}
+def _slots(values: Iterable[ir.Value]) -> tuple[tuple[str, str, str], ...]:
+    return tuple((value.name or "", _type_name(value.type), _shape_text(value.shape)) for value in values)
 
 
-def _op_name(node: ir.Node) -> str:
-    return node.op_type if node.domain in graph.STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
+def _shape_text(shape: ir.Shape | None) -> str:
+    if shape is None:
+        return "?"
+    dims = (str(dim) if isinstance(dim, int) else dim.value or "?" for dim in shape)
+    return f"[{', '.join(dims)}]"
 
 
-def _is_weight(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
-
-
-def _slots(values: Any) -> tuple[tuple[str, str, str], ...]:
-    return tuple((value.name or "", str(value.type), str(value.shape)) for value in values)
+def _type_name(kind: ir.TypeProtocol | None) -> str:
+    """The type as ONNX Runtime writes it."""
+    match kind:
+        case ir.SequenceType():
+            return f"seq({_type_name(kind.elem_type)})"
+        case ir.OptionalType():
+            return f"optional({_type_name(kind.elem_type)})"
+        case ir.SparseTensorType():
+            return f"sparse_tensor({kind.dtype.name.lower()})"
+        case ir.TensorType():
+            return f"tensor({kind.dtype.name.lower()})"
+    return "?"

@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optimizer import graph
+from optimizer import fidelity, graph
 from optimizer.contents import equal_groups
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Stay(enum.Enum):
 
     INPUT = "is a graph input, whose value a caller may override"
     OUTPUT = "is a graph output"
-    NAMED = "is named by a quantization annotation"
+    NAMED = "is named by a quantization annotation or the training part"
     EXCLUDED = "is excluded by the options"
 
     @property
@@ -69,7 +69,7 @@ class Holder:
 
 def holders(tree: ScopeTree, is_excluded: Callable[[ir.Value], bool]) -> list[Holder]:
     """Every constant of the model, in its subgraphs and functions too, in the order of ``tree``."""
-    named = frozenset(_annotated_names(tree))
+    named = frozenset(_named(tree))
     found = []
     for scope in tree.parents:
         for value in _constants(scope):
@@ -96,13 +96,19 @@ def _stay(value: ir.Value, named: frozenset[str], is_excluded: Callable[[ir.Valu
     return Stay.NAMED if value.name in named else None
 
 
-def _annotated_names(tree: ScopeTree) -> Iterator[str]:
-    """Names of values that carry a quantization annotation, and of the tensors that it names."""
+def _named(tree: ScopeTree) -> Iterator[str]:
+    """Names that something else than a node refers to: quantization annotations, and the training part."""
     for scope in tree.parents:
         for value in [*scope.inputs, *_constants(scope), *(value for node in scope for value in node.outputs)]:
             annotation = value.meta.get("quant_parameter_tensor_names")
             if annotation:
                 yield from (name for name in (value.name, *annotation.values()) if name)
+        if (kept := scope.meta.get(fidelity.KEPT)) is not None:
+            for _, lone in kept.extra_annotations:
+                yield lone.tensor_name
+                yield from (entry.value for entry in lone.quant_parameter_tensor_names)
+        if (training := scope.meta.get(fidelity.TRAINING)) is not None:
+            yield from training.needs
 
 
 def equal_holders(found: Sequence[Holder], tree: ScopeTree) -> list[list[Holder]]:
