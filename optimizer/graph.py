@@ -40,6 +40,11 @@ def nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from scope
 
 
+def count_nodes(model: ir.Model) -> int:
+    """The number of nodes of the model, in subgraphs and functions too."""
+    return sum(len(scope) for scope in graphs(model))
+
+
 def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
     """The graphs directly in the attributes of ``node``."""
     for attribute in node.attributes.values():

@@ -12,6 +12,7 @@ input is taken at its word, apart from the likes of ``?`` that exporters write f
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import onnx
@@ -35,6 +36,33 @@ def infer(model: ir.Model) -> None:
             value.type = kind
         if value.shape is None:
             value.shape = shape
+
+
+@contextmanager
+def annotated(model: ir.Model) -> Iterator[None]:
+    """Put inferred types and shapes on the values while the context lasts; afterwards they have what they had.
+
+    Declared shapes give way to inferred ones; where nothing is inferred the declared ones are taken away. Whoever gives
+    a value another shape meanwhile says that the declared one does not hold any more: it is forgotten, as are the shapes
+    of new values.
+    """
+    before: dict[ir.Value, Info] = {}
+    for scope in graph.graphs(model):
+        for node in scope:
+            before.update({value: (value.type, value.shape) for value in node.outputs})
+    shown = {value: value.shape for value in before}
+    try:
+        for value, (kind, shape) in inferred(model).items():
+            value.type, value.shape = kind or value.type, shape
+            shown[value] = shape
+        yield
+    finally:
+        for scope in graph.graphs(model):
+            for node in scope:
+                for value in node.outputs:
+                    if not value.is_graph_output():
+                        kind, shape = before.get(value, (None, None))
+                        value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
 
 
 def inferred(model: ir.Model, hints: Mapping[ir.Value, ir.Shape] | None = None) -> dict[ir.Value, Info]:

@@ -1,8 +1,10 @@
 """Nodes that scale and shift by constants, one idea for six operators.
 
-BatchNormalization(x, g, b, m, v)   g / sqrt(v + eps) * x + (b - m * g / sqrt(v + eps))
-Mul(x, c)  Div(x, c)  Neg(x)        c * x    x / c    -x
-Add(x, c)  Sub(x, c)  Sub(c, x)     x + c    x - c    -x + c
+::
+
+    BatchNormalization(x, g, b, m, v)   g / sqrt(v + eps) * x + (b - m * g / sqrt(v + eps))
+    Mul(x, c)  Div(x, c)  Neg(x)        c * x    x / c    -x
+    Add(x, c)  Sub(x, c)  Sub(c, x)     x + c    x - c    -x + c
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optimizer import graph
 from optimizer.algorithms import weights
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 SCALES = frozenset({"Mul", "Div", "Neg"})
 SHIFTS = frozenset({"Add", "Sub"})
 OPS = SCALES | SHIFTS | {"BatchNormalization"}
+_MAX_ELEMENTS = 1 << 22  # larger constants are weights
 OLDEST_OPSET = 7  # before it, Add and Mul broadcast by attribute and BatchNormalization knew a test mode
 
 
@@ -100,3 +104,56 @@ def _batch_norm(node: ir.Node, source: ir.Value, channels: int) -> Affine | None
         scale = gain / np.sqrt(variance + attributes.get_float("epsilon", 1e-5))
         shift = offset - mean * scale
     return Affine(node, source, scale, shift)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """``source * array`` if it scales, else ``source + array``; the constant has any shape and may enlarge.
+
+    Attributes:
+        node: The node that computes it.
+        source: What is scaled or shifted.
+        array: By what.
+        scales: Whether it is scaled.
+    """
+
+    node: ir.Node
+    source: ir.Value
+    array: NDArray[np.float64]
+    scales: bool
+
+    @property
+    def before(self) -> Step | None:
+        """The step that computes the source, if nobody else reads that."""
+        node = self.source.producer()
+        if node is None or node.graph is not self.node.graph or weights.reader(self.source) is not self.node:
+            return None
+        return step(node)
+
+
+def step(node: ir.Node) -> Step | None:
+    """``node`` as a scaling or shift by a constant of a float type, if it is one."""
+    if not graph.is_standard(node, *SCALES, *SHIFTS):
+        return None
+    if node.op_type == "Neg":
+        known = node.inputs[0] is not None and node.inputs[0].dtype in weights.FLOATS
+        return Step(node, node.inputs[0], np.array(-1.0), scales=True) if known and node.inputs[0] else None
+    for operand in (0, 1) if node.op_type in {"Add", "Mul"} else (0,):
+        source, array = node.inputs[operand], _constant(node.inputs[1 - operand])
+        if source is None or array is None or graph.constant_tensor(source) is not None:
+            continue
+        match node.op_type:
+            case "Div":
+                return Step(node, source, 1.0 / array, scales=True) if np.all(array != 0) else None
+            case "Sub":
+                return Step(node, source, -array, scales=False)
+        return Step(node, source, array, scales=node.op_type == "Mul")
+    return None
+
+
+def _constant(value: ir.Value | None) -> NDArray[np.float64] | None:
+    tensor = graph.constant_tensor(value)
+    if tensor is None or tensor.size > _MAX_ELEMENTS:
+        return None
+    array = weights.float_array(value)
+    return None if array is None else array.astype(np.float64)

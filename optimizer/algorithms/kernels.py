@@ -1,10 +1,12 @@
 """Kernels: the weights of Conv, ConvTranspose, Gemm and MatMul, and where their channels lie.
 
-operator        weight                        axis of output channels    of input channels
-Conv            (out, in / groups, *window)   0                          1, within the group
-ConvTranspose   (in, out / groups, *window)   1, within the group        0
-Gemm            (in, out), transB: (out, in)  1, transB: 0               0, transB: 1
-MatMul          (in, out)                     1                          0
+::
+
+    operator        weight                        axis of output channels    of input channels
+    Conv            (out, in / groups, *window)   0                          1, within the group
+    ConvTranspose   (in, out / groups, *window)   1, within the group        0
+    Gemm            (in, out), transB: (out, in)  1, transB: 0               0, transB: 1
+    MatMul          (in, out)                     1                          0
 """
 
 from __future__ import annotations
@@ -113,9 +115,9 @@ def kernel(node: ir.Node | None) -> Kernel | None:
     if weight is None or shape is None or 0 in shape or any(a.is_ref() for a in node.attributes.values()):
         return None
     if node.op_type in {"Gemm", "MatMul"}:
-        if len(shape) != 2 or node.attributes.get_int("transA", 0):
+        if len(shape) != 2 or node.attributes.get_int("transA", 0) != 0:
             return None
-        return Kernel(node, weight, shape, transposed=bool(node.attributes.get_int("transB", 0)))
+        return Kernel(node, weight, shape, transposed=node.attributes.get_int("transB", 0) != 0)
     groups = node.attributes.get_int("group", 1)
     if len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
@@ -161,4 +163,4 @@ def response(item: Kernel, array: NDArray[np.floating], shift: NDArray[np.float6
     """
     filled = scaled_inputs(item, array, shift)
     others = tuple(axis for axis in range(array.ndim) if axis != item.output_axis)
-    return filled.sum(axis=others)
+    return np.asarray(filled.sum(axis=others))

@@ -30,7 +30,7 @@ def _texts(texts: Iterable[str | None]) -> int:
 def tensor_bytes(tensor: ir.TensorProtocol, name: str | None) -> int:
     """Bytes of a tensor message with its data inside, tag and length included."""
     if isinstance(tensor, ir.serde.TensorProtoTensor):
-        content = tensor.proto.ByteSize() - _texts([tensor.proto.name or None])
+        content = tensor.raw.ByteSize() - _texts([tensor.raw.name or None])
     else:
         content = sum(1 + varint_bytes(size) for size in tensor.shape.numpy()) + 2 + field_bytes(tensor.nbytes)
     return field_bytes(content + _texts([name]))

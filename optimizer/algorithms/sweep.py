@@ -99,7 +99,7 @@ class Scope:
             if known is not None:
                 return known
         name = self.unique_name(hint)
-        tensor = array if isinstance(array, ir.TensorProtocol) else ir.tensor(array, name=name)
+        tensor = array if isinstance(array, ir.TensorProtocol) else graph.compact_tensor(array, name)
         if self.in_function(node):
             return self._constant_node(node, tensor, name)
         return self._initializer(self.model.graph, tensor, name)
@@ -121,6 +121,14 @@ class Scope:
             else:
                 value = self._initializer(owner(node), tensor, name)
         graph.replace_values({output: value})
+
+    def lift(self, output: ir.Value, tensor: ir.TensorProtocol, target: ir.Graph) -> None:
+        """Let all readers of ``output``, which is no graph output, read an initializer of ``target``, under its name.
+
+        The node that computes ``output`` stays, unused.
+        """
+        name, output.name = output.name or self.unique_name("constant"), None
+        graph.replace_values({output: self._initializer(target, tensor, name)})
 
     def _initializer(self, target: ir.Graph, tensor: ir.TensorProtocol, name: str) -> ir.Value:
         kind, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())

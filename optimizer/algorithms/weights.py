@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
+from optimizer.algorithms import record_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -23,16 +24,13 @@ if TYPE_CHECKING:
     from optimizer.algorithms.sweep import Scope
 
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
-_NODE_OVERHEAD = 8  # tags and lengths of the node, its operator and its name
-_TENSOR_OVERHEAD = 10  # tags and lengths of an initializer, its name, type and data
 
 
 def reader(value: ir.Value | None) -> ir.Node | None:
     """The node that alone reads ``value``, and reads it once; ``None`` if it is a graph output or read more often."""
     if value is None or value.is_graph_output():
         return None
-    uses = value.uses()
-    return next(iter(uses)).node if len(uses) == 1 else None
+    return next(iter(value.uses())).node if graph.use_count(value) == 1 else None
 
 
 def is_private(value: ir.Value, readers: Collection[ir.Node]) -> bool:
@@ -45,7 +43,7 @@ def is_private(value: ir.Value, readers: Collection[ir.Node]) -> bool:
 def shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape of ``value`` if every dimension is known; that of a constant is, shape inference or not."""
     tensor = graph.constant_tensor(value)
-    return graph.static_shape(value) if tensor is None else tensor.shape.numpy()
+    return graph.static_shape(value) if tensor is None else tuple(tensor.shape.numpy())
 
 
 def float_array(value: ir.Value | None) -> NDArray[np.floating] | None:
@@ -126,25 +124,13 @@ def dying(nodes: Collection[ir.Node], but: Iterable[ir.Value | None] = ()) -> li
     return [value for value in read if graph.constant_tensor(value) is not None and is_private(value, nodes)]
 
 
-def tensor_bytes(value: ir.Value) -> int:
-    """About how many bytes the constant ``value`` takes in a file."""
-    tensor = graph.constant_tensor(value)
-    if tensor is None:
-        return 0
+def constant_bytes(value: ir.Value) -> int:
+    """How many bytes the constant ``value`` takes in a file."""
     producer = value.producer()
-    own = tensor.nbytes + len(value.name or "") + 2 * len(tensor.shape) + _TENSOR_OVERHEAD
-    return own if producer is None else own + node_bytes(producer)
-
-
-def node_bytes(node: ir.Node) -> int:
-    """About how many bytes ``node`` takes in a file, its attributes not counted; never too many."""
-    names = [node.name or "", node.op_type, *(value.name or "" for value in (*node.inputs, *node.outputs) if value)]
-    return sum(len(name) + 2 for name in names) + _NODE_OVERHEAD - 4
-
-
-def new_bytes(array: NDArray[np.generic], name: str) -> int:
-    """About how many bytes a new initializer of this content and name takes."""
-    return array.nbytes + len(name) + 2 * array.ndim + _TENSOR_OVERHEAD
+    if producer is not None:
+        return record_bytes.node_bytes(producer)
+    tensor = graph.constant_tensor(value)
+    return 0 if tensor is None else record_bytes.tensor_bytes(tensor, value.name)
 
 
 @dataclass(frozen=True)
@@ -163,9 +149,10 @@ class Swap:
 
     def grows(self) -> int:
         """By how many bytes the file grows, dying constants other than ``spare`` not counted."""
+        tensor = ir.tensor(self.array)
         if self.spare is None:
-            return new_bytes(self.array, self.hint)
-        return new_bytes(self.array, self.spare.name or "") - tensor_bytes(self.spare)
+            return record_bytes.tensor_bytes(tensor, self.hint)
+        return record_bytes.tensor_bytes(tensor, self.spare.name) - constant_bytes(self.spare)
 
     def put(self, node: ir.Node, scope: Scope) -> ir.Value:
         """Make the constant, so that ``node`` can read it."""
@@ -180,9 +167,9 @@ def swap(array: NDArray[np.generic], hint: str, spares: Iterable[ir.Value]) -> S
     return Swap(array, hint, next((value for value in spares if value.is_initializer()), None))
 
 
-def saved(nodes: Iterable[ir.Node], constants: Iterable[ir.Value], swaps: Iterable[Swap]) -> int:
-    """By about how many bytes the file shrinks when ``nodes`` and ``constants`` go and ``swaps`` come; never too many."""
+def saved(nodes: Iterable[ir.Node], constants: Iterable[ir.Value], swaps: Iterable[Swap] = ()) -> int:
+    """By how many bytes the file shrinks when ``nodes`` and ``constants`` go and ``swaps`` come."""
     wanted = list(swaps)
     taken = {item.spare for item in wanted}
-    gone = sum(tensor_bytes(value) for value in constants if value not in taken)
-    return gone + sum(node_bytes(node) for node in nodes) - sum(item.grows() for item in wanted)
+    gone = sum(constant_bytes(value) for value in constants if value not in taken)
+    return gone + sum(record_bytes.node_bytes(node) for node in nodes) - sum(item.grows() for item in wanted)

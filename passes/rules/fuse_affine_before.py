@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from optimizer import graph
 from optimizer.algorithms import affine, kernels, weights
 from optimizer.algorithms.sweep import Rule, Scope
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     from numpy.typing import NDArray
 

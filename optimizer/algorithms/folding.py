@@ -1,0 +1,136 @@
+"""Evaluate nodes whose inputs are all constants, by the implementations of ``onnx.reference``.
+
+Only operators that are listed here are evaluated: those that are deterministic and whose reference implementation gives
+what ONNX Runtime gives, up to the last bits of transcendental functions. Operators that only move data take every
+type that numpy holds, arithmetic takes the usual floats, 32- and 64-bit integers and bools. Half precision stays out of
+functions and sums, which are rounded differently from one implementation to the next. Quantizing operators are not
+listed, since ONNX Runtime fuses by them, nor are strings.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MOVING = frozenset(
+    "Concat Expand Flatten Gather GatherElements GatherND Identity Pad Reshape ScatterElements ScatterND Slice Split "
+    "Squeeze Tile Transpose Trilu Unsqueeze Where".split()
+)
+EXACT = frozenset(
+    "Abs Add And Cast Ceil Clip ConstantOfShape Div Equal Floor Greater GreaterOrEqual Less LessOrEqual Max Min Mod "
+    "Mul Neg Not Or Range Reciprocal Relu Round Shape Sign Size Sqrt Sub Xor".split()
+)
+ROUNDED = frozenset(
+    "ArgMax ArgMin Cos CumSum Erf Exp Log MatMul NonZero Pow ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
+    "Sigmoid Sin Tanh".split()
+)
+FOLDED = MOVING | EXACT | ROUNDED
+_FULL = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL})
+_SMALL = frozenset({ir.DataType.FLOAT16, ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16})
+_MAX_BYTES = 1 << 28  # results above this are not tried
+
+
+def evaluate(node: ir.Node, opset: int) -> list[NDArray[Any]] | None:
+    """The outputs of ``node`` from its constant inputs; ``None`` if they cannot be told for certain.
+
+    Args:
+        node: A node of the standard operator set.
+        opset: The version of the operator set that holds for it.
+    """
+    if node.op_type not in FOLDED or graph.has_references(node):
+        return None
+    tensors = [graph.constant_tensor(value) for value in node.inputs]
+    if any(value is not None and tensor is None for value, tensor in zip(node.inputs, tensors, strict=True)):
+        return None
+    if not all(_is_allowed(node.op_type, tensor.dtype) for tensor in tensors if tensor is not None):
+        return None
+    arrays = [None if tensor is None else tensor.numpy() for tensor in tensors]
+    if _too_large(node, arrays) or _is_undefined(node, arrays):
+        return None
+    results = _run(node, opset, arrays)
+    return None if results is None or not _as_inferred(node, results) else results
+
+
+def _is_allowed(op_type: str, kind: ir.DataType) -> bool:
+    if op_type in MOVING:
+        return kind in _FULL or kind in _SMALL or kind in {ir.DataType.BFLOAT16, ir.DataType.UINT32, ir.DataType.UINT64}
+    return kind in _FULL or (op_type in EXACT and kind in _SMALL)
+
+
+def _too_large(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> bool:
+    """Whether the result is much larger than what it is made of; such nodes are what keeps a file small."""
+    match node.op_type:
+        case "Expand" | "ConstantOfShape" | "Tile" | "Range":
+            shape = graph.static_shape(node.outputs[0])
+            return shape is None or 8 * int(np.prod(shape, dtype=np.int64)) > max(_bytes(arrays), 1 << 16)
+    return _bytes(arrays) > _MAX_BYTES and node.op_type not in {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
+
+
+def _bytes(arrays: Sequence[NDArray[Any] | None]) -> int:
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def _is_undefined(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> bool:
+    """Whether ONNX leaves the result open: numbers that do not fit, integer division by zero, sums of floats."""
+    first, second = arrays[0] if arrays else None, arrays[1] if len(arrays) > 1 else None
+    match node.op_type:
+        case "Cast":
+            to = ir.DataType(node.attributes.get_int("to", 0))
+            return first is None or (to not in _FULL and to not in _SMALL) or not _fits(first, to)
+        case "Div" | "Mod":
+            is_integer = second is not None and second.dtype.kind in "iu"
+            return second is None or (is_integer and not second.all()) or (node.op_type == "Mod" and not is_integer)
+        case "Range":
+            return first is None or first.dtype.kind not in "iu"
+    return False
+
+
+def _fits(array: NDArray[Any], to: ir.DataType) -> bool:
+    if not to.is_integer() or array.dtype.kind == "b" or array.size == 0:
+        return True
+    bounds = np.iinfo(to.numpy())
+    low, high = array.min(), array.max()
+    return bool(np.isfinite(low) and np.isfinite(high) and int(low) >= bounds.min and int(high) <= bounds.max)
+
+
+def _run(node: ir.Node, opset: int, arrays: list[NDArray[Any] | None]) -> list[NDArray[Any]] | None:
+    from onnx.reference.ops import load_op  # noqa: PLC0415 - a tenth of a second, wanted only where something folds
+
+    attributes = {name: _plain(attribute) for name, attribute in node.attributes.items()}
+    try:
+        with np.errstate(all="ignore"):
+            implementation = load_op("", node.op_type, opset)
+            found = implementation.eval(*arrays, n_outputs=len(node.outputs), **attributes)
+    except Exception:  # noqa: BLE001 - whatever the reference does not manage stays a node
+        return None
+    results = list(found) if isinstance(found, tuple | list) else [found]
+    return [np.asarray(result) for result in results] if len(results) == len(node.outputs) else None
+
+
+def _plain(attribute: ir.Attr) -> Any:
+    if attribute.type == ir.AttributeType.TENSOR:
+        return ir.serde.serialize_tensor(attribute.as_tensor())
+    return list(attribute.value) if isinstance(attribute.value, tuple) else attribute.value
+
+
+def _as_inferred(node: ir.Node, results: Sequence[NDArray[Any]]) -> bool:
+    """Whether type and shape of each result are those that inference gives, as far as it gives any."""
+    for value, result in zip(node.outputs, results, strict=True):
+        if value.dtype is not None and ir.DataType.from_numpy(result.dtype) != value.dtype:
+            return False
+        if value.shape is not None and len(value.shape) != result.ndim:
+            return False
+        if value.shape is not None and any(
+            isinstance(dim, int) and dim != size for dim, size in zip(value.shape, result.shape, strict=True)
+        ):
+            return False
+    return True

@@ -1,0 +1,177 @@
+"""Drop operators that give out what they read, by their attributes, their constants or their shapes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.shape_operators import dims
+from optimizer.algorithms.sweep import Rule, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_END = 1 << 31  # what exporters write for "to the end" is at least nearly this large
+
+
+def _same_shape(node: ir.Node) -> bool:
+    source, output = node.inputs[0], node.outputs[0]
+    before = dims(source.shape if source is not None else None)
+    return before is not None and before == dims(output.shape)
+
+
+def _always(node: ir.Node, scope: Scope) -> bool:
+    return True
+
+
+def _dropout(node: ir.Node, scope: Scope) -> bool:
+    if any(graph.has_uses(mask) for mask in node.outputs[1:]):
+        return False
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    if scope.opset(node) < 7:
+        return False
+    known = graph.constant_array(training, 1)
+    return training is None or (known is not None and not known.any())
+
+
+def _cast(node: ir.Node, scope: Scope) -> bool:
+    source = node.inputs[0]
+    return source is not None and source.dtype is not None and source.dtype == node.attributes.get_int("to", 0)
+
+
+def _reshape(node: ir.Node, scope: Scope) -> bool:
+    return _same_shape(node)
+
+
+def _transpose(node: ir.Node, scope: Scope) -> bool:
+    perm = node.attributes.get_ints("perm")
+    return perm is not None and list(perm) == list(range(len(perm)))
+
+
+def _slice(node: ir.Node, scope: Scope) -> bool:
+    if len(node.inputs) < 3:
+        return False
+    starts, ends = (graph.constant_ints(value) for value in node.inputs[1:3])
+    steps = graph.constant_ints(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
+    if steps is None or any(step != 1 for step in steps):
+        return False
+    if starts is not None and ends is not None and not any(starts) and all(end >= _END - 1 for end in ends):
+        return True
+    return _same_shape(node)
+
+
+def _pad(node: ir.Node, scope: Scope) -> bool:
+    pads = node.attributes.get_ints("pads") if len(node.inputs) < 2 else graph.constant_ints(node.inputs[1])
+    return pads is not None and not any(pads)
+
+
+def _tile(node: ir.Node, scope: Scope) -> bool:
+    repeats = graph.constant_ints(node.inputs[1]) if len(node.inputs) == 2 else None
+    return repeats is not None and all(repeat == 1 for repeat in repeats)
+
+
+def _only(node: ir.Node, scope: Scope) -> bool:
+    return len(node.inputs) == 1
+
+
+def _flatten(node: ir.Node, scope: Scope) -> bool:
+    return node.attributes.get_int("axis", 1) == 1 and graph.rank(node.inputs[0]) == 2
+
+
+IDENTITIES: dict[str, Callable[[ir.Node, Scope], bool]] = {
+    "Identity": _always,
+    "Dropout": _dropout,
+    "Cast": _cast,
+    "Reshape": _reshape,
+    "Expand": _reshape,
+    "Squeeze": _reshape,
+    "Unsqueeze": _reshape,
+    "Flatten": _flatten,
+    "Transpose": _transpose,
+    "Slice": _slice,
+    "Pad": _pad,
+    "Tile": _tile,
+    **dict.fromkeys(("Concat", "Sum", "Max", "Min", "Mean"), _only),
+}
+
+
+class DropIdentities(Rule):
+    """Operators that move nothing."""
+
+    name: ClassVar[str] = "drop-identities"
+    summary: ClassVar[str] = (
+        "Identity, Dropout, and Cast, Reshape, Transpose, Slice, Pad, Tile, Concat … without effect"
+    )
+    ops: ClassVar[frozenset[str]] = frozenset(IDENTITIES)
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Let the readers of ``node`` read what it reads."""
+        source = node.inputs[0] if node.inputs else None
+        if source is None or not IDENTITIES[node.op_type](node, scope) or not can_bypass(node, source):
+            return False
+        return self.permits(node, scope) and graph.bypass(node, source)
+
+
+def can_bypass(node: ir.Node, source: ir.Value) -> bool:
+    """Whether ``graph.bypass`` would move the readers of the first output of ``node`` to ``source``."""
+    target = node.outputs[0]
+    if not target.is_graph_output():
+        return True
+    if source.is_graph_input() or source.is_initializer() or source.is_graph_output() or source.producer() is None:
+        return False
+    return source.graph is target.graph
+
+
+_NEUTRAL = {"Add": (0, True), "Sub": (0, False), "Mul": (1, True), "Div": (1, False), "Pow": (1, False)}
+
+
+class DropNeutral(Rule):
+    """Arithmetic with the neutral element."""
+
+    name: ClassVar[str] = "drop-neutral"
+    summary: ClassVar[str] = "x + 0, x - 0, x * 1, x / 1, x ** 1"
+    ops: ClassVar[frozenset[str]] = frozenset(_NEUTRAL)
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Let the readers of ``node`` read its other operand."""
+        if scope.opset(node) < 7 or len(node.inputs) != 2:
+            return False
+        neutral, commutes = _NEUTRAL[node.op_type]
+        for index in (1, 0) if commutes else (1,):
+            source, constant = node.inputs[1 - index], graph.constant_array(node.inputs[index], 1 << 16)
+            if (
+                source is None
+                or constant is None
+                or constant.dtype.kind not in "fiu"
+                or not np.all(constant == neutral)
+            ):
+                continue
+            keeps_shape = constant.ndim == 0 or (constant.size == 1 and constant.ndim <= (graph.rank(source) or 0))
+            known = dims(source.shape)
+            if not keeps_shape and (known is None or known != dims(node.outputs[0].shape)):
+                continue
+            if can_bypass(node, source):
+                return self.permits(node, scope) and graph.bypass(node, source)
+        return False
+
+
+class DropDoubleNot(Rule):
+    """Not(Not(x))."""
+
+    name: ClassVar[str] = "drop-inverse"
+    summary: ClassVar[str] = "Not of Not, Neg of Neg"
+    ops: ClassVar[frozenset[str]] = frozenset({"Not", "Neg"})
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Let the readers of ``node`` read what the first of the two reads."""
+        inner = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if inner is None or not graph.is_standard(inner, node.op_type) or inner.inputs[0] is None:
+            return False
+        source = inner.inputs[0]
+        return can_bypass(node, source) and self.permits(node, scope) and graph.bypass(node, source)
+
+
+RULES: tuple[Rule, ...] = (DropIdentities(), DropNeutral(), DropDoubleNot())

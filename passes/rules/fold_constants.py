@@ -1,0 +1,79 @@
+"""Compute before any run what depends on nothing but constants, if the file does not grow by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms import folding, record_bytes
+from optimizer.algorithms.freed import freed_bytes
+from optimizer.algorithms.shape_elements import is_known
+from optimizer.algorithms.shape_operators import EVALUATORS
+from optimizer.algorithms.sweep import Rule, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+
+def _replace(rule: Rule, node: ir.Node, scope: Scope, found: Mapping[ir.Value, NDArray[np.generic]]) -> bool:
+    """Let the outputs of ``node`` be constants, if that pays in bytes."""
+    if not found or any(value.is_graph_output() for value in found):
+        return False
+    new = sum(
+        record_bytes.tensor_bytes(graph.compact_tensor(array, ""), value.name)
+        for value, array in found.items()
+        if scope.known_constant(node, array) is None
+    )
+    if new > freed_bytes([node]) or not rule.permits(node, scope):
+        return False
+    for value, array in found.items():
+        scope.replace_by_constant(value, array)
+    return True
+
+
+class FoldConstants(Rule):
+    """A node whose inputs are constants becomes a constant."""
+
+    name: ClassVar[str] = "fold-constants"
+    summary: ClassVar[str] = "nodes whose inputs are all constants become constants, unless the file would grow"
+    ops: ClassVar[frozenset[str]] = folding.FOLDED
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Fold ``node``."""
+        if not any(value is not None for value in node.inputs) or any(out.is_graph_output() for out in node.outputs):
+            return False
+        if any(value is not None and graph.constant_tensor(value) is None for value in node.inputs):
+            return False
+        arrays = folding.evaluate(node, scope.opset(node))
+        if arrays is None:
+            return False
+        pairs = zip(node.outputs, arrays, strict=True)
+        return _replace(self, node, scope, {value: array for value, array in pairs if graph.has_uses(value)})
+
+
+class FoldShapes(Rule):
+    """A small integer tensor that follows from shapes becomes a constant."""
+
+    name: ClassVar[str] = "fold-shapes"
+    summary: ClassVar[str] = "shape arithmetic whose result is the same at every run becomes a constant"
+    ops: ClassVar[frozenset[str]] = frozenset(EVALUATORS)
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Fold ``node``."""
+        found: dict[ir.Value, NDArray[np.generic]] = {}
+        for value in node.outputs:
+            if not graph.has_uses(value):
+                continue
+            array = scope.values.computed(value)
+            if array is None or value.dtype is None or not all(map(is_known, array.flat)):
+                return False
+            found[value] = np.array(list(array.flat), dtype=value.dtype.numpy()).reshape(array.shape)
+        return _replace(self, node, scope, found)
+
+
+RULES: tuple[Rule, ...] = (FoldShapes(), FoldConstants())

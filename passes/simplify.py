@@ -1,0 +1,81 @@
+"""`simplify`: the same outputs from fewer nodes; the file never grows.
+
+Rounds of shape inference, one sweep of all rules, merging of equal nodes and removal of what is unused, until a round
+changes nothing. Inferred shapes are only looked at, they never get into the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from optimizer import shapes
+from optimizer.algorithms.dead_code import remove_dead
+from optimizer.algorithms.equal_nodes import merge_equal
+from optimizer.algorithms.sweep import Rule, sweep
+from optimizer.pass_base import Context, Gain, Pass, PassResult, Step
+from passes.rules import (
+    constant_targets,
+    drop_identities,
+    fold_constants,
+    fuse_affine,
+    fuse_affine_before,
+    fuse_constants,
+    lift_constants,
+    merge_chains,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+MAX_ROUNDS = 12
+MERGE_EQUAL = Step("merge-equal-nodes", "nodes that compute the same from the same are one")
+REMOVE_UNUSED = Step("remove-unused", "nodes, initializers, functions and imports that no output needs go")
+RULES: tuple[Rule, ...] = (
+    *lift_constants.RULES,
+    *fold_constants.RULES,
+    *constant_targets.RULES,
+    *drop_identities.RULES,
+    *merge_chains.RULES,
+    *fuse_affine.RULES,
+    *fuse_affine_before.RULES,
+    *fuse_constants.RULES,
+)
+
+
+@dataclass(frozen=True)
+class Simplify(Pass):
+    """Fold, drop, merge and fuse until nothing changes."""
+
+    name: ClassVar[str] = "simplify"
+    summary: ClassVar[str] = "folds constants and shapes, drops and merges operators, fuses scalings into kernels"
+    gain: ClassVar[Gain] = Gain.LATENCY
+
+    def steps(self) -> Sequence[Step]:
+        """Every rule, and what follows a sweep."""
+        return (*(rule.step() for rule in RULES), MERGE_EQUAL, REMOVE_UNUSED)
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Rewrite ``model`` until nothing changes."""
+        changes: Counter[str] = Counter()
+        for done in range(MAX_ROUNDS):
+            found = _round(model, context)
+            changes.update(found)
+            context.progress((done + 1) / MAX_ROUNDS)
+            if not sum(found.values()):
+                break
+        return PassResult(model, {kind: count for kind, count in changes.items() if count})
+
+
+def _round(model: ir.Model, context: Context) -> Counter[str]:
+    sites, changes = context.sites, Counter[str]()
+    with shapes.annotated(model):
+        changes.update(sweep(model, RULES, sites))
+        if sites.allows_step(MERGE_EQUAL.name):
+            changes["equal nodes merged"] += merge_equal(model, MERGE_EQUAL, sites)
+    if sites.allows_step(REMOVE_UNUSED.name):
+        changes.update(remove_dead(model, REMOVE_UNUSED, sites))
+    return changes
