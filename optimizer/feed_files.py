@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from optimizer.runtime import Slot
 
 _ITEM = re.compile(r"(.+)\[(\d+)\]")
-_READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError)
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    MemoryError,
+)
 
 
 def read_npz(path: Path, slots: Sequence[Slot], optional: Sequence[Slot]) -> Feed:
@@ -154,7 +163,9 @@ def _npz_headers(path: Path) -> Iterator[tuple[str, tuple[np.dtype[Any], tuple[i
                 if dtype.hasobject:
                     raise ValueError("Object arrays cannot be loaded")
                 if member.tell() + claimed != info.file_size:
-                    raise ValueError(f"{info.filename} claims {claimed} bytes and holds {info.file_size - member.tell()}")
+                    raise ValueError(
+                        f"{info.filename} claims {claimed} bytes and holds {info.file_size - member.tell()}"
+                    )
             yield info.filename.removesuffix(".npy"), (dtype, shape)
 
 

@@ -85,7 +85,9 @@ def check_names(names: Sequence[str], slots: Sequence[Slot], optional: Sequence[
     known = [slot.name for slot in (*slots, *optional)]
     missing = [slot.name for slot in slots if slot.name not in names and not slot.type.startswith("optional(")]
     if missing:
-        raise DataError(f"{where}: no input {', '.join(map(repr, missing))}; the model needs {', '.join(map(repr, known))}")
+        raise DataError(
+            f"{where}: no input {', '.join(map(repr, missing))}; the model needs {', '.join(map(repr, known))}"
+        )
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(

@@ -87,9 +87,7 @@ def port(name: str, shape: Sequence[int | str | None], *, discrete: bool = False
     """An input as the model declares it; a dimension with a real name is shared by that name."""
     dims: list[int | Key] = []
     for axis, size in enumerate(shape):
-        if isinstance(size, int) and size >= 0:
-            dims.append(size)
-        elif isinstance(size, str) and not _NAMELESS.fullmatch(size):
+        if (isinstance(size, int) and size >= 0) or (isinstance(size, str) and not _NAMELESS.fullmatch(size)):
             dims.append(size)
         else:
             dims.append((name, axis))
@@ -147,7 +145,9 @@ def other_plans(plan: Plan, free: Mapping[Key, Role]) -> Iterator[Plan]:
         for rank, step in itertools.product(range(ranks), (1, 0)):
             numbered = [key for key in subset if free[key] != "batch"]
             places = {key: rank + step * numbered.index(key) if key in numbered else rank for key in subset}
-            changed = {key: _scaled(plan[key], _at(_OTHER[free[key]], place), free[key]) for key, place in places.items()}
+            changed = {
+                key: _scaled(plan[key], _at(_OTHER[free[key]], place), free[key]) for key, place in places.items()
+            }
             candidate = {**plan, **changed}
             if candidate not in tried:
                 tried.append(candidate)

@@ -8,21 +8,26 @@ at one size only must be caught.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
-from optimizer import feed_sets, feed_shapes, input_values, shapes as inference
+from optimizer import feed_sets, feed_shapes, input_values
+from optimizer import shapes as inference
 from optimizer.errors import ReferenceRunError
-from optimizer.feed_sets import Feed, Split
-from optimizer.feed_shapes import Key, Plan, Port
 from optimizer.input_roles import Clues, clues
 from optimizer.input_values import Wanted
 from optimizer.ort_values import element_type
 from optimizer.runtime import Session, Slot, session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.feed_sets import Feed, Split
+    from optimizer.feed_shapes import Key, Plan, Port
 
 _SEARCH_SECONDS = 60.0
 _COUNTS = ((0.05, 8), (0.5, 4), (2.0, 3), (float("inf"), 2))  # seconds a run -> validation feeds
@@ -65,7 +70,9 @@ class Recipe:
     def _value(self, slot: Slot, sizes: Mapping[str, tuple[int, ...]], number: int, rng: np.random.Generator) -> Any:
         kind = element_type(slot.type)
         if kind is None:
-            raise ReferenceRunError(f"no inputs can be generated for {slot.name!r} of type {slot.type}; give some with --data")
+            raise ReferenceRunError(
+                f"no inputs can be generated for {slot.name!r} of type {slot.type}; give some with --data"
+            )
         wanted = Wanted(
             slot.name, np.dtype(kind.numpy()), sizes[slot.name], self.clues[slot.name], number, sizes,
             wild=self.style.wild, ints=self.style.ints,
@@ -114,7 +121,9 @@ def _port(slot: Slot, model: ir.Model) -> Port:
     kind = element_type(slot.type)
     discrete = kind is not None and not kind.is_floating_point()
     if declared is None or declared.shape is None:
-        return feed_shapes.port(slot.name, [None] * len(_UNKNOWN_RANK) if not slot.ranked else slot.shape, discrete=discrete)
+        return feed_shapes.port(
+            slot.name, [None] * len(_UNKNOWN_RANK) if not slot.ranked else slot.shape, discrete=discrete
+        )
     dims = [dim if isinstance(dim, int) else dim.value for dim in declared.shape]
     return feed_shapes.port(slot.name, dims, discrete=discrete)
 
@@ -173,7 +182,9 @@ def _vary(
             _trial(candidate, loaded, (1,))
         except ReferenceRunError:
             continue
-        return candidate, (f"inputs were generated: {_described(recipe, first)}, and {_described(recipe, {**fixed, **plan})}",)
+        return candidate, (
+            f"inputs were generated: {_described(recipe, first)}, and {_described(recipe, {**fixed, **plan})}",
+        )
     extra = ("no other sizes of the dynamic dimensions run",) if free else ()
     return recipe, (f"inputs were generated: {_described(recipe, first)}", *extra)
 

@@ -121,7 +121,7 @@ def _rows(arrival: Arrival, shape_of: ShapeOf) -> int | None:
     if _INDEX_OPS.get(node.op_type) == index:
         return _dim(node.inputs[0], node.attributes.get_int("axis", 0), shape_of)
     match arrival.place:
-        case ("GatherND" | "ScatterND"), 1:
+        case (("GatherND" | "ScatterND"), 1):
             depth = _dim(node.inputs[1], -1, shape_of) or 1
             sizes = [_dim(node.inputs[0], axis, shape_of) for axis in range(depth)]
             return min((size for size in sizes if size is not None), default=None)

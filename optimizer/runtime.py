@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 
 from optimizer import ort_values
 from optimizer.errors import ReferenceRunError
+from optimizer.model import skeleton, to_proto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -131,13 +131,15 @@ def prepare(model: ir.Model) -> Loadable:
     external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
     weights: Mapping[str, ir.TensorProtocol] = {}
     if external or sum(tensor.nbytes for tensor in tensors) > INLINE_LIMIT:
-        proto, weights = _skeleton(model, _SKELETON_LIMIT)
+        proto, weights = skeleton(model, _SKELETON_LIMIT)
     else:
-        proto = ir.to_proto(model)
+        proto = to_proto(model)
     try:
         return Loadable(proto.SerializeToString(), weights, unranked)
     except ValueError as error:  # protobuf's EncodeError is one
-        raise ReferenceRunError(f"the model does not fit into 2 GB without its initializers: {reason(error)}") from error
+        raise ReferenceRunError(
+            f"the model does not fit into 2 GB without its initializers: {reason(error)}"
+        ) from error
 
 
 def session(model: ir.Model | Loadable, *, optimize: bool = True, threads: int = _DEFAULT_THREADS) -> Session:
@@ -220,14 +222,3 @@ def _count_ops(nodes: Sequence[Any], counts: Counter[str]) -> None:
         for attribute in node.attribute:
             for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
                 _count_ops(graph.node, counts)
-
-
-def _skeleton(model: ir.Model, limit: int):
-    clone = model.clone()
-    big = {n: v.const_value for n, v in clone.graph.initializers.items() if v.const_value is not None and v.const_value.nbytes > limit}
-    for n, t in big.items():
-        clone.graph.initializers[n].const_value = ir.ExternalTensor(f"{n}", 0, t.nbytes, t.dtype, shape=t.shape, name=n, base_dir="")
-    for v in clone.graph.initializers.values():
-        if v.name not in big and isinstance(v.const_value, ir.ExternalTensor):
-            v.const_value = ir.tensor(v.const_value.numpy().copy(), name=v.name)
-    return ir.to_proto(clone), big

@@ -113,27 +113,30 @@ def compare(
             When it ends before five pairs, the verdict is ``same``.
     """
     deadline = wall() + time_limit
-    measured: list[_Pair] = []
-    result = Latency(math.nan, -math.inf, math.inf, 0)
-    while len(measured) < _MOST_PAIRS:
+    measured: list[Pair] = []
+    while True:
         begun = wall()
         share = (deadline - begun) / max(pairs - len(measured), 1)
-        measured.append(_measure_pair(reference, candidate, len(measured) % 2 == 1, clock, wall, begun + share))
+        watch = _Watch(clock, wall, begun + share)
+        candidate_first = len(measured) % 2 == 1
+        measured.append(_fresh_pair(reference, candidate, watch, candidate_first=candidate_first))
         result = summarize(measured)
         now = wall()
-        if now + (now - begun) > deadline or (len(measured) >= pairs and _decided(result)):
-            break
-    return result
+        enough = len(measured) >= _MOST_PAIRS or (len(measured) >= pairs and _decided(result))
+        if enough or now + (now - begun) > deadline:
+            return result
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
+    """What one pair of sessions gave: the log of candidate / reference, and the median seconds of both."""
+
     log_ratio: float
     reference_seconds: float
     candidate_seconds: float
 
 
-def summarize(measured: Sequence[_Pair]) -> Latency:
+def summarize(measured: Sequence[Pair]) -> Latency:
     """Ratio and interval of what was measured."""
     logs = np.array([pair.log_ratio for pair in measured])
     low, high = bootstrap_median(logs)
@@ -160,60 +163,70 @@ def _decided(result: Latency) -> bool:
     return abs(result.ratio - 1) <= MARGIN and result.low <= 1 <= result.high
 
 
-def _measure_pair(  # noqa: PLR0913, PLR0917 - two sides, two clocks, their order and the time they have
-    reference: Factory, candidate: Factory, candidate_first: bool, clock: Clock, wall: Clock, deadline: float
-) -> _Pair:
+@dataclass(frozen=True)
+class _Watch:
+    """The clock of samples, the clock of the time limit, and when a pair must be done."""
+
+    clock: Clock
+    wall: Clock
+    deadline: float
+
+    def sample(self, run: Run, repeats: int) -> float:
+        """Seconds of one run, over ``repeats`` runs."""
+        begun = self.clock()
+        for _ in range(repeats):
+            run()
+        return max((self.clock() - begun) / repeats, 1e-9)
+
+    def both(self, reference: Run, candidate: Run, repeats: int, *, candidate_first: bool) -> tuple[float, float]:
+        """Neighbouring samples of the two, the reference's first in the result."""
+        if candidate_first:
+            later = self.sample(candidate, repeats)
+            return self.sample(reference, repeats), later
+        return self.sample(reference, repeats), self.sample(candidate, repeats)
+
+
+def _fresh_pair(reference: Factory, candidate: Factory, watch: _Watch, *, candidate_first: bool) -> Pair:
     if candidate_first:
-        second = candidate()
-        first = reference()
+        new = candidate()
+        old = reference()
     else:
-        first = reference()
-        second = candidate()
-    begun = wall()
-    times = [(_seconds(first, 1, clock), _seconds(second, 1, clock))]  # warm-up, and how long a run takes
-    slow = (wall() - begun) / 2 >= _SLOW_SECONDS
-    if not slow:
-        times = [(_seconds(first, 1, clock), _seconds(second, 1, clock))]
-    repeats = max(1, math.ceil(_SAMPLE_SECONDS / max(max(times[0]), 1e-7)))
-    samples = times if slow else []
-    samples = samples + _alternate(first, second, repeats, len(samples), candidate_first, clock, wall, deadline)
+        old = reference()
+        new = candidate()
+    begun = watch.wall()
+    samples = [watch.both(old, new, 1, candidate_first=candidate_first)]
+    if (watch.wall() - begun) / 2 < _SLOW_SECONDS:  # that was the warm-up
+        samples = [watch.both(old, new, 1, candidate_first=candidate_first)]
+        repeats = max(1, math.ceil(_SAMPLE_SECONDS / max(samples[0])))
+        samples = []
+    else:
+        repeats = 1
+    samples += _by_turns(old, new, repeats, watch, had=len(samples), candidate_first=not candidate_first)
     array = np.array(samples)
     log_ratio = float(np.median(np.log(array[:, 1] / array[:, 0])))
-    return _Pair(log_ratio, *(float(value) for value in np.median(array, axis=0)))
+    return Pair(log_ratio, *(float(seconds) for seconds in np.median(array, axis=0)))
 
 
-def _alternate(  # noqa: PLR0913, PLR0917 - the inner loop of a pair
-    first: Run, second: Run, repeats: int, had: int, swap: bool, clock: Clock, wall: Clock, deadline: float
+def _by_turns(  # noqa: PLR0913 - the inner loop
+    old: Run, new: Run, repeats: int, watch: _Watch, *, had: int, candidate_first: bool
 ) -> list[tuple[float, float]]:
-    """Run the two by turns, ``repeats`` inferences a sample, until there are enough samples or the time is up."""
+    """Sample the two by turns until there are enough samples or the time is up; at least one with those ``had``."""
     samples: list[tuple[float, float]] = []
-    begun = wall()
+    begun = watch.wall()
     collecting = gc.isenabled()
     gc.disable()
     try:
         while True:
-            now = wall()
+            now = watch.wall()
             count = len(samples)
-            if count and count >= _LEAST_SAMPLES and now - begun >= _PAIR_SECONDS:
+            if count >= _LEAST_SAMPLES and now - begun >= _PAIR_SECONDS:
                 break
             per_sample = (now - begun) / count if count else 0.0
-            if count + had and now + per_sample > deadline:
+            if count + had and now + per_sample > watch.deadline:
                 break
-            if swap:
-                b = _seconds(second, repeats, clock)
-                samples.append((_seconds(first, repeats, clock), b))
-            else:
-                a = _seconds(first, repeats, clock)
-                samples.append((a, _seconds(second, repeats, clock)))
-            swap = not swap
+            samples.append(watch.both(old, new, repeats, candidate_first=candidate_first))
+            candidate_first = not candidate_first
     finally:
         if collecting:
             gc.enable()
     return samples
-
-
-def _seconds(run: Run, repeats: int, clock: Clock) -> float:
-    begun = clock()
-    for _ in range(repeats):
-        run()
-    return max((clock() - begun) / repeats, 1e-9)

@@ -1,0 +1,333 @@
+"""The reference against candidates on the same feeds: limits first, then verdicts.
+
+The reference runs with ONNX Runtime's optimizations on and off and with its inputs one ulp away. From what that changes
+come the tolerances (``tolerance``), before any candidate runs. An exact candidate is held to them with optimizations on
+and off, each against the reference run the same way; a lossy one is held to a budget with optimizations on.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.budget import Budget, Part, parts
+from optimizer.differences import Difference, OutputError, difference
+from optimizer.errors import ReferenceRunError
+from optimizer.measures import is_discrete
+from optimizer.runtime import Loadable, Session, prepare, session
+from optimizer.tolerance import Tolerance, has_floats, shrunk_by_an_ulp, tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["Budget", "OutputError", "Validator", "Verdict"]
+
+_CACHE_BYTES = 512 << 20
+_SLOW_SECONDS = 5.0  # runs without optimizations are skipped where one takes longer
+_FEW_FEEDS = 8
+_NOISE_FEEDS = 4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a candidate's outputs hold.
+
+    Attributes:
+        ok: Whether they do.
+        reason: If not, one line: output, measure, limit.
+        outputs: The errors of all outputs with optimizations on; empty if the candidate does not run.
+    """
+
+    ok: bool
+    reason: str
+    outputs: tuple[OutputError, ...] = ()
+
+
+class _Answers:
+    """What the reference answers to each feed: kept while there is room, else computed anew when asked for."""
+
+    def __init__(self, loadable: Loadable, feeds: Sequence[Mapping[str, Any]], *, optimize: bool, threads: int) -> None:
+        self._feeds = feeds
+        self._threads = threads
+        self._loadable = loadable
+        self._optimize = optimize
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._room = _CACHE_BYTES // 2
+        self.seconds = float("inf")
+
+    def session(self) -> Session:
+        """A fresh session."""
+        return session(self._loadable, optimize=self._optimize, threads=self._threads)
+
+    def __iter__(self) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
+        ready: Session | None = None
+        for number, feed in enumerate(self._feeds):
+            answer = self._kept.get(number)
+            if answer is None:
+                ready = ready or self.session()
+                begun = time.perf_counter()
+                answer = ready.run(feed)
+                self.seconds = min(self.seconds, time.perf_counter() - begun)
+                self._keep(number, answer)
+            yield feed, answer
+
+    def _keep(self, number: int, answer: dict[str, Any]) -> None:
+        size = sum(_bytes(value) for value in answer.values())
+        if size <= self._room:
+            self._room -= size
+            self._kept[number] = answer
+
+
+class Validator:
+    """Holds what the reference answers, and the tolerances.
+
+    Attributes:
+        tolerances: By output name; outputs that are random have none.
+        random: Outputs that differ from run to run; only their dtype and shape are compared.
+        notes: What the report should say about the evidence.
+    """
+
+    def __init__(self, reference: ir.Model, feeds: Sequence[Mapping[str, Any]], *, threads: int = 1) -> None:
+        """Run the reference and set the tolerances.
+
+        Args:
+            reference: The model as loaded; it must not change afterwards.
+            feeds: Validation feeds.
+            threads: Threads of ONNX Runtime.
+
+        Raises:
+            ReferenceRunError: If ONNX Runtime cannot load or run the reference.
+        """
+        self._threads = threads
+        loadable = prepare(reference)
+        self._on = _Answers(loadable, feeds, optimize=True, threads=threads)
+        self._off: _Answers | None = _Answers(loadable, feeds, optimize=False, threads=threads)
+        try:
+            with_optimizations = self._on.session()
+            self.random = random_outputs(reference) | self._unsteady(with_optimizations)
+            own = self._noise(with_optimizations, feeds)
+        except ReferenceRunError as error:
+            raise ReferenceRunError(f"{error}; --no-run optimizes without running it") from error
+        skipped = self._without_optimizations(own)
+        half = _computes_in_half(reference)
+        self.tolerances: Mapping[str, Tolerance] = {
+            slot.name: tolerance(slot.type, own.get(slot.name, Difference()), half=half)
+            for slot in with_optimizations.outputs
+            if slot.name not in self.random
+        }
+        self._parts = parts(reference)
+        self._spreads: dict[tuple[str, str], float | None] | None = None
+        self.notes: tuple[str, ...] = (*self._evidence(len(feeds)), *skipped)
+
+    def check_exact(self, candidate: ir.Model) -> Verdict:
+        """Hold ``candidate`` to the tolerances, with optimizations on and off."""
+        verdict = self._exact(candidate, self._on, "")
+        if not verdict.ok or self._off is None:
+            return verdict
+        without = self._exact(candidate, self._off, " without ONNX Runtime's optimizations")
+        return verdict if without.ok else Verdict(ok=False, reason=without.reason, outputs=verdict.outputs)
+
+    def check_budget(self, candidate: ir.Model, budget: Budget) -> Verdict:
+        """Hold ``candidate`` to ``budget``, with optimizations on."""
+        keys = self._budget_keys(budget)
+        try:
+            found = self._differences(candidate, self._on, keys)
+        except ReferenceRunError as error:
+            return Verdict(ok=False, reason=f"the candidate: {error}")
+        spreads = self._reference_spreads() if budget.centered is not None else {}
+        errors = self._errors(found)
+        for (name, part), value in found.items():
+            label = f"output {name!r}" + (f" {part.label}" if part.label else "")
+            arg_max = part.link in {"Softmax", "LogSoftmax"}
+            failure = budget.failure(value, spreads.get((name, part.label)), arg_max=arg_max)
+            if failure:
+                return Verdict(ok=False, reason=f"{label} {failure}", outputs=errors)
+        return Verdict(ok=True, reason="", outputs=errors)
+
+    def _exact(self, candidate: ir.Model, answers: _Answers, how: str) -> Verdict:
+        keys = {name: (Part(),) for name in (*self.tolerances, *self.random)}
+        try:
+            found = self._differences(candidate, answers, keys)
+        except ReferenceRunError as error:
+            return Verdict(ok=False, reason=f"the candidate: {error}{how}")
+        errors = self._errors(found)
+        for (name, _), value in found.items():
+            limits = self.tolerances.get(name)
+            failure = limits.failure(value) if limits is not None else value.failure
+            if failure:
+                return Verdict(ok=False, reason=f"output {name!r} {failure}{how}", outputs=errors)
+        return Verdict(ok=True, reason="", outputs=errors)
+
+    def _differences(
+        self, candidate: ir.Model, answers: _Answers, keys: Mapping[str, Sequence[Part]]
+    ) -> dict[tuple[str, Part], Difference]:
+        """The difference of each part of each output, over all feeds."""
+        loaded = session(prepare(candidate), optimize=answers is not self._off, threads=self._threads)
+        found = {(name, part): Difference() for name, chosen in keys.items() for part in chosen}
+        for feed, answer in answers:
+            theirs = loaded.run(feed)
+            for name, part in found:
+                if name not in theirs:
+                    raise ReferenceRunError(f"it has no output {name!r}")
+                left, right = _cut(part, answer[name], theirs[name])
+                found[name, part] += difference(left, right, values=name not in self.random)
+        return found
+
+    def _errors(self, found: Mapping[tuple[str, Part], Difference]) -> tuple[OutputError, ...]:
+        whole = {name: value for (name, part), value in found.items() if not part.label}
+        return tuple(OutputError(name) if name in self.random else value.error(name) for name, value in whole.items())
+
+    def _unsteady(self, loaded: Session) -> frozenset[str]:
+        """Outputs that two runs of the same feed disagree on; one feed is tried."""
+        for feed, answer in self._on:
+            again = loaded.run(feed)
+            return frozenset(name for name in answer if _differs(difference(answer[name], again[name])))
+        return frozenset()
+
+    def _noise(self, loaded: Session, feeds: Sequence[Mapping[str, Any]]) -> dict[str, Difference]:
+        """The change of each output under noise of one ulp; every feed's answer is computed on the way."""
+        own: dict[str, Difference] = {}
+        for number, (feed, answer) in enumerate(self._on):
+            if number < _NOISE_FEEDS and number < len(feeds) and has_floats(feed):
+                noisy = loaded.run(shrunk_by_an_ulp(feed, number))
+                _add_up(own, answer, noisy)
+        return own
+
+    def _without_optimizations(self, own: dict[str, Difference]) -> tuple[str, ...]:
+        """Add what switching optimizations off changes; whether that can be checked at all goes into a note."""
+        if self._off is None or self._on.seconds > _SLOW_SECONDS:
+            self._off = None
+            return (f"not checked without ONNX Runtime's optimizations: one run takes {self._on.seconds:.1f} s",)
+        change: dict[str, Difference] = {}
+        try:
+            for (_, answer), (_, plain) in zip(self._on, self._off, strict=True):
+                _add_up(change, answer, plain)
+                if self._off.seconds > _SLOW_SECONDS:
+                    seconds, self._off = self._off.seconds, None
+                    return (f"not checked without ONNX Runtime's optimizations: one run takes {seconds:.1f} s",)
+        except ReferenceRunError as error:
+            self._off = None
+            return (f"not checked without ONNX Runtime's optimizations: the reference does not run so ({error})",)
+        for name, value in change.items():
+            own[name] = _larger(own.get(name), value)
+        return ()
+
+    def _evidence(self, count: int) -> Iterator[str]:
+        if self.random:
+            yield f"compared in dtype and shape only, since they differ from run to run: {', '.join(sorted(self.random))}"
+        if count < _FEW_FEEDS:
+            yield f"weak evidence: {count} validation feed{'s' if count != 1 else ''}, eight are enough"
+
+    def _budget_keys(self, budget: Budget) -> dict[str, tuple[Part, ...]]:
+        names = (*self.tolerances, *self.random)
+        more = self._parts if budget.parts else {}
+        return {name: (Part(), *(more.get(name, ()) if name not in self.random else ())) for name in names}
+
+    def _reference_spreads(self) -> dict[tuple[str, str], float | None]:
+        """|r - m| / |r| of every part of every output, over feeds of one shape; computed once."""
+        if self._spreads is None:
+            moments: dict[tuple[str, str], dict[tuple[int, ...], _Moments]] = {}
+            for _, answer in self._on:
+                for name, value in answer.items():
+                    for part in (Part(), *self._parts.get(name, ())):
+                        if isinstance(value, np.ndarray) and not is_discrete(value.dtype) and value.dtype.kind != "c":
+                            _gather_moments(moments.setdefault((name, part.label), {}), part, value)
+            self._spreads = {key: _spread(list(shapes.values())) for key, shapes in moments.items()}
+        return self._spreads
+
+
+@dataclass
+class _Moments:
+    """Running sums of one shape, element by element."""
+
+    count: int
+    total: Any
+    squares: float
+
+
+def random_outputs(model: ir.Model) -> frozenset[str]:
+    """Names of the outputs that a random operator reaches, through subgraphs and functions too."""
+    random_functions: set[ir.OperatorIdentifier] = set()
+    for _ in model.functions:  # functions may call each other: repeat until nothing is new
+        random_functions |= {
+            key
+            for key, function in model.functions.items()
+            if any(_is_random(node, random_functions) for node in function)
+        }
+    reached: set[ir.Value] = set()
+    for node in graph.in_order(model.graph):
+        inputs = (*node.inputs, *graph.captured(node))
+        if _is_random(node, random_functions) or any(value in reached for value in inputs if value is not None):
+            reached.update(node.outputs)
+    return frozenset(value.name for value in model.graph.outputs if value in reached and value.name)
+
+
+def _is_random(node: ir.Node, functions: set[ir.OperatorIdentifier]) -> bool:
+    if graph.is_standard(node, *graph.RANDOM_OPS) or node.op_identifier() in functions:
+        return True
+    if graph.is_standard(node, "Dropout") and len(node.inputs) > 2 and node.inputs[2] is not None:
+        mode = graph.constant_array(node.inputs[2], 1)
+        return mode is None or bool(mode.any())
+    return any(_is_random(inner, functions) for scope in graph.subgraphs_of(node) for inner in scope)
+
+
+def _computes_in_half(model: ir.Model) -> bool:
+    kinds = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+    return any(value.dtype in kinds for node in graph.nodes(model) for value in (*node.inputs, *node.outputs) if value)
+
+
+def _cut(part: Part, reference: Any, candidate: Any) -> tuple[Any, Any]:
+    """The part of both; the whole of both where they are not comparable, so that the failure is seen."""
+    if not part.label or not isinstance(reference, np.ndarray) or not isinstance(candidate, np.ndarray):
+        return reference, candidate
+    if reference.shape != candidate.shape or reference.dtype != candidate.dtype:
+        return reference, candidate
+    return part.of(reference), part.of(candidate)
+
+
+def _differs(found: Difference) -> bool:
+    return bool(found.failure or found.floats.differing or found.discrete.differing)
+
+
+def _add_up(totals: dict[str, Difference], answer: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    for name, value in answer.items():
+        totals[name] = totals.get(name, Difference()) + difference(value, other[name])
+
+
+def _larger(first: Difference | None, second: Difference) -> Difference:
+    """Whichever change is the larger; a change of shape is none that a tolerance can follow."""
+    if first is None:
+        return second
+    keys = [(max(one.floats.rel_l2, one.unequal_share), one.floats.gap) for one in (first, second)]
+    return first if keys[0] >= keys[1] else second
+
+
+def _gather_moments(shapes: dict[tuple[int, ...], _Moments], part: Part, value: Any) -> None:
+    array = np.nan_to_num(part.of(value).astype(np.float64), posinf=0.0, neginf=0.0)
+    known = shapes.setdefault(array.shape, _Moments(0, np.zeros(array.shape), 0.0))
+    known.count += 1
+    known.total += array
+    known.squares += float(np.vdot(array, array))
+
+
+def _spread(groups: Sequence[_Moments]) -> float | None:
+    """|r - m| / |r| over all shapes that at least two feeds have; ``None`` if there is none."""
+    groups = [group for group in groups if group.count > 1]
+    squares = sum(group.squares for group in groups)
+    if not squares:
+        return None
+    around = sum(group.squares - float(np.vdot(group.total, group.total)) / group.count for group in groups)
+    return float(np.sqrt(max(around, 0.0) / squares))
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return int(value.nbytes)
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(_bytes(item) for item in value) if isinstance(value, (list, tuple)) else 64
