@@ -1,7 +1,7 @@
 """Does the timing gate say "same" of a model against itself, and does it catch one that is 10 % slower?
 
-For models of about 0.1, 3 and 100 ms, each 30 times: the model against itself must be "same" in at least 29, and against
-one that really does 10 % more work "slower" in at least 29.
+For models of about 0.1, 3 and 100 ms, each 30 times: the model against itself must be "same" in at least 29, and
+against one that really does 10 % more work "slower" in at least 29.
 
     python benchmarks/timing_gate.py [--times 30] [--only 0.1 3 100] [--json FILE]
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optimizer.timing import Factory
 
 LAYERS = 40
-# ms, about: width of a layer, rows of the input, and layers more that make it 10 % slower (a short run has a constant share)
+# ms, about: width of a layer, rows of the input, and layers that make it 10 % slower (a short run has a constant share)
 SIZES = {"0.1": (64, 8, 6), "3": (256, 64, 4), "100": (640, 320, 4)}
 
 
@@ -75,7 +75,8 @@ def judge(label: str, times: int) -> dict[str, object]:
             "run_ms": 1e3 * statistics.median(result.reference_seconds for result in results),
         }
         print(
-            f"{label:>4} ms against {kind:12}: {wanted} in {verdicts[wanted]} of {times}; ratios {min(ratios):.3f} to {max(ratios):.3f},"
+            f"{label:>4} ms against {kind:12}: {wanted} in {verdicts[wanted]} of {times};"
+            f" ratios {min(ratios):.3f} to {max(ratios):.3f},"
             f" {statistics.mean(result.pairs for result in results):.1f} pairs, {seconds:.1f} s each",
             flush=True,
         )

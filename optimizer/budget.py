@@ -1,7 +1,7 @@
 """What a lossy stage may lose: limits, and the parts of an output that they hold for one by one.
 
-One number over an output hides a lot, so the default budget looks at four things, with r the reference, c the candidate,
-m the reference's mean over the feeds, all sums over all feeds of one shape::
+One number over an output hides a lot, so the default budget looks at four things, with r the reference, c the
+candidate, m the reference's mean over the feeds, all sums over all feeds of one shape::
 
     (a) |c - r| / |r|                      at most 0.1
     (b) |c - r| / |r - m|                  at most 0.2: a constant answer passes (a) where outputs vary little
@@ -9,9 +9,9 @@ m the reference's mean over the feeds, all sums over all feeds of one shape::
     (d) (a) and (b) before a final Softmax or Sigmoid, and 99 % of its arg-max the same
     elements that are no floats            99 % equal
 
-The logits of (d) are computed back from the probabilities, so nothing is added to the candidate; what is below 1e-6 counts
-as 1e-6. An output that does not vary over the feeds has no (b). The limit of (a) is a choice of this project; that of (b) was
-set to twice it and is not yet fitted to losses of task metrics.
+The logits of (d) are computed back from the probabilities, so nothing is added to the candidate; what is below 1e-6
+counts as 1e-6. An output that does not vary over the feeds has no (b). The limit of (a) is a choice of this project;
+that of (b) is twice it and not yet fitted to losses of task metrics.
 """
 
 from __future__ import annotations

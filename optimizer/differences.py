@@ -6,7 +6,7 @@ dtype, shape or length has no number: it is a failure with its own words.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,8 +54,8 @@ class Difference:
         failure: Why the two cannot be compared; empty if they can.
     """
 
-    floats: Sums = Sums()
-    discrete: Sums = Sums()
+    floats: Sums = field(default_factory=Sums)
+    discrete: Sums = field(default_factory=Sums)
     worst: float = 0.0
     failure: str = ""
 

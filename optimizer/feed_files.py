@@ -1,7 +1,7 @@
 """Feeds on disk: ``.npz`` files, one inference each, and ONNX's ``test_data_set_*`` folders.
 
-Nothing in them is ever unpickled. Headers are read first, so that a file that does not fit is found before the first run.
-Sequences are saved as ``name[0]``, ``name[1]`` …
+Nothing in them is ever unpickled. Headers are read first, so that a file that does not fit is found before the first
+run. Sequences are saved as ``name[0]``, ``name[1]`` …
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def read_test_data(folder: Path, slots: Sequence[Slot], optional: Sequence[Slot]
 
 def _read_protobuf(path: Path, type_text: str) -> tuple[str, Any]:
     import onnx  # noqa: PLC0415 - only these folders hold protobufs
-    from google.protobuf.message import DecodeError  # noqa: PLC0415 - comes with onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with onnx
     from onnx import numpy_helper  # noqa: PLC0415 - only these folders hold protobufs
 
     kinds: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {

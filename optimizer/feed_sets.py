@@ -91,7 +91,8 @@ def check_names(names: Sequence[str], slots: Sequence[Slot], optional: Sequence[
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(
-            f"{where}: {', '.join(map(repr, unknown))} is no input of the model; it has {', '.join(map(repr, known)) or 'none'}"
+            f"{where}: {', '.join(map(repr, unknown))} is no input of the model;"
+            f" it has {', '.join(map(repr, known)) or 'none'}"
         )
 
 
@@ -111,7 +112,8 @@ def check_array(dtype: np.dtype[Any], shape: Sequence[int], slot: Slot, where: s
     for axis, (size, wanted) in enumerate(zip(shape, slot.shape, strict=True)):
         if isinstance(wanted, int) and wanted >= 0 and size != wanted:
             raise DataError(
-                f"{where}: input {slot.name!r} has shape {_listed(shape)}, the model takes {_shape_text(slot)} (axis {axis})"
+                f"{where}: input {slot.name!r} has shape {_listed(shape)},"
+                f" the model takes {_shape_text(slot)} (axis {axis})"
             )
 
 

@@ -1,7 +1,8 @@
 """Sizes for dynamic dimensions: what the user says, what the graph demands, and sensible ones to try.
 
 Dimensions of one name have one size. A *plan* gives each free dimension a size; ``plans`` yields them from the most
-sensible one on: the default of each role, then the same rank of every role's list, then one dimension varied at a time, then combinations.
+sensible one on: the default of each role, then the same rank of every role's list, then one dimension varied at a
+time, then combinations.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _GRAIN = 32  # what networks that halve five times need
 
 @dataclass(frozen=True)
 class Port:
-    """An input whose size is to be chosen: fixed sizes are ints, free dimensions are keys; ``discrete`` if no floats."""
+    """An input whose size is to be chosen: fixed sizes are ints, free ones are keys; ``discrete`` if no floats."""
 
     name: str
     dims: tuple[int | Key, ...]
@@ -95,7 +96,7 @@ def port(name: str, shape: Sequence[int | str | None], *, discrete: bool = False
 
 
 def pinned(ports: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> Plan:
-    """The sizes that the user's ``shapes`` give to free dimensions, other inputs' dimensions of the same name included."""
+    """The sizes that the user's ``shapes`` give to free dimensions, also of other inputs if they share a name."""
     plan: Plan = {}
     for item in ports:
         for dim, size in zip(item.dims, shapes.get(item.name, item.dims), strict=True):

@@ -1,7 +1,7 @@
 """Where inputs come from: a folder, a Python iterable, or generated from the model.
 
-A folder holds ``.npz`` files, one inference each, keyed by input name; with ``calib/`` and ``valid/`` in it these are the
-two sets, else every third feed validates. ONNX's ``test_data_set_*`` folders work as well.
+A folder holds ``.npz`` files, one inference each, keyed by input name; with ``calib/`` and ``valid/`` in it these are
+the two sets, else every third feed validates. ONNX's ``test_data_set_*`` folders work as well.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def load_feeds(
     """Feeds from a folder or an iterable, checked against the model's inputs.
 
     Args:
-        data: A folder, or an iterable of mappings from input name to array. Sequences are indexed when a feed is needed;
-            other iterables are read once, into temporary files that vanish with the result.
+        data: A folder, or an iterable of mappings from input name to array. Sequences are indexed when a feed is
+            needed; other iterables are read once, into temporary files that vanish with the result.
         inputs: The inputs that a feed must have.
         overridable: Initializers that a feed may override.
 
@@ -90,7 +90,7 @@ def _from_iterable(data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], ov
 
 
 def _spooled(data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], overridable: Sequence[Slot]) -> Split:
-    """Read a one-shot iterable once; its feeds wait in temporary files, which vanish with the last reference to them."""
+    """Read a one-shot iterable once; its feeds wait in temporary files, which vanish with the last use of them."""
     spool = tempfile.TemporaryDirectory(prefix="feeds")
     count = 0
     for feed in data:

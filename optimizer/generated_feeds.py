@@ -1,8 +1,8 @@
 """Feeds made up for a model, so that it can be run without any data.
 
-Sizes and values come from what the model declares and what its graph says; a plan is taken only if ONNX Runtime runs it,
-else the next is tried. Where the model has dynamic dimensions, every second feed has other sizes, if these run: a rewrite that is right
-at one size only must be caught.
+Sizes and values come from what the model declares and what its graph says; a plan is taken only if ONNX Runtime runs
+it, else the next is tried. Where the model has dynamic dimensions, every second feed has other sizes, if these run: a
+rewrite that is right at one size only must be caught.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SEQUENCE_ITEMS = 2
 
 @dataclass(frozen=True)
 class Style:
-    """How values are chosen: ``ints`` bounds integers that nothing else bounds, ``wild`` lets odd feeds have any floats."""
+    """How values are chosen: ``ints`` bounds integers that nothing else does; ``wild``: odd feeds have any floats."""
 
     ints: int | None = None
     wild: bool = True
@@ -166,7 +166,8 @@ def _first_that_runs(
                 break
     if runs is None:
         raise ReferenceRunError(
-            f"no generated inputs run ({trouble}); give shapes with --shape name:1,3,224,224, or real inputs with --data"
+            f"no generated inputs run ({trouble});"
+            " give shapes with --shape name:1,3,224,224, or real inputs with --data"
         )
     return runs
 

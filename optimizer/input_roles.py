@@ -24,8 +24,8 @@ ShapeOf = Callable[["ir.Value"], "ir.Shape | None"]
 
 _MOVING = frozenset(
     {
-        "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Slice", "Expand", "Concat", "Tile",
-        "Split", "Gather", "Clip", "Max", "Min", "Where", "Pad", "CastLike", "SequenceConstruct", "Optional",
+        "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Slice", "Expand", "Concat",
+        "Tile", "Split", "Gather", "Clip", "Max", "Min", "Where", "Pad", "CastLike", "SequenceConstruct", "Optional",
     }
 )  # fmt: skip
 _MOVED_INDEX = {"Where": (1, 2), "Concat": None, "Max": None, "Min": None, "SequenceConstruct": None}  # else input 0

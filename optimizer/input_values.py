@@ -1,8 +1,8 @@
 """Values for one input: by what the graph says about it, by its name, by its type and shape. Seeded.
 
-The order is from the surest sign to the weakest: an operator that reads the input as a shape or an axis, masks, lengths
-and positions by name, a table that it indexes, constants that it is compared with, and last its type. Feeds differ: even
-ones are tame (states zero, masks full, floats in 0..1), odd ones are not.
+The order is from the surest sign to the weakest: an operator that reads the input as a shape or an axis, masks,
+lengths and positions by name, a table that it indexes, constants that it is compared with, and last its type. Feeds
+differ: even ones are tame (states zero, masks full, floats in 0..1), odd ones are not.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _by_operator(wanted: Wanted, arrival: Arrival) -> NDArray[np.generic] | None
     def shape_of(item: ir.Value | None) -> tuple[int, ...] | None:
         if item is None:
             return None
-        if item.name in wanted.shapes and item.is_graph_input():
+        if item.name is not None and item.name in wanted.shapes and item.is_graph_input():
             return wanted.shapes[item.name]
         shape = wanted.clues.shape_of(item)
         return shape.numpy() if shape is not None and shape.is_static() else None
@@ -134,7 +134,7 @@ def _compared(wanted: Wanted) -> int:
 
 def _mask(wanted: Wanted, dtype: type) -> NDArray[np.generic]:
     """Ones; in odd feeds the last quarter of the last axis is masked out."""
-    mask = np.ones(wanted.shape, dtype)
+    mask: NDArray[np.generic] = np.ones(wanted.shape, dtype)
     if wanted.odd and wanted.shape:
         mask[..., wanted.shape[-1] - wanted.shape[-1] // 4 :] = 0
     if not wanted.shape and wanted.odd and dtype is bool:
@@ -191,7 +191,7 @@ def _stretch(array: NDArray[np.float64], axis: int, size: int) -> NDArray[np.flo
     below = np.minimum(places.astype(int), array.shape[axis] - 1)
     above = np.minimum(below + 1, array.shape[axis] - 1)
     share = np.reshape(places - below, [-1 if axis == other else 1 for other in range(array.ndim)])
-    return np.take(array, below, axis) * (1 - share) + np.take(array, above, axis) * share
+    return np.asarray(np.take(array, below, axis) * (1 - share) + np.take(array, above, axis) * share)
 
 
 def _audio(shape: tuple[int, ...], rng: np.random.Generator, *, loud: bool) -> NDArray[np.float64]:

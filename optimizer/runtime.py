@@ -1,8 +1,8 @@
 """ONNX Runtime: sessions, runs, and which operators really run.
 
 This is the only file that imports onnxruntime. Models go to it as bytes, without a file. What would not fit into
-one protobuf message (2 GB), or lies in external files, goes as a skeleton's bytes plus the big initializers as values over
-their own, often memory-mapped, arrays: nothing is written to disk and no weight is copied but by the session itself.
+one protobuf message (2 GB), or lies in external files, goes as a skeleton's bytes plus the big initializers as values
+over their own, often memory-mapped, arrays: nothing is written to disk and no weight is copied but by the session.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Session:
         """Run one inference.
 
         Args:
-            feeds: Arrays by input name; lists for sequences, ``None`` for an optional that holds nothing. Types that numpy
-                lacks (bfloat16, float8, int4 …) are arrays of ``ml_dtypes``, one element a number.
+            feeds: Arrays by input name; lists for sequences, ``None`` for an optional that holds nothing. Types that
+                numpy lacks (bfloat16, float8, int4 …) are arrays of ``ml_dtypes``, one element a number.
 
         Returns:
             By output name: an array, a list (sequence), a dict (map), or ``None`` (empty optional).

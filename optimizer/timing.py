@@ -1,8 +1,8 @@
 """Which of two models is faster: paired latency with an interval.
 
-One pair of sessions is not enough: where its buffers happen to lie in memory makes a model up to 5 % slower than itself.
-So pairs of sessions are made afresh, in alternating order. Inside a pair the two run by turns, and the pair's value is
-the median over neighbouring samples::
+One pair of sessions is not enough: where its buffers happen to lie in memory makes a model up to 5 % slower than
+itself. So pairs of sessions are made afresh, in alternating order. Inside a pair the two run by turns, and the pair's
+value is the median over neighbouring samples::
 
     pair = median_i log(candidate_i / reference_i)        neighbours in time share what else the machine does
     ratio = exp(median over pairs)                        interval: percentile bootstrap over pairs
@@ -92,7 +92,7 @@ def clock_for(threads: int) -> Clock:
     return time.thread_time if threads == 1 else time.perf_counter
 
 
-def compare(
+def compare(  # noqa: PLR0913 - two sides, two clocks, and how long
     reference: Factory,
     candidate: Factory,
     *,

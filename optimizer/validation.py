@@ -7,7 +7,6 @@ and off, each against the reference run the same way; a lossy one is held to a b
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,14 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
+from optimizer.answers import Answers
 from optimizer.budget import Budget, Part, parts
 from optimizer.differences import Difference, OutputError, difference
 from optimizer.errors import ReferenceRunError
 from optimizer.measures import is_discrete
-from optimizer.runtime import Loadable, Session, prepare, session
+from optimizer.randomness import random_outputs
+from optimizer.runtime import Session, prepare, session
+from optimizer.spread import Spread
 from optimizer.tolerance import Tolerance, has_floats, shrunk_by_an_ulp, tolerance
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "OutputError", "Validator", "Verdict"]
 
-_CACHE_BYTES = 512 << 20
 _SLOW_SECONDS = 5.0  # runs without optimizations are skipped where one takes longer
 _FEW_FEEDS = 8
 _NOISE_FEEDS = 4
@@ -46,41 +47,6 @@ class Verdict:
     ok: bool
     reason: str
     outputs: tuple[OutputError, ...] = ()
-
-
-class _Answers:
-    """What the reference answers to each feed: kept while there is room, else computed anew when asked for."""
-
-    def __init__(self, loadable: Loadable, feeds: Sequence[Mapping[str, Any]], *, optimize: bool, threads: int) -> None:
-        self._feeds = feeds
-        self._threads = threads
-        self._loadable = loadable
-        self._optimize = optimize
-        self._kept: dict[int, dict[str, Any]] = {}
-        self._room = _CACHE_BYTES // 2
-        self.seconds = float("inf")
-
-    def session(self) -> Session:
-        """A fresh session."""
-        return session(self._loadable, optimize=self._optimize, threads=self._threads)
-
-    def __iter__(self) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
-        ready: Session | None = None
-        for number, feed in enumerate(self._feeds):
-            answer = self._kept.get(number)
-            if answer is None:
-                ready = ready or self.session()
-                begun = time.perf_counter()
-                answer = ready.run(feed)
-                self.seconds = min(self.seconds, time.perf_counter() - begun)
-                self._keep(number, answer)
-            yield feed, answer
-
-    def _keep(self, number: int, answer: dict[str, Any]) -> None:
-        size = sum(_bytes(value) for value in answer.values())
-        if size <= self._room:
-            self._room -= size
-            self._kept[number] = answer
 
 
 class Validator:
@@ -105,8 +71,8 @@ class Validator:
         """
         self._threads = threads
         loadable = prepare(reference)
-        self._on = _Answers(loadable, feeds, optimize=True, threads=threads)
-        self._off: _Answers | None = _Answers(loadable, feeds, optimize=False, threads=threads)
+        self._on = Answers(loadable, feeds, optimize=True, threads=threads)
+        self._off: Answers | None = Answers(loadable, feeds, optimize=False, threads=threads)
         try:
             with_optimizations = self._on.session()
             self.random = random_outputs(reference) | self._unsteady(with_optimizations)
@@ -149,7 +115,7 @@ class Validator:
                 return Verdict(ok=False, reason=f"{label} {failure}", outputs=errors)
         return Verdict(ok=True, reason="", outputs=errors)
 
-    def _exact(self, candidate: ir.Model, answers: _Answers, how: str) -> Verdict:
+    def _exact(self, candidate: ir.Model, answers: Answers, how: str) -> Verdict:
         keys = {name: (Part(),) for name in (*self.tolerances, *self.random)}
         try:
             found = self._differences(candidate, answers, keys)
@@ -164,7 +130,7 @@ class Validator:
         return Verdict(ok=True, reason="", outputs=errors)
 
     def _differences(
-        self, candidate: ir.Model, answers: _Answers, keys: Mapping[str, Sequence[Part]]
+        self, candidate: ir.Model, answers: Answers, keys: Mapping[str, Sequence[Part]]
     ) -> dict[tuple[str, Part], Difference]:
         """The difference of each part of each output, over all feeds."""
         loaded = session(prepare(candidate), optimize=answers is not self._off, threads=self._threads)
@@ -219,7 +185,8 @@ class Validator:
 
     def _evidence(self, count: int) -> Iterator[str]:
         if self.random:
-            yield f"compared in dtype and shape only, since they differ from run to run: {', '.join(sorted(self.random))}"
+            named = ", ".join(sorted(self.random))
+            yield f"compared in dtype and shape only, since they differ from run to run: {named}"
         if count < _FEW_FEEDS:
             yield f"weak evidence: {count} validation feed{'s' if count != 1 else ''}, eight are enough"
 
@@ -231,49 +198,14 @@ class Validator:
     def _reference_spreads(self) -> dict[tuple[str, str], float | None]:
         """|r - m| / |r| of every part of every output, over feeds of one shape; computed once."""
         if self._spreads is None:
-            moments: dict[tuple[str, str], dict[tuple[int, ...], _Moments]] = {}
+            spreads: dict[tuple[str, str], Spread] = {}
             for _, answer in self._on:
                 for name, value in answer.items():
-                    for part in (Part(), *self._parts.get(name, ())):
-                        if isinstance(value, np.ndarray) and not is_discrete(value.dtype) and value.dtype.kind != "c":
-                            _gather_moments(moments.setdefault((name, part.label), {}), part, value)
-            self._spreads = {key: _spread(list(shapes.values())) for key, shapes in moments.items()}
+                    if isinstance(value, np.ndarray) and not is_discrete(value.dtype) and value.dtype.kind != "c":
+                        for part in (Part(), *self._parts.get(name, ())):
+                            spreads.setdefault((name, part.label), Spread()).add(part.of(value))
+            self._spreads = {key: spread.relative() for key, spread in spreads.items()}
         return self._spreads
-
-
-@dataclass
-class _Moments:
-    """Running sums of one shape, element by element."""
-
-    count: int
-    total: Any
-    squares: float
-
-
-def random_outputs(model: ir.Model) -> frozenset[str]:
-    """Names of the outputs that a random operator reaches, through subgraphs and functions too."""
-    random_functions: set[ir.OperatorIdentifier] = set()
-    for _ in model.functions:  # functions may call each other: repeat until nothing is new
-        random_functions |= {
-            key
-            for key, function in model.functions.items()
-            if any(_is_random(node, random_functions) for node in function)
-        }
-    reached: set[ir.Value] = set()
-    for node in graph.in_order(model.graph):
-        inputs = (*node.inputs, *graph.captured(node))
-        if _is_random(node, random_functions) or any(value in reached for value in inputs if value is not None):
-            reached.update(node.outputs)
-    return frozenset(value.name for value in model.graph.outputs if value in reached and value.name)
-
-
-def _is_random(node: ir.Node, functions: set[ir.OperatorIdentifier]) -> bool:
-    if graph.is_standard(node, *graph.RANDOM_OPS) or node.op_identifier() in functions:
-        return True
-    if graph.is_standard(node, "Dropout") and len(node.inputs) > 2 and node.inputs[2] is not None:
-        mode = graph.constant_array(node.inputs[2], 1)
-        return mode is None or bool(mode.any())
-    return any(_is_random(inner, functions) for scope in graph.subgraphs_of(node) for inner in scope)
 
 
 def _computes_in_half(model: ir.Model) -> bool:
@@ -305,29 +237,3 @@ def _larger(first: Difference | None, second: Difference) -> Difference:
         return second
     keys = [(max(one.floats.rel_l2, one.unequal_share), one.floats.gap) for one in (first, second)]
     return first if keys[0] >= keys[1] else second
-
-
-def _gather_moments(shapes: dict[tuple[int, ...], _Moments], part: Part, value: Any) -> None:
-    array = np.nan_to_num(part.of(value).astype(np.float64), posinf=0.0, neginf=0.0)
-    known = shapes.setdefault(array.shape, _Moments(0, np.zeros(array.shape), 0.0))
-    known.count += 1
-    known.total += array
-    known.squares += float(np.vdot(array, array))
-
-
-def _spread(groups: Sequence[_Moments]) -> float | None:
-    """|r - m| / |r| over all shapes that at least two feeds have; ``None`` if there is none."""
-    groups = [group for group in groups if group.count > 1]
-    squares = sum(group.squares for group in groups)
-    if not squares:
-        return None
-    around = sum(group.squares - float(np.vdot(group.total, group.total)) / group.count for group in groups)
-    return float(np.sqrt(max(around, 0.0) / squares))
-
-
-def _bytes(value: Any) -> int:
-    if isinstance(value, np.ndarray):
-        return int(value.nbytes)
-    if isinstance(value, dict):
-        value = list(value.values())
-    return sum(_bytes(item) for item in value) if isinstance(value, (list, tuple)) else 64
