@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 from optimizer import graph
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -1,0 +1,196 @@
+"""The promise: limits before candidates, and no wrong candidate passes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from optimizer import validation
+from optimizer.budget import Budget
+from optimizer.differences import difference
+from optimizer.errors import ReferenceRunError
+from optimizer.randomness import random_outputs
+from optimizer.tolerance import shrunk_by_an_ulp, tolerance
+from optimizer.validation import Validator
+
+HEAD = '<ir_version: 10, opset_import: ["": 17]>'
+
+
+def built(body, signature="(float[N,4] x) => (float[N,4] y)"):
+    return ir.from_onnx_text(f"{HEAD} g {signature} {{ {body} }}")
+
+
+def feeds(count=8, rows=3):
+    rng = np.random.default_rng(0)
+    return [{"x": rng.standard_normal((rows + number % 2, 4), np.float32)} for number in range(count)]
+
+
+@pytest.fixture
+def validator():
+    return Validator(built("a = Tanh(x) y = Mul(a, x)"), feeds())
+
+
+def test_a_model_is_equal_to_itself(validator):
+    verdict = validator.check_exact(built("a = Tanh(x) y = Mul(a, x)"))
+    assert (verdict.ok, verdict.reason) == (True, "")
+    assert [output.name for output in verdict.outputs] == ["y"]
+    assert validator.notes == ()
+
+
+def test_rounding_is_no_difference(validator):
+    assert validator.check_exact(built("a = Tanh(x) b = Neg(a) c = Neg(x) y = Mul(b, c)")).ok
+
+
+def test_a_small_error_is_found_and_named(validator):
+    verdict = validator.check_exact(built("k = Constant<value_float=1.001>() a = Tanh(x) b = Mul(a, k) y = Mul(b, x)"))
+    assert not verdict.ok
+    assert verdict.reason == "output 'y' has relative L2 0.001, the limit is 1e-05"
+    assert verdict.outputs[0].rel_l2 == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_frozen_size_is_found(validator):
+    verdict = validator.check_exact(
+        built("s = Constant<value_ints=[3, 4]>() a = Tanh(x) b = Mul(a, x) y = Reshape(b, s)")
+    )
+    assert not verdict.ok
+    assert "cannot run" in verdict.reason
+
+
+def test_a_wrong_shape_is_named(validator):
+    body = (
+        "k = Constant<value_ints=[0]>() e = Constant<value_ints=[1]>() a = Tanh(x) b = Mul(a, x) y = Slice(b, k, e, k)"
+    )
+    assert "has shape [1, 4] instead of [3, 4]" in validator.check_exact(built(body)).reason
+
+
+def test_nan_is_found(validator):
+    verdict = validator.check_exact(built("a = Tanh(x) b = Mul(a, x) c = Neg(b) d = Sqrt(c) y = Add(b, d)"))
+    assert "NaN or infinity" in verdict.reason
+
+
+def test_a_candidate_that_does_not_load_is_a_verdict(validator):
+    verdict = validator.check_exact(built("y = Nonsense(x)"))
+    assert not verdict.ok
+    assert verdict.reason.startswith("the candidate: ONNX Runtime cannot load the model")
+    assert verdict.outputs == ()
+    assert not validator.check_budget(built("y = Nonsense(x)"), Budget()).ok
+
+
+def test_a_missing_output_is_a_verdict(validator):
+    candidate = built("z = Tanh(x)", "(float[N,4] x) => (float[N,4] z)")
+    assert "no output 'y'" in validator.check_exact(candidate).reason
+
+
+def test_a_reference_that_does_not_load_names_the_way_out():
+    with pytest.raises(ReferenceRunError, match="--no-run"):
+        Validator(built("y = Nonsense(x)"), feeds())
+
+
+def test_few_feeds_are_weak_evidence():
+    assert Validator(built("y = Tanh(x)"), feeds(2)).notes == ("weak evidence: 2 validation feeds, eight are enough",)
+
+
+def test_random_outputs_are_compared_by_shape_and_named():
+    signature = "(float[N,4] x) => (float[N,4] y, float[N,4] z)"
+    model = built("r = RandomNormalLike(x) a = Relu(r) y = Add(a, x) z = Tanh(x)", signature)
+    checked = Validator(model, feeds())
+    assert checked.random == {"y"}
+    assert "y" in checked.notes[0]
+    assert checked.check_exact(built("y = Relu(x) z = Tanh(x)", signature)).ok
+    assert not checked.check_exact(built("y = Relu(x) z = Tan(x)", signature)).ok
+    assert not checked.check_exact(
+        built("y = Transpose(x) z = Tanh(x)", "(float[N,4] x) => (float[M,K] y, float[N,4] z)")
+    ).ok
+
+
+def test_randomness_goes_through_branches():
+    model = built("""
+        t = Constant<value = bool {1}>()
+        y = If(t) <
+            then_branch = a () => (float[N,4] p) { p = RandomNormalLike(x) },
+            else_branch = b () => (float[N,4] q) { q = Identity(x) } >""")
+    assert random_outputs(model) == {"y"}
+    assert random_outputs(built("y = Dropout(x)")) == frozenset()
+
+
+def test_answers_that_do_not_fit_are_computed_again(monkeypatch):
+    monkeypatch.setattr("optimizer.answers._ROOM", 100)
+    checked = Validator(built("y = Tanh(x)"), feeds())
+    assert checked.check_exact(built("y = Tanh(x)")).ok
+    assert not checked.check_exact(built("y = Sin(x)")).ok
+
+
+def test_slow_models_are_not_run_without_optimizations(monkeypatch):
+    monkeypatch.setattr(validation, "_SLOW_SECONDS", 0.0)
+    checked = Validator(built("y = Tanh(x)"), feeds())
+    assert "not checked without" in checked.notes[0]
+    assert checked.check_exact(built("y = Tanh(x)")).ok
+
+
+def test_integers_must_be_equal():
+    signature = "(float[N,4] x) => (int64[N,4] y)"
+    checked = Validator(built("y = Cast<to=7>(x)", signature), feeds())
+    verdict = checked.check_exact(built("a = Ceil(x) y = Cast<to=7>(a)", signature))
+    assert not verdict.ok
+    assert "of its elements" in verdict.reason
+    assert verdict.outputs[0].agreement < 1
+
+
+def test_sequences_are_compared():
+    signature = "(float[N,4] x) => (seq(float[A,B]) y)"
+    checked = Validator(built("y = SplitToSequence<axis=1>(x)", signature), feeds())
+    assert checked.check_exact(built("y = SplitToSequence<axis=1>(x)", signature)).ok
+    assert not checked.check_exact(built("a = Abs(x) y = SplitToSequence<axis=1>(a)", signature)).ok
+
+
+def test_budget_allows_what_exact_does_not(validator):
+    blurred = built("k = Constant<value_float=1.01>() a = Tanh(x) b = Mul(a, k) y = Mul(b, x)")
+    assert not validator.check_exact(blurred).ok
+    assert validator.check_budget(blurred, Budget()).ok
+    assert "relative L2" in validator.check_budget(blurred, Budget.parse("rel_l2=0.001")).reason
+
+
+def test_budget_rejects_a_constant_answer():
+    offset = "k = Constant<value_float=100.0>() "
+    checked = Validator(built(offset + "y = Add(x, k)"), feeds(rows=3))
+    constant = built(offset + "z = Constant<value_float=0.0>() a = Mul(x, z) y = Add(a, k)")
+    verdict = checked.check_budget(constant, Budget())
+    assert "around its mean" in verdict.reason
+    assert verdict.outputs[0].rel_l2 < 0.1
+
+
+def test_budget_looks_before_softmax():
+    checked = Validator(built("y = Softmax<axis=1>(x)"), feeds())
+    swapped = built("k = Constant<value_float=-1.0>() a = Mul(x, k) y = Softmax<axis=1>(a)")
+    assert not checked.check_budget(swapped, Budget()).ok
+    verdict = checked.check_budget(
+        built("k = Constant<value_float=1.3>() a = Mul(x, k) y = Softmax<axis=1>(a)"), Budget()
+    )
+    assert not verdict.ok
+
+
+def test_tolerance_grows_with_the_references_own_change_up_to_a_cap():
+    own = difference(np.array([3.0, 4.0]), np.array([3.0, 4.0 + 5e-5 * 5]))
+    assert tolerance("tensor(float)", own).rel_l2 == pytest.approx(2e-4)
+    huge = difference(np.array([3.0, 4.0]), np.array([3.0, 5.0]))
+    assert tolerance("tensor(float)", huge).rel_l2 == 1e-3
+    assert tolerance("tensor(float)", huge, half=True).rel_l2 == 1e-2
+    assert tolerance("tensor(float16)", difference(np.ones(2), np.ones(2))).rel_l2 == 2e-3
+
+
+def test_arg_max_flips_between_close_values_only():
+    limits = tolerance("tensor(float)", difference(np.ones((1, 2)), np.ones((1, 2))))
+    close = difference(np.array([[1.0, 1.0 + 1e-6]]), np.array([[1.0 + 1e-6, 1.0]]))
+    assert limits.failure(close) == ""
+    rows = np.concatenate([np.full((1, 2), 1e4), [[1.0, 2.0]]])
+    other = np.concatenate([np.full((1, 2), 1e4), [[1.05, 1.0]]])
+    assert limits.failure(difference(rows, other))
+
+
+def test_noise_stays_in_range():
+    feed = {"x": np.array([0, 1, -1, 0.5], np.float32), "i": np.array([1])}
+    noisy = shrunk_by_an_ulp(feed, 0)["x"]
+    assert (np.abs(noisy) <= np.abs(feed["x"])).all()
+    assert noisy[0] == 0
+    assert noisy.dtype == np.float32
