@@ -10,16 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import onnx
 import onnx_ir as ir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import onnx
 
 ScopeProto: TypeAlias = "onnx.GraphProto | onnx.FunctionProto"
 
 _GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
-_TENSORS = frozenset({ir.AttributeType.TENSOR, ir.AttributeType.TENSORS})
+_LISTS = frozenset({ir.AttributeType.GRAPHS, ir.AttributeType.TENSORS})
+_HELD = _GRAPHS | _LISTS | {ir.AttributeType.TENSOR}
 
 
 class Place(NamedTuple):
@@ -39,13 +39,13 @@ class Anatomy:
         scopes: The main graph, the functions' graphs, then all subgraphs.
         subgraphs: Where each of the subgraphs is.
         tensors: The tensors in attributes, with their nodes and the attributes' names.
-        open_ended: Scope and number of the nodes whose last output has no name.
+        open_ended: Scope, number and output count of the nodes whose last output has no name.
     """
 
     scopes: list[ir.Graph]
     subgraphs: list[Place] = field(default_factory=list)
     tensors: list[tuple[Place, ir.Node, str, ir.TensorProtocol]] = field(default_factory=list)
-    open_ended: list[tuple[int, int]] = field(default_factory=list)
+    open_ended: list[tuple[int, int, int]] = field(default_factory=list)
 
     def protos(self, model: onnx.ModelProto) -> list[ScopeProto]:
         """The scopes in the proto of the same model, in the same order."""
@@ -62,7 +62,7 @@ def anatomy(model: ir.Model) -> Anatomy:
     for number, scope in enumerate(found.scopes):  # grows while it is walked over
         for position, node in enumerate(scope):
             if node.outputs and not node.outputs[-1].name:
-                found.open_ended.append((number, position))
+                found.open_ended.append((number, position, len(node.outputs)))
             if node.attributes:
                 _look_at_attributes(found, number, position, node)
     return found
@@ -70,26 +70,21 @@ def anatomy(model: ir.Model) -> Anatomy:
 
 def _look_at_attributes(found: Anatomy, scope: int, position: int, node: ir.Node) -> None:
     for index, (name, attribute) in enumerate(node.attributes.data.items()):
-        if attribute.type in _GRAPHS and not attribute.is_ref():
-            for item, graph in _items(attribute):
-                found.subgraphs.append(Place(scope, position, index, item))
-                found.scopes.append(graph)
-        elif attribute.type in _TENSORS and not attribute.is_ref():
-            for item, tensor in _items(attribute):
-                found.tensors.append((Place(scope, position, index, item), node, name, tensor))
-
-
-def _items(attribute: ir.Attr) -> Iterator[tuple[int, ir.Graph | ir.TensorProtocol]]:
-    """The values of an attribute with their numbers; -1 for one that is no list."""
-    if attribute.type in (ir.AttributeType.GRAPHS, ir.AttributeType.TENSORS):
-        yield from enumerate(attribute.value)
-    else:
-        yield -1, attribute.value
+        if attribute.type not in _HELD or attribute.is_ref():
+            continue
+        items = enumerate(attribute.value) if attribute.type in _LISTS else [(-1, attribute.value)]
+        for item, value in items:
+            place = Place(scope, position, index, item)
+            if attribute.type in _GRAPHS:
+                found.subgraphs.append(place)
+                found.scopes.append(value)
+            else:
+                found.tensors.append((place, node, name, value))
 
 
 def tensor_proto(scopes: list[ScopeProto], place: Place) -> onnx.TensorProto:
     """The tensor at ``place``."""
-    attribute = scopes[place.scope].node[place.node].attribute[place.attribute]
+    attribute: onnx.AttributeProto = scopes[place.scope].node[place.node].attribute[place.attribute]
     return attribute.t if place.item < 0 else attribute.tensors[place.item]
 
 

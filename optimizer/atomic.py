@@ -60,6 +60,18 @@ def draft(target: Path) -> Iterator[Draft]:
             path.unlink(missing_ok=True)
 
 
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a small file, whole or not at all.
+
+    Raises:
+        ModelError: If it cannot be written there.
+    """
+    target = replaceable(path)
+    with draft(target) as written:
+        written.file.write(content)
+        written.publish(target)
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Let only one writer at a time publish in ``folder``, where the file system can lock folders."""

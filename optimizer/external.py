@@ -136,6 +136,10 @@ class DataFolder:
             )
         return MappedTensor(file, location, proto, self._folder)
 
+    def checked(self, proto: onnx.TensorProto) -> MappedTensor:
+        """The tensor that ``proto`` describes, whose place is checked first."""
+        return self.tensor(proto, location_of(proto, f"{self._label}: tensor {proto.name!r}"))
+
     def _file(self, location: str, tensor: str) -> DataFile:
         file = self._files.get(location)
         if file is None:
@@ -180,7 +184,8 @@ def location_of(proto: onnx.TensorProto, label: str) -> Location:
 
 def byte_count(proto: onnx.TensorProto) -> int:
     """How many bytes of ``raw_data`` the type and shape of ``proto`` ask for."""
-    return (math.prod(proto.dims) * ir.DataType(proto.data_type).bitwidth + 7) // 8
+    elements: int = math.prod(proto.dims)
+    return (elements * ir.DataType(proto.data_type).bitwidth + 7) // 8
 
 
 def _whole_number(text: str, finding: str) -> int:

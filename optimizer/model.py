@@ -1,15 +1,12 @@
-"""Models in and out: whatever a user has goes in; it comes back as the same kind, or as files that appear whole.
+"""Models in and out: whatever a user holds goes in, and nothing of it is lost on the way out.
 
-Weights are never copied on the way: those in external files stay mapped and are streamed into the new file. A model whose
-tensors were external is written so, as ``NAME`` and ``NAME.<digest>.data``: the data file is named after its content, so
-that the old pair of files stays whole until the new model file takes the old one's place. An inline model stays
-inline unless it would not fit into one file.
+A path, bytes, a ``ModelProto``, an ``ir.Model``, a ``gs.Graph`` or something that has a model becomes an ``ir.Model``.
+It is well formed, its weights stay in their files, and writing it gives back what came in (``intake``, ``saving``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,29 +15,43 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx
 import onnx_ir as ir
 
-from optimizer import graph, keeping
+from optimizer import layout, reading
 from optimizer.anatomy import anatomy, replace_tensor
-from optimizer.atomic import draft, folder_lock, replaceable
 from optimizer.errors import ModelError
-from optimizer.external import DataFolder, location_of
-from optimizer.reading import MOST_BYTES, check_proto, parse, read_file
+from optimizer.external import DataFolder, MappedTensor
+from optimizer.intake import read_model
+from optimizer.outline import SMALL, outline
+from optimizer.saving import FILE, byte_size, save
+from optimizer.structure import check_structure, complaint_of_checker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
+
+__all__ = [
+    "Source",
+    "byte_size",
+    "check_structure",
+    "clone",
+    "complaint_of_checker",
+    "give_back",
+    "ingest",
+    "load",
+    "save",
+    "skeleton",
+    "to_proto",
+]
 
 Kind = Literal["path", "bytes", "proto", "ir", "surgeon", "holder"]
-INLINE_BYTES = 1024  # smaller tensors are inline in any case: shape inference must see them
-_REMEDY = "export the model again, or repair it"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model as it was given.
+    """A model and where it came from.
 
     Attributes:
-        model: The model.
-        kind: What it was given as.
-        path: Its file, if it was given as a path.
+        model: The model; nothing that the caller holds changes with it.
+        kind: What was given.
+        path: The file, if it was one.
         label: What messages call it.
     """
 
@@ -51,329 +62,148 @@ class Source:
 
 
 def load(source: Any) -> ir.Model:
-    """The model in ``source``: a path, bytes, ``ModelProto``, ``onnx_ir.Model``, ``gs.Graph``, or a holder of one.
+    """The model of a path, bytes, ``ModelProto``, ``ir.Model``, ``gs.Graph``, or of what has ``.model(_proto)``.
 
     Raises:
-        ModelError: With one line: file, finding, remedy.
+        ModelError: If there is no well-formed model in it, or something of it would be lost.
     """
     return ingest(source).model
 
 
 def ingest(source: Any) -> Source:
-    """The model in ``source``, and what it was given as; ``source`` is never changed.
-
-    Raises:
-        ModelError: With one line: file, finding, remedy.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        return Source(_from_bytes(read_file(path), str(path), path.parent), "path", path, path.name)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return Source(_from_bytes(bytes(source), "model", None), "bytes", None, "model")
+    """The model of ``source``, see ``load``, and what it was."""
+    if isinstance(source, str | os.PathLike):
+        return _from_path(Path(source))
+    if isinstance(source, bytes | bytearray | memoryview):
+        label = "the given bytes"
+        return Source(_remembering(read_model(reading.parse(bytes(source), label), label)), "bytes", None, label)
     if isinstance(source, onnx.ModelProto):
-        proto = onnx.ModelProto()
-        proto.CopyFrom(source)
-        return Source(_from_proto(proto, "model", None), "proto", None, "model")
+        label = "the given ModelProto"
+        return Source(_remembering(read_model(source, label)), "proto", None, label)
     if isinstance(source, ir.Model):
-        return Source(_checked(clone(source), "model"), "ir", None, "model")
-    if type(source).__module__.startswith("onnx_graphsurgeon"):
-        from optimizer import surgeon  # noqa: PLC0415 - only where a gs.Graph comes in
+        return Source(_from_ir(source, "the given ir.Model"), "ir", None, "the given ir.Model")
+    if type(source).__module__.split(".")[0] == "onnx_graphsurgeon":
+        from optimizer import surgeon  # noqa: PLC0415 - GraphSurgeon is loaded only where it is used
 
-        return Source(_checked(surgeon.from_graph(source), "model"), "surgeon", None, "model")
-    for attribute in ("model", "model_proto"):
-        inner = getattr(source, attribute, None)
-        if isinstance(inner, (ir.Model, onnx.ModelProto)):
-            return Source(ingest(inner).model, "holder", None, "model")
-    raise ModelError(
-        f"{type(source).__name__} is no model; give a path, bytes, ModelProto, onnx_ir.Model, gs.Graph or ONNXProgram"
-    )
+        return Source(_from_ir(surgeon.from_graph(source), "the given gs.Graph"), "surgeon", None, "the given gs.Graph")
+    for name in ("model", "model_proto"):
+        held = getattr(source, name, None)
+        if isinstance(held, ir.Model | onnx.ModelProto):
+            return Source(ingest(held).model, "holder", None, f"the model of the given {type(source).__name__}")
+    raise ModelError(f"a {type(source).__name__} is no model; give a path, bytes, ModelProto, ir.Model or gs.Graph")
 
 
 def give_back(model: ir.Model, source: Source) -> Any:
-    """``model`` as the kind that ``source`` was given as; paths and holders give an ``ir.Model``."""
-    match source.kind:
-        case "bytes":
-            return to_proto(model).SerializeToString()
-        case "proto":
-            return to_proto(model)
-        case "surgeon":
-            from optimizer import surgeon  # noqa: PLC0415 - only where a gs.Graph came in
+    """``model`` as the kind of thing that ``source`` was: an ``ir.Model`` for a path and for what has a model."""
+    if source.kind == "bytes":
+        return to_proto(model).SerializeToString(deterministic=True)
+    if source.kind == "proto":
+        return to_proto(model)
+    if source.kind == "surgeon":
+        from optimizer import surgeon  # noqa: PLC0415 - GraphSurgeon is loaded only where it is used
 
-            return surgeon.to_graph(model)
+        return surgeon.to_graph(model)
     return model
 
 
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """``model`` as one proto, data from files included.
+
+    Raises:
+        ModelError: If it is larger than a proto can be.
+    """
+    drawn = outline(model)
+    size = drawn.proto.ByteSize() + sum(stub.tensor.nbytes for stub in drawn.stubs)
+    if size > layout.PROTO_LIMIT:
+        raise ModelError(f"the model has {size:,} bytes, a ModelProto ends at 2 GB; save it to a path instead")
+    for stub in drawn.stubs:
+        stub.fill()
+    return drawn.proto
+
+
+def skeleton(model: ir.Model, limit: int = SMALL) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+    """``model`` as a proto without large weights.
+
+    Args:
+        model: Not changed; no large weight is read.
+        limit: Initializers of the main graph of more bytes are left out.
+
+    Returns:
+        The proto, in which they are external tensors without a usable location, and the tensors by name.
+    """
+    drawn = outline(model, limit)
+    left_out: dict[str, ir.TensorProtocol] = {}
+    for stub in drawn.stubs:
+        if stub.is_main_initializer and stub.tensor.nbytes > limit:
+            left_out[stub.message.name] = stub.tensor
+        else:
+            stub.fill()
+    return drawn.proto, left_out
+
+
 def clone(model: ir.Model) -> ir.Model:
-    """A copy of the graph that shares all tensors; never write into a tensor's array."""
-    copy = model.clone()
+    """A copy that shares tensors with ``model``; its nodes are in topological order, whatever theirs was."""
+    try:
+        copy = model.clone()
+    except RuntimeError:  # onnx-ir copies nodes in topological order only
+        with _sorted(model):
+            copy = model.clone()
     copy.meta.update(model.meta)
     return copy
 
 
-def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """The whole model as a proto; external tensors are references into their files."""
-    return keeping.to_proto(model)
+def _from_path(path: Path) -> Source:
+    label = str(path)
+    model = read_model(reading.read_file(path, label), label, str(path.parent))
+    model.graph.meta[FILE] = path.name
+    return Source(_remembering(model), "path", path, label)
 
 
-def skeleton(model: ir.Model, limit: int = INLINE_BYTES) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
-    """The proto without the main graph's initializers above ``limit`` bytes, which are external stubs in it.
+def _from_ir(source: ir.Model, label: str) -> ir.Model:
+    """A copy of the caller's model whose external tensors are mapped safely."""
+    check_structure(source, label)
+    model = clone(source)
+    folders: dict[str, DataFolder] = {}
+    parts = anatomy(model)
 
-    Returns:
-        The proto, and the tensors that it leaves out, by name.
-    """
-    left_out: dict[str, ir.TensorProtocol] = {}
+    def mapped(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+        folder = os.fspath(tensor.base_dir) or "."
+        proto = onnx.TensorProto()
+        ir.serde.serialize_tensor_into(proto, tensor)
+        return folders.setdefault(folder, DataFolder(folder, label)).checked(proto)
 
-    def stub(tensor: ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
-        if name is None or tensor.nbytes <= limit:
-            return _inline(tensor)
-        left_out[name] = tensor
-        return ir.ExternalTensor("weights", 0, tensor.nbytes, tensor.dtype, shape=_shape(tensor), name=name)
-
-    return to_proto(_with_tensors(model, stub)), left_out
-
-
-def check_structure(model: ir.Model) -> None:
-    """Check ``model`` by ``onnx.checker``, with the large weights left out.
-
-    Raises:
-        ModelError: With the checker's finding on one line.
-    """
-
-    def empty(tensor: ir.TensorProtocol, _name: str | None) -> ir.TensorProtocol:
-        if tensor.nbytes <= INLINE_BYTES or tensor.dtype == ir.DataType.STRING:
-            return _inline(tensor)
-        return ir.from_proto(onnx.TensorProto(name=tensor.name or "", data_type=int(tensor.dtype), dims=[0]))
-
-    try:
-        onnx.checker.check_model(to_proto(_with_tensors(model, empty)))
-    except onnx.checker.ValidationError as error:
-        raise ModelError(_first_line(error)) from error
-    except (ValueError, RuntimeError) as error:
-        raise ModelError(_first_line(error)) from error
+    for graph in parts.scopes:
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and not isinstance(tensor, MappedTensor):
+                value.const_value = mapped(tensor)
+    for place, node, name, tensor in parts.tensors:
+        if isinstance(tensor, ir.ExternalTensor) and not isinstance(tensor, MappedTensor):
+            replace_tensor(node, name, place.item, mapped(tensor))
+    return _remembering(model)
 
 
-def byte_size(model: ir.Model) -> int:
-    """How many bytes ``save`` would write, data file included."""
-    if _is_inline(model):
-        return to_proto(model).ByteSize()
-    proto, tensors = _hollowed(model, f"x.{'0' * 12}.data")
-    return proto.ByteSize() + _layout(tensors)[1]
-
-
-def save(model: ir.Model, path: str | os.PathLike[str]) -> list[Path]:
-    """Write ``model`` to ``path``, whole or not at all, data file included; the source may be overwritten.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        ModelError: If the place cannot be written to.
-    """
-    target = replaceable(path)
-    if _is_inline(model):
-        content = to_proto(model).SerializeToString()
-        with draft(target) as written:
-            written.file.write(content)
-            written.publish(target)
-        return [target]
-    return _save_external(model, target)
-
-
-def _save_external(model: ir.Model, target: Path) -> list[Path]:
-    tensors = _hollowed(model, "")[1]
-    with draft(target) as data, folder_lock(target.parent):
-        digest = _stream(tensors, data.file.write)
-        data_path = target.with_name(f"{target.name}.{digest[:12]}.data")
-        content = _hollowed(model, data_path.name)[0].SerializeToString()
-        replaced = _own_data_files(target)
-        data.publish(data_path)
-        with draft(target) as written:
-            written.file.write(content)
-            written.publish(target)
-        for old in replaced - {data_path}:
-            old.unlink(missing_ok=True)
-    return [target, data_path]
-
-
-def _own_data_files(target: Path) -> set[Path]:
-    """Data files that only the model at ``target`` refers to, going by their names."""
-    if not target.is_file():
-        return set()
-    with contextlib.suppress(ModelError, OSError):
-        proto = parse(target.read_bytes(), str(target))
-        names = {
-            entry.value
-            for scope in keeping.graph_protos(proto)
-            if isinstance(scope, onnx.GraphProto)
-            for tensor in scope.initializer
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
-        return {
-            target.with_name(name) for name in names if name.startswith(f"{target.name}.") and name.endswith(".data")
-        }
-    return set()
-
-
-def _stream(tensors: list[ir.TensorProtocol], write: Callable[[bytes | memoryview], object]) -> str:
-    """Write all tensors at their places; returns the digest of the whole."""
-    digest, position = hashlib.sha256(), 0
-
-    class Sink:
-        """A file to ``tofile``: hashes what passes through."""
-
-        def write(self, chunk: bytes | memoryview) -> int:
-            digest.update(chunk)
-            write(chunk)
-            return len(chunk)
-
-    sink = Sink()
-    for tensor, offset in zip(tensors, _layout(tensors)[0], strict=True):
-        sink.write(b"\0" * (offset - position))
-        if isinstance(tensor, ir.ExternalTensor):
-            tensor.tofile(sink)
-        else:
-            sink.write(tensor.tobytes())
-        position = offset + tensor.nbytes
-    return digest.hexdigest()
-
-
-def _layout(tensors: list[ir.TensorProtocol]) -> tuple[list[int], int]:
-    """Where each tensor starts in the data file, aligned to its elements, and where the last one ends."""
-    offsets, position = [], 0
-    for tensor in tensors:
-        step = max(tensor.dtype.bitwidth // 8, 1)
-        position = -(-position // step) * step
-        offsets.append(position)
-        position += tensor.nbytes
-    return offsets, position
-
-
-def _hollowed(model: ir.Model, location: str) -> tuple[onnx.ModelProto, list[ir.TensorProtocol]]:
-    """The proto with every large tensor in the data file called ``location``, and these tensors in file order."""
-    found: list[ir.TensorProtocol] = []
-
-    def collect(tensor: ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
-        if name is not None and tensor.nbytes > INLINE_BYTES and tensor.dtype != ir.DataType.STRING:
-            found.append(tensor)
-        return tensor
-
-    _with_tensors(model, collect)
-    offsets = iter(_layout(found)[0])
-
-    def place(tensor: ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
-        if name is None or tensor.nbytes <= INLINE_BYTES or tensor.dtype == ir.DataType.STRING:
-            return _inline(tensor)
-        placed = ir.ExternalTensor(
-            location, next(offsets), tensor.nbytes, tensor.dtype, shape=_shape(tensor), name=name
-        )
-        placed.doc_string = tensor.doc_string
-        placed.metadata_props.update(tensor.metadata_props)
-        return placed
-
-    return to_proto(_with_tensors(model, place)), found
-
-
-def _with_tensors(model: ir.Model, replace: Callable[[ir.TensorProtocol, str | None], ir.TensorProtocol]) -> ir.Model:
-    """A clone whose tensors are what ``replace`` makes of them; tensors in attributes come without a name."""
-    hollow = clone(model)
-    found = anatomy(hollow)
-    for scope in found.scopes:
-        for name, value in scope.initializers.items():
-            if value.const_value is not None:
-                value.const_value = replace(value.const_value, name if scope is hollow.graph else None)
-    for place, node, name, tensor in found.tensors:
-        other = replace(tensor, None)
-        if other is not tensor:
-            replace_tensor(node, name, place.item, other)
-    return hollow
-
-
-def _inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    if not isinstance(tensor, ir.ExternalTensor):
-        return tensor
-    data = onnx.TensorProto(
-        name=tensor.name or "", data_type=int(tensor.dtype), dims=_shape(tensor), raw_data=tensor.tobytes()
-    )
-    return ir.from_proto(data)
-
-
-def _shape(tensor: ir.TensorProtocol) -> ir.Shape:
-    return ir.Shape(tensor.shape.numpy())
-
-
-def _is_inline(model: ir.Model) -> bool:
-    total = 0
-    for scope in anatomy(model).scopes:
-        for value in scope.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                return False
-            total += 0 if value.const_value is None else value.const_value.nbytes
-    return total < MOST_BYTES - (1 << 26)
-
-
-def _from_bytes(content: bytes, label: str, folder: Path | None) -> ir.Model:
-    return _from_proto(parse(content, label), label, folder)
-
-
-def _from_proto(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model:
-    check_proto(proto, label)
-    try:
-        model = keeping.from_proto(proto)
-    except (ir.serde.SerdeError, ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
-        raise ModelError(f"{label}: cannot be kept whole: {_first_line(error)}; {_REMEDY}") from error
-    _map_external(model, proto, label, folder)
-    _sort(model, label)
-    return _checked(model, label)
-
-
-def _sort(model: ir.Model, label: str) -> None:
-    """Put nodes that stand before what they read into order: ONNX Runtime takes such a model, the checker does not."""
-    for root in (model.graph, *(function.graph for function in model.functions.values())):
-        if not graph.is_sorted(root):
-            try:
-                root.sort()
-            except ValueError as error:
-                raise ModelError(f"{label}: has a cycle: {_first_line(error)}; {_REMEDY}") from error
-
-
-def _map_external(model: ir.Model, proto: onnx.ModelProto, label: str, folder: Path | None) -> None:
-    """Put mapped tensors in place of the references into external files."""
-    data = DataFolder(folder or Path(), label)
-
-    def mapped(tensor: ir.TensorProtocol, written: onnx.TensorProto) -> ir.TensorProtocol:
-        if not isinstance(tensor, ir.ExternalTensor):
-            return tensor
-        if folder is None:
-            raise ModelError(f"{label}: tensor {tensor.name!r} is in an external file; give the model's path instead")
-        return data.tensor(written, location_of(written, f"{label}: tensor {tensor.name!r}"))
-
-    found = anatomy(model)
-    scopes = found.protos(proto)
-    for scope, written in zip(found.scopes, scopes, strict=True):
-        if isinstance(written, onnx.GraphProto):
-            for tensor in written.initializer:
-                value = scope.initializers.get(tensor.name)
-                if value is not None and value.const_value is not None:
-                    value.const_value = mapped(value.const_value, tensor)
-    for place, node, name, tensor in found.tensors:
-        if isinstance(tensor, ir.ExternalTensor):
-            attribute = scopes[place.scope].node[place.node].attribute[place.attribute]
-            written_tensor = attribute.t if place.item < 0 else attribute.tensors[place.item]
-            replace_tensor(node, name, place.item, mapped(tensor, written_tensor))
-
-
-def _checked(model: ir.Model, label: str) -> ir.Model:
-    try:
-        check_structure(model)
-    except ModelError as error:
-        raise ModelError(f"{label}: {error}; {_REMEDY}") from error
+def _remembering(model: ir.Model) -> ir.Model:
+    """Note where the weights are, before a pass moves them."""
+    layout.storage(model)
     return model
 
 
-def _first_line(error: BaseException) -> str:
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    text = " ".join(str(cause).split("==> Context:")[0].split())
-    return text if len(text) <= 300 else f"{text[:297]}..."
+@contextlib.contextmanager
+def _sorted(model: ir.Model) -> Iterator[None]:
+    """Sort the nodes of ``model`` for a moment.
+
+    Raises:
+        ModelError: If they depend on each other in a circle.
+    """
+    scopes = anatomy(model).scopes
+    order = [list(graph) for graph in scopes]
+    try:
+        for graph in (model.graph, *(function.graph for function in model.functions.values())):
+            graph.sort()
+        yield
+    except ValueError as error:
+        raise ModelError("the nodes of the model depend on each other in a circle; undo the last change") from error
+    finally:
+        for graph, nodes in zip(scopes, order, strict=True):
+            graph.extend(nodes)

@@ -1,198 +1,154 @@
-"""Reading a model file that may be anything: what it is, whether it is whole, whether its tensors hold their data."""
+"""Model files that are none: what they look like, and where they end too early.
+
+A file is read only if it is a regular file of at most 2 GB, protobuf's limit; nothing that it says about itself is
+believed before that.
+"""
 
 from __future__ import annotations
 
-import math
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
 from optimizer.errors import ModelError
-from optimizer.external import byte_count, location_of
-from optimizer.keeping import graph_protos
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    import os
 
-    from optimizer.anatomy import ScopeProto
+LIMIT = (1 << 31) - 1  # bytes
+_HEAD = 4096
+_TEXT_SHARE = 0.95
 
-MOST_BYTES = 2**31 - 1  # what one protobuf message can hold
-DEEPEST = 64
-_LOOKS = (
-    (b"PK\x03\x04", "a zip archive (a torch checkpoint or an npz?)"),
-    (b"\x1f\x8b", "gzip-compressed; unpack it first"),
-    (b"\x80\x02", "a Python pickle"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"<", "text or HTML"),
-    (b"{", "JSON"),
-    (b"version https://git-lfs", "a Git LFS pointer; run git lfs pull"),
-)
-_TYPED_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of a model file.
-
-    Raises:
-        ModelError: If it is missing, a folder, unreadable, or larger than a model file can be.
-    """
-    try:
-        if path.is_dir():
-            raise ModelError(f"{path}: is a folder; name the .onnx file in it")
-        if not path.is_file():
-            raise ModelError(f"{path}: there is no such file; check the path")
-        if path.stat().st_size > MOST_BYTES:
-            raise ModelError(
-                f"{path}: is larger than 2 GB, which no ONNX file can be; store its weights as external data"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); check it") from error
+_STARTS: list[tuple[int, bytes, str, str]] = [
+    (0, b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (0, b"BZh", "a bzip2 archive", "unpack it first"),
+    (0, b"\xfd7zXZ", "an xz archive", "unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first"),
+    (0, b"7z\xbc\xaf", "a 7-zip archive", "unpack it first"),
+    (0, b"\x89HDF", "an HDF5 file (Keras)", "export it to ONNX first, with tf2onnx"),
+    (4, b"TFL3", "a TensorFlow Lite model", "export it to ONNX first, with tf2onnx"),
+    (4, b"ORTM", "a model in ONNX Runtime's own format", "give the ONNX model that it was made from"),
+    (0, b"GGUF", "a GGUF file", "export the model to ONNX first"),
+    (0, b"\x93NUMPY", "a NumPy array", "name the model instead"),
+    (0, b"\x89PNG", "a picture", "name the model instead"),
+    (0, b"\xff\xd8\xff", "a picture", "name the model instead"),
+    (0, b"%PDF", "a PDF document", "name the model instead"),
+    (0, b"\x7fELF", "a program", "name the model instead"),
+    (0, b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull`"),
+    (0, b"<!DOCTYPE", "a web page", "fetch the file again, the address gave a page"),
+    (0, b"<html", "a web page", "fetch the file again, the address gave a page"),
+    (0, b"<?xml", "XML (OpenVINO?)", "give the ONNX model that it was made from"),
+    (0, b"<", "text, perhaps ONNX's text form", "parse it with onnx.parser and give the ModelProto"),
+    (0, b"{", "JSON", "convert it with onnx.load(…, format='json') and give the ModelProto"),
+    (0, b"ir_version", "protobuf in text form", "convert it with onnx.load(…, format='textproto')"),
+]
 
 
-def parse(content: bytes, label: str) -> onnx.ModelProto:
-    """The proto in ``content``.
+def read_file(path: str | os.PathLike[str], label: str) -> onnx.ModelProto:
+    """The proto in a file; data in other files is not looked at.
 
     Raises:
-        ModelError: If it is no whole ONNX model.
+        ModelError: If the file is none, cannot be read, or holds no ONNX model.
     """
-    if not content:
-        raise ModelError(f"{label}: is empty; export or copy the model again")
-    looks = next((what for magic, what in _LOOKS if content.startswith(magic)), None)
-    if looks is None and content[4:8] == b"TFL3":
-        looks = "a TFLite model; convert it to ONNX first"
     try:
-        proto = onnx.ModelProto.FromString(content)
+        status = Path(path).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ModelError(f"{label}: is a folder; name the model file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"{label}: is a device or pipe, no regular file; copy the model into a file first")
+        with Path(path).open("rb") as file:
+            if status.st_size > LIMIT:
+                kind, remedy = looks_like(file.read(_HEAD)) or (
+                    "larger than protobuf's 2 GB",
+                    "export with external data",
+                )
+                raise ModelError(f"{label}: is {kind} ({status.st_size:,} bytes); {remedy}")
+            data = file.read()
+    except FileNotFoundError as error:
+        raise ModelError(f"{label}: there is no such file; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelError(f"{label}: cannot be read ({reason.lower()}); check the path and its permissions") from error
+    return parse(data, label)
+
+
+def parse(data: bytes, label: str) -> onnx.ModelProto:
+    """The proto in serialized form.
+
+    Raises:
+        ModelError: If it is none.
+    """
+    if not data:
+        raise ModelError(f"{label}: is empty; fetch or export it again")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
     except DecodeError as error:
-        found = f"is {looks}" if looks else "is no ONNX model, or cut off"
-        raise ModelError(f"{label}: {found}; export or copy the model again") from error
-    if not proto.HasField("graph") or not proto.opset_import:
-        found = f"is {looks}" if looks else "has no graph" if not proto.HasField("graph") else "imports no opset"
-        raise ModelError(f"{label}: {found}; export or copy the model again")
+        if "MaxDepth" in str(error):
+            raise ModelError(f"{label}: is nested deeper than protobuf's 100 levels; flatten its subgraphs") from error
+        raise _no_model(data, label) from error
+    if not proto.HasField("graph"):
+        raise _no_model(data, label)
     return proto
 
 
-def check_proto(proto: onnx.ModelProto, label: str) -> None:
-    """Check what must hold before onnx-ir may see ``proto``: versions, nesting, unique names, sizes of tensors.
-
-    Raises:
-        ModelError: With the first finding.
-    """
-    if proto.ir_version < 1:
-        raise ModelError(f"{label}: has no ir_version; export the model again")
-    if proto.ir_version > onnx.IR_VERSION:
-        raise ModelError(f"{label}: has IR version {proto.ir_version}, known are up to {onnx.IR_VERSION}; update onnx")
-    _check_opsets(proto, label)
-    _check_depth(proto, label)
-    functions = [(function.domain, function.name, function.overload) for function in proto.functions]
-    if len(set(functions)) < len(functions):
-        raise ModelError(f"{label}: defines a function twice; export the model again")
-    for scope in graph_protos(proto):
-        _check_names(scope, label)
-        for tensor in _tensors(scope):
-            check_tensor(tensor, f"{label}: tensor {tensor.name!r}")
+def looks_like(data: bytes) -> tuple[str, str] | None:
+    """What a file that is no model seems to be, and what to do with it."""
+    head = data[:_HEAD]
+    if head[:4] == b"PK\x03\x04":
+        return ("a PyTorch checkpoint", "export it with torch.onnx.export first") if b"data.pkl" in head else (
+            "a zip archive", "unpack it first")  # fmt: skip
+    if head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
+        return "a Python pickle (PyTorch?)", "export the model with torch.onnx.export first"
+    if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 30:
+        return "a safetensors file", "it has weights only: export the model with torch.onnx.export first"
+    start = head.lstrip()
+    for offset, magic, kind, remedy in _STARTS:
+        if start[offset : offset + len(magic)] == magic:
+            return kind, remedy
+    if head and sum(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head) > _TEXT_SHARE * len(head):
+        return "text", "name the model instead"
+    return None
 
 
-def _check_opsets(proto: onnx.ModelProto, label: str) -> None:
-    newest = onnx.defs.onnx_opset_version()
-    for opset in proto.opset_import:
-        if opset.version < 1:
-            raise ModelError(
-                f"{label}: imports version {opset.version} of {opset.domain or 'ai.onnx'}; export it again"
-            )
-        if opset.domain in {"", "ai.onnx"} and opset.version > newest:
-            raise ModelError(f"{label}: needs opset {opset.version}, known are up to {newest}; update onnx")
+def _no_model(data: bytes, label: str) -> ModelError:
+    known = looks_like(data)
+    if known is not None:
+        return ModelError(f"{label}: is {known[0]}, no ONNX model; {known[1]}")
+    missing = _missing_bytes(data)
+    if missing:
+        return ModelError(
+            f"{label}: is cut off: {missing:,} bytes are missing after its {len(data):,}; fetch or export it again"
+        )
+    return ModelError(f"{label}: is no ONNX model, or is damaged; fetch or export it again")
 
 
-def _check_depth(proto: onnx.ModelProto, label: str) -> None:
-    level: list[ScopeProto] = [proto.graph, *proto.functions]
-    for _ in range(DEEPEST):
-        level = [
-            inner
-            for scope in level
-            for node in scope.node
-            for attribute in node.attribute
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
-        ]
-        if not level:
-            return
-    raise ModelError(f"{label}: nests more than {DEEPEST} subgraphs in one another; export the model flatter")
+def _missing_bytes(data: bytes) -> int:
+    """How many bytes the last field of a ``ModelProto`` lacks; 0 if the data is none, or whole at this level."""
+    known = onnx.ModelProto.DESCRIPTOR.fields_by_number
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        number, wire = tag >> 3, tag & 7
+        if number not in known or wire not in {0, 2}:
+            return 0
+        value, position = _varint(data, position)
+        if wire == 2:
+            position += value
+    missing = position - len(data)
+    return missing if missing <= LIMIT else 0
 
 
-def _check_names(scope: ScopeProto, label: str) -> None:
-    defined: set[str] = set()
-    if isinstance(scope, onnx.GraphProto):
-        _each_once([info.name for info in scope.input], defined, "input", label)
-        initializers = [tensor.name for tensor in scope.initializer]
-        initializers += [sparse.values.name for sparse in scope.sparse_initializer]
-        _each_once(initializers, set(), "initializer", label)
-        defined.update(initializers)
-    else:
-        defined.update(scope.input)
-    _each_once([name for node in scope.node for name in node.output if name], defined, "value", label)
-
-
-def _each_once(names: list[str], defined: set[str], kind: str, label: str) -> None:
-    for name in names:
-        if name in defined:
-            raise ModelError(f"{label}: defines the {kind} {name!r} twice; give each its own name")
-        defined.add(name)
-
-
-def _tensors(scope: ScopeProto) -> Iterator[onnx.TensorProto]:
-    if isinstance(scope, onnx.GraphProto):
-        yield from scope.initializer
-        for sparse in scope.sparse_initializer:
-            yield sparse.values
-            yield sparse.indices
-    for node in scope.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("sparse_tensor"):
-                yield attribute.sparse_tensor.values
-                yield attribute.sparse_tensor.indices
-
-
-def check_tensor(tensor: onnx.TensorProto, label: str) -> None:
-    """Check that ``tensor`` holds, or its file should hold, as many elements as its shape says.
-
-    Raises:
-        ModelError: With what was found.
-    """
-    try:
-        kind = ir.DataType(tensor.data_type)
-    except ValueError:
-        raise ModelError(f"{label} has the unknown data type {tensor.data_type}; update onnx") from None
-    if kind == ir.DataType.UNDEFINED:
-        raise ModelError(f"{label} has no data type; export the model again")
-    if any(dim < 0 for dim in tensor.dims):
-        raise ModelError(f"{label} has a negative dimension, {list(tensor.dims)}; export the model again")
-    count = math.prod(tensor.dims)
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        location_of(tensor, label)
-        return
-    if kind == ir.DataType.STRING:
-        found, needed, unit = len(tensor.string_data), count, "strings"
-    elif tensor.HasField("raw_data"):
-        found, needed, unit = len(tensor.raw_data), byte_count(tensor), "bytes"
-    else:
-        found, needed, unit = _typed(tensor, kind), _typed_count(kind, count), "values"
-    if found != needed:
-        raise ModelError(f"{label} of shape {list(tensor.dims)} needs {needed} {unit}, it has {found}; export it again")
-
-
-def _typed(tensor: onnx.TensorProto, kind: ir.DataType) -> int:
-    field = onnx.helper.tensor_dtype_to_field(int(kind))
-    others = [name for name in _TYPED_FIELDS if name != field and len(getattr(tensor, name))]
-    return -1 if others else len(getattr(tensor, field))
-
-
-def _typed_count(kind: ir.DataType, count: int) -> int:
-    if kind in {ir.DataType.COMPLEX64, ir.DataType.COMPLEX128}:
-        return 2 * count
-    return -(-count * kind.bitwidth // 8) if kind.bitwidth < 8 else count
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """A number of variable length, and where the next thing begins; past the end there are zeros."""
+    number = shift = 0
+    while shift < 64:
+        byte = data[position] if position < len(data) else 0
+        number |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            break
+    return number, position

@@ -36,9 +36,9 @@ class SparseTensor(ir.LazyTensor):
         self.proto = proto
 
 
-def dense(proto: onnx.SparseTensorProto) -> ir.Tensor:
+def dense(proto: onnx.SparseTensorProto) -> ir.TensorProtocol:
     """The dense tensor."""
-    values = ir.from_proto(proto.values).numpy()
+    values = numpy_helper.to_array(proto.values)
     array = np.zeros(tuple(proto.dims), dtype=values.dtype)
     if values.size:
         places = numpy_helper.to_array(proto.indices)
@@ -50,4 +50,5 @@ def dense(proto: onnx.SparseTensorProto) -> ir.Tensor:
 
 def dense_bytes(proto: onnx.SparseTensorProto) -> int:
     """The size of the dense tensor."""
-    return math.prod(proto.dims) * ir.DataType(proto.values.data_type).bitwidth // 8
+    elements: int = math.prod(proto.dims)
+    return elements * ir.DataType(proto.values.data_type).bitwidth // 8

@@ -1,0 +1,188 @@
+"""Whether a model is well formed: what onnx-ir and the passes rely on.
+
+``onnx.checker`` does most of it, on a copy without large weights. Mended in that copy is what it asks for and ONNX
+Runtime does not: topological order, names of graphs, shapes of inputs and outputs and types of outputs, initializers
+listed as inputs before IR version 4. Looked at here is what it lets pass: tensors that are longer than their shape
+says, unknown types, operator sets from the future, functions that blow up when they are inlined.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from optimizer.complaints import explained
+from optimizer.errors import ModelError
+from optimizer.external import byte_count
+from optimizer.order import sort_nodes
+from optimizer.outline import SMALL, outline
+from optimizer.survey import described, survey
+from optimizer.tensor_checks import KNOWN_TYPES, check_sparse, check_tensor, is_external, stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from optimizer.survey import Survey
+
+EXPANDED_LIMIT = 10_000_000  # nodes, when all functions are inlined
+_INITIALIZERS_ALONE, _FUNCTIONS = 4, 8  # first IR versions: initializers that are no inputs; functions
+_NEWEST = {domain: newest for domain, (_, newest) in onnx.defs.C.schema_version_map().items()}
+
+_FunctionKey = tuple[str, str, str]
+
+
+def check_structure(model: ir.Model | onnx.ModelProto, label: str = "the model") -> None:
+    """Check that ``model`` is well formed; large weights are neither copied nor read.
+
+    Raises:
+        ModelError: With one line: ``label``, what was found, what to do.
+    """
+    if isinstance(model, ir.Model):
+        lean = outline(model).proto
+        examine(lean, label)
+        _check(lean, label)
+    else:
+        examine(model, label)
+        _check(_without_weights(model), label)
+
+
+def complaint_of_checker(model: ir.Model) -> str | None:
+    """What ``onnx.checker`` says about ``model`` as it is, nothing mended; ``None`` if it accepts it."""
+    return _complaint(outline(model).proto)
+
+
+def examine(model: onnx.ModelProto, label: str) -> Survey:
+    """Check what the checker lets pass.
+
+    Raises:
+        ModelError: At the first finding.
+    """
+    if not model.HasField("graph"):
+        raise ModelError(f"{label}: holds no graph, so it is no ONNX model; name the right file")
+    if not 0 < model.ir_version <= onnx.IR_VERSION:
+        raise ModelError(
+            f"{label}: has IR version {model.ir_version}, known are 1 to {onnx.IR_VERSION}; "
+            f"{'install a newer onnx' if model.ir_version > 0 else 'export the model again'}"
+        )
+    _check_opsets(model.opset_import, label)
+    for function in model.functions:
+        _check_opsets(function.opset_import, f"{label}: function {function.name!r}")
+    found = survey(model, label)
+    for graph in found.graphs():
+        _check_data(graph, label)
+    for node, tensor in found.tensors:
+        check_tensor(tensor, f"{label}: tensor of {described(node)}")
+    for node, attribute in found.sparse:
+        for sparse in (attribute.sparse_tensor,) if attribute.HasField("sparse_tensor") else attribute.sparse_tensors:
+            check_sparse(sparse, f"{label}: sparse tensor of {described(node)}")
+    return found
+
+
+def _check_opsets(opsets: Iterable[onnx.OperatorSetIdProto], label: str) -> None:
+    versions: dict[str, int] = {}
+    for opset in opsets:
+        domain = "" if opset.domain == "ai.onnx" else opset.domain
+        if versions.setdefault(domain, opset.version) != opset.version:
+            raise ModelError(f"{label}: imports operator set {opset.domain!r} in two versions; remove one")
+        newest = _NEWEST.get(domain, 2**31 - 1)
+        if not 0 < opset.version <= newest:
+            remedy = "install a newer onnx" if opset.version > newest else "correct it"
+            raise ModelError(
+                f"{label}: imports operator set {opset.domain!r} in version {opset.version}, "
+                f"known are 1 to {newest}; {remedy}"
+            )
+    if not versions:
+        raise ModelError(f"{label}: imports no operator set; add opset_import, or fetch the file again")
+
+
+def _check_data(graph: onnx.GraphProto, label: str) -> None:
+    for tensor in graph.initializer:
+        check_tensor(tensor, f"{label}: initializer {tensor.name!r}")
+    for sparse in graph.sparse_initializer:
+        check_sparse(sparse, f"{label}: sparse initializer {sparse.values.name!r}")
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        kind = info.type.tensor_type.elem_type
+        if kind and kind not in KNOWN_TYPES:
+            raise ModelError(
+                f"{label}: value {info.name!r} has type number {kind}, which is unknown; install a newer onnx"
+            )
+
+
+def _check(lean: onnx.ModelProto, label: str) -> None:
+    """Let the checker look at ``lean``, a copy that may be mended."""
+    _mend(lean, label)
+    complaint = _complaint(lean)
+    if complaint is not None and "topologically sorted" in complaint:
+        for scope in (lean.graph, *lean.functions):
+            sort_nodes(scope, label)
+        complaint = _complaint(lean)
+    if complaint is not None:
+        raise ModelError(f"{label}: {explained(complaint)}")
+    if lean.functions and _expanded_size(lean) > EXPANDED_LIMIT:
+        raise ModelError(
+            f"{label}: its functions call each other so often that they stand for more than {EXPANDED_LIMIT:,} nodes; "
+            "export the model again"
+        )
+
+
+def _complaint(lean: onnx.ModelProto) -> str | None:
+    try:
+        onnx.checker.check_model(lean.SerializeToString())
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+def _mend(lean: onnx.ModelProto, label: str) -> None:
+    lean.ir_version = max(lean.ir_version, _FUNCTIONS if lean.functions else _INITIALIZERS_ALONE)
+    for info in (*lean.graph.input, *lean.graph.output):
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.shape.SetInParent()
+    for info in lean.graph.output:
+        if info.type.WhichOneof("value") is None or (
+            info.type.HasField("tensor_type") and not info.type.tensor_type.elem_type
+        ):
+            info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            info.type.tensor_type.shape.SetInParent()
+    for graph in survey(lean, label).graphs():
+        graph.name = graph.name or "graph"
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    lean = onnx.ModelProto(ir_version=model.ir_version)
+    lean.opset_import.extend(model.opset_import)
+    lean.metadata_props.extend(model.metadata_props)
+    lean.functions.extend(model.functions)
+    graph, old = lean.graph, model.graph
+    graph.name = old.name
+    graph.node.extend(old.node)
+    graph.input.extend(old.input)
+    graph.output.extend(old.output)
+    graph.sparse_initializer.extend(old.sparse_initializer)
+    for tensor in old.initializer:
+        copy = graph.initializer.add()
+        if is_external(tensor) or (tensor.HasField("raw_data") and byte_count(tensor) > SMALL):
+            stand_in(copy, tensor)
+        else:
+            copy.CopyFrom(tensor)
+    return lean
+
+
+def _expanded_size(model: onnx.ModelProto) -> int:
+    """How many nodes ``model`` has when all functions are inlined; the checker has made sure that none is recursive."""
+    functions = {(one.domain, one.name, one.overload): one.node for one in model.functions}
+    sizes: dict[_FunctionKey, int] = {}
+
+    def size(nodes: Iterable[onnx.NodeProto]) -> int:
+        return sum(node_size(node) for node in nodes)
+
+    def node_size(node: onnx.NodeProto) -> int:
+        key = (node.domain, node.op_type, node.overload)
+        if key in functions and key not in sizes:
+            sizes[key] = size(functions[key])
+        inner = (graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs))
+        return sizes.get(key, 1) + sum(size(graph.node) for graph in inner)
+
+    return size(model.graph.node)
