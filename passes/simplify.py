@@ -21,7 +21,14 @@ from passes.rules import (
     fold_constants,
     fuse_affine,
     fuse_affine_before,
+    fuse_clip,
     fuse_constants,
+    fuse_gemm,
+    fuse_hard_sigmoid,
+    fuse_pad,
+    fuse_reciprocal,
+    fuse_reduce,
+    inline_if,
     lift_constants,
     merge_chains,
 )
@@ -38,11 +45,18 @@ RULES: tuple[Rule, ...] = (
     *lift_constants.RULES,
     *fold_constants.RULES,
     *constant_targets.RULES,
+    *inline_if.RULES,
     *drop_identities.RULES,
     *merge_chains.RULES,
+    *fuse_clip.RULES,
+    *fuse_reduce.RULES,
     *fuse_affine.RULES,
     *fuse_affine_before.RULES,
     *fuse_constants.RULES,
+    *fuse_reciprocal.RULES,
+    *fuse_hard_sigmoid.RULES,
+    *fuse_pad.RULES,
+    *fuse_gemm.RULES,
 )
 
 

@@ -1,0 +1,92 @@
+"""Fuse limits in a row.
+
+::
+
+    Relu(Relu(x)) = Relu(x)              Relu(Clip(x, a, b)) = Clip(x, max(a, 0), max(b, 0))
+    Clip(Clip(x, a, b), c, d) = Clip(x, clip(a, c, d), clip(b, c, d))
+    Max(x, a) = Clip(x, a, inf)          Min(x, b) = Clip(x, -inf, b)      for one number a, b, where two meet
+
+Only limits that are constants, and only where nobody else reads what is between.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms import limits, weights
+from optimizer.algorithms.sweep import Rule, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class FuseClip(Rule):
+    """Relu, Clip, Min, Max that follow one another."""
+
+    name: ClassVar[str] = "fuse-clip"
+    summary: ClassVar[str] = "Relu, Clip, and Min, Max with one number, in a row into one of them"
+    ops: ClassVar[frozenset[str]] = limits.OPS
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Give ``node`` the limits of what it reads as well."""
+        opset = scope.opset(node)
+        last = limits.limits(node, opset)
+        before = None if last is None else last.source.producer()
+        if last is None or before is None or before.graph is not node.graph or weights.reader(last.source) is not node:
+            return False
+        first = limits.limits(before, opset)
+        if first is None or not first.low <= first.high or not last.low <= last.high:
+            return False
+        both = first.then(last)
+        kind = last.source.dtype or first.source.dtype or node.outputs[0].dtype
+        if kind not in weights.FLOATS or (opset < limits.ARE_INPUTS and kind == ir.DataType.DOUBLE):
+            return False
+        if (both.low, both.high) == (0.0, np.inf):
+            return self.permits(node, scope) and _become_relu(node, both)
+        new = [] if opset < limits.ARE_INPUTS else _swaps(both, kind, weights.dying({node, before}))
+        if weights.saved([before], weights.dying({node, before}), new) < 0 or not self.permits(node, scope):
+            return False
+        _become_clip(node, both, new, scope)
+        return True
+
+
+def _become_relu(node: ir.Node, found: limits.Limits) -> bool:
+    node.op_type = "Relu"
+    node.attributes.clear()
+    node.resize_inputs(1)
+    node.replace_input_with(0, found.source)
+    return True
+
+
+def _swaps(found: limits.Limits, kind: ir.DataType, spares: Iterable[ir.Value]) -> list[weights.Swap]:
+    """The finite limits as constants, in the places of those that go."""
+    swaps: list[weights.Swap] = []
+    left = list(spares)
+    for limit, name in ((found.low, "min"), (found.high, "max")):
+        if np.isfinite(limit):
+            swaps.append(weights.swap(np.array(limit, kind.numpy()), name, left))
+            left = [value for value in left if value is not swaps[-1].spare]
+    return swaps
+
+
+def _become_clip(node: ir.Node, found: limits.Limits, swaps: list[weights.Swap], scope: Scope) -> None:
+    node.op_type = "Clip"
+    values = [swap.put(node, scope) for swap in swaps]
+    node.attributes.clear()
+    if not values:
+        for name, limit in (("min", found.low), ("max", found.high)):
+            if np.isfinite(limit):
+                node.attributes.add(ir.AttrFloat32(name, limit))
+        node.resize_inputs(1)
+        node.replace_input_with(0, found.source)
+        return
+    low = values.pop(0) if np.isfinite(found.low) else None
+    node.resize_inputs(3 if values else 2)
+    graph.set_inputs(node, [found.source, low, *values])
+
+
+RULES: tuple[Rule, ...] = (FuseClip(),)

@@ -1,0 +1,146 @@
+"""Recognize HardSigmoid and HardSwish in what exporters spell out.
+
+::
+
+    clip(x + b, 0, h) / h = HardSigmoid(x, alpha=1/h, beta=b/h)        also with a product between Clip and Div
+    x * HardSigmoid(x, alpha=1/6, beta=1/2) = HardSwish(x)             from opset 14
+
+The factor after the Clip may be any constant ``k``; what is left of it is ``h k``, and nothing where that is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms import affine, limits, weights
+from optimizer.algorithms.sweep import Rule, Scope
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_HARD_SWISH = 14
+_ONE_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class _Ramp:
+    """``clip(source + offset, 0, height)``."""
+
+    source: ir.Value
+    offset: float
+    height: float
+
+
+class FuseHardSigmoid(Rule):
+    """Add, Clip and a later Div or Mul into HardSigmoid."""
+
+    name: ClassVar[str] = "fuse-hard-sigmoid"
+    summary: ClassVar[str] = "Add, Clip from 0 and a later scaling into HardSigmoid"
+    ops: ClassVar[frozenset[str]] = frozenset({"Clip"})
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Turn the Clip ``node`` into a HardSigmoid, if a factor after it takes up its height."""
+        ramp = _ramp(node, scope.opset(node))
+        scaling = None if ramp is None else _scaling_after(node)
+        if ramp is None or scaling is None:
+            return False
+        factor = weights.rounded(scaling.array * ramp.height, np.dtype(np.float32))
+        if factor is None or not self.permits(node, scope):
+            return False
+        _become_hard_sigmoid(node, ramp)
+        _rescale(scaling, factor, scope)
+        return True
+
+
+def _ramp(node: ir.Node, opset: int) -> _Ramp | None:
+    """``node`` as a ramp of 32-bit floats (ONNX Runtime's HardSigmoid knows no others)."""
+    found = limits.limits(node, opset)
+    before = None if found is None else found.source.producer()
+    if found is None or before is None or weights.reader(found.source) is not node or before.graph is not node.graph:
+        return None
+    shift = affine.step(before)
+    if shift is None or shift.scales or shift.array.size != 1 or shift.source.dtype != ir.DataType.FLOAT:
+        return None
+    enlarges = shift.array.ndim > (graph.rank(shift.source) or 0)
+    if enlarges or found.low != 0 or not math.isfinite(found.high) or found.high <= 0:
+        return None
+    return _Ramp(shift.source, float(shift.array.reshape(())), found.high)
+
+
+def _scaling_after(node: ir.Node) -> affine.Step | None:
+    """The scaling by a constant that alone follows ``node``, or the product that alone follows it."""
+    after = weights.reader(node.outputs[0])
+    for _ in range(2):
+        if after is None or after.graph is not node.graph or not graph.is_standard(after, "Mul", "Div"):
+            return None
+        found = affine.step(after)
+        if found is not None:
+            return found if found.scales else None
+        if after.op_type != "Mul":
+            return None
+        after = weights.reader(after.outputs[0])
+    return None
+
+
+def _become_hard_sigmoid(node: ir.Node, ramp: _Ramp) -> None:
+    node.op_type = "HardSigmoid"
+    node.attributes.clear()
+    node.attributes.add(ir.AttrFloat32("alpha", 1.0 / ramp.height))
+    node.attributes.add(ir.AttrFloat32("beta", ramp.offset / ramp.height))
+    node.resize_inputs(1)
+    node.replace_input_with(0, ramp.source)
+
+
+def _rescale(scaling: affine.Step, factor: NDArray[np.floating], scope: Scope) -> None:
+    """Scale by ``factor`` instead, or not at all where that is 1 and broadcasts nothing."""
+    node = scaling.node
+    if (
+        factor.ndim <= (graph.rank(scaling.source) or 0)
+        and factor.size == 1
+        and abs(factor.item() - 1) <= _ONE_ROUNDING
+    ):
+        graph.bypass(node, scaling.source)
+        graph.remove_unused([node])
+        return
+    swap = weights.swap(factor, f"{node.outputs[0].name}_factor", weights.dying({node}))
+    node.op_type = "Mul"
+    graph.set_inputs(node, [scaling.source, swap.put(node, scope)])
+
+
+class FuseHardSwish(Rule):
+    """HardSigmoid times its own input into HardSwish."""
+
+    name: ClassVar[str] = "fuse-hard-swish"
+    summary: ClassVar[str] = "a product with the HardSigmoid of the same value into HardSwish, from opset 14"
+    ops: ClassVar[frozenset[str]] = frozenset({"Mul"})
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Turn the product ``node`` into a HardSwish."""
+        if scope.opset(node) < _HARD_SWISH:
+            return False
+        for index, value in enumerate(node.inputs):
+            gate = None if value is None else value.producer()
+            if gate is None or weights.reader(value) is not node or gate.graph is not node.graph:
+                continue
+            if _is_hard_swish_gate(gate) and gate.inputs[0] is node.inputs[1 - index] and self.permits(node, scope):
+                node.op_type = "HardSwish"
+                node.resize_inputs(1)
+                node.replace_input_with(0, gate.inputs[0])
+                return True
+        return False
+
+
+def _is_hard_swish_gate(node: ir.Node) -> bool:
+    if not graph.is_standard(node, "HardSigmoid") or graph.has_references(node):
+        return False
+    alpha, beta = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+    return abs(alpha * 6 - 1) <= _ONE_ROUNDING and abs(beta * 2 - 1) <= _ONE_ROUNDING
+
+
+RULES: tuple[Rule, ...] = (FuseHardSigmoid(), FuseHardSwish())

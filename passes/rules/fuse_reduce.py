@@ -1,0 +1,74 @@
+"""Fuse what undoes or repeats the dropping of reduced dimensions into the Reduce before it.
+
+::
+
+    Unsqueeze(Reduce(x, axes, keepdims=0), axes) = Reduce(x, axes, keepdims=1)
+    Squeeze(Reduce(x, axes, keepdims=1), axes)   = Reduce(x, axes, keepdims=0)
+
+ArgMax and ArgMin are such reductions along one axis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms import axes, weights
+from optimizer.algorithms.sweep import Rule, Scope
+
+_ONE_AXIS = frozenset({"ArgMax", "ArgMin"})
+_REDUCTIONS = _ONE_AXIS | {
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+}
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class FuseReduceDims(Rule):
+    """Squeeze and Unsqueeze of the reduced dimensions."""
+
+    name: ClassVar[str] = "fuse-reduce-dims"
+    summary: ClassVar[str] = "Squeeze or Unsqueeze of the reduced dimensions into the Reduce or ArgMax before it"
+    ops: ClassVar[frozenset[str]] = frozenset({"Squeeze", "Unsqueeze"})
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Let the reduction before ``node`` keep or drop its dimensions by itself."""
+        source = node.inputs[0] if node.inputs else None
+        before = None if source is None else source.producer()
+        if before is None or not graph.is_standard(before, *_REDUCTIONS) or before.graph is not node.graph:
+            return False
+        if weights.reader(source) is not node or graph.has_references(before):
+            return False
+        kept = before.attributes.get_int("keepdims", 1)
+        rank = graph.rank(before.inputs[0])
+        reduced, moved = _reduced(before), axes.axes_of(node)
+        if rank is None or not reduced or not moved or (kept == 1) != (node.op_type == "Squeeze"):
+            return False
+        if sorted(axis % rank for axis in reduced) != sorted(axis % rank for axis in moved):
+            return False
+        if not self.permits(node, scope):
+            return False
+        before.attributes.add(ir.AttrInt64("keepdims", 1 - kept))
+        before.outputs[0].shape = node.outputs[0].shape
+        return graph.bypass(node, before.outputs[0])
+
+
+def _reduced(node: ir.Node) -> Sequence[int] | None:
+    if node.op_type in _ONE_AXIS:
+        return [node.attributes.get_int("axis", 0)]
+    return axes.axes_of(node)
+
+
+RULES: tuple[Rule, ...] = (FuseReduceDims(),)
