@@ -76,7 +76,8 @@ def repair(
         except OutOfAttemptsError:
             current = [replace(limit, skip=True) for limit in current]
             denials += [Denial(index, None, None, failure.reason) for index in range(len(stage.passes))]
-            result = Attempt(failed.model, result.runs)
+            nothing = tuple(replace(run, changes={}, skipped="undone") for run in result.runs)
+            result = Attempt(failed.model, nothing)
     return Repaired(result, tuple(current), tuple(denials))
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optimizer.attempt import Failure
-from optimizer.runtime import session
-from optimizer.timing import compare
+from optimizer.runtime import prepare, session
+from optimizer.timing import clock_for, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,19 +53,13 @@ class RuntimeJudge:
 
     def latency(self, reference: ir.Model, candidate: ir.Model) -> Latency:
         """The paired latency ratio of ``candidate`` to ``reference``."""
-        return compare(self._runner(reference), self._runner(candidate), time_limit=self.time_limit)
+        return compare(
+            self._runner(reference),
+            self._runner(candidate),
+            clock=clock_for(self.threads),
+            time_limit=self.time_limit,
+        )
 
-    def _runner(self, model: ir.Model) -> Callable[[], Callable[[], None]]:
-        def fresh() -> Callable[[], None]:
-            ready = session(model, threads=self.threads)
-            feeds = list(self.feeds)
-            turn = 0
-
-            def run() -> None:
-                nonlocal turn
-                ready.run(feeds[turn % len(feeds)])
-                turn += 1
-
-            return run
-
-        return fresh
+    def _runner(self, model: ir.Model) -> Callable[[], Callable[[], object]]:
+        loadable, feeds = prepare(model), list(self.feeds)
+        return lambda: session(loadable, threads=self.threads).runner(feeds)

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from optimizer import graph
 from optimizer.attempt import Attempt, Failure, Limits, attempt
 from optimizer.bisection import Denial, OutOfAttemptsError, repair
 from optimizer.errors import CheckFailedError
 from optimizer.gates import signature_failure, size_failure
 from optimizer.model import byte_size
 from optimizer.report import PassRecord, StageRecord
-from optimizer.stats import count_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -142,7 +142,7 @@ class PassManager:
         probe = self._probe(base, stage, timed=False)
         first = probe(limits)
         if first.failure is None:
-            return StageRun(stage, base, first, tuple(limits))
+            return StageRun(stage, base, _settled(first, base), tuple(limits))
         if self.settings.strict:
             raise CheckFailedError(f"{stage}: {first.failure.reason}")
         self.observe(f"{stage}: finding what fails the {first.failure.gate} check")
@@ -267,7 +267,7 @@ def _record(run: StageRun) -> StageRecord:
         reason=_reason(run, members),
         seconds=sum(ran.seconds for ran in run.attempt.runs),
         bytes=byte_size(run.attempt.model),
-        nodes=count_nodes(run.attempt.model),
+        nodes=graph.count_nodes(run.attempt.model),
         decisions=tuple(_decision(limit) for limit in run.limits),
     )
 

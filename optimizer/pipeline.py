@@ -97,7 +97,7 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     decisions = _decisions(replay, source, stages)
     observe("running the reference")
     with watch.measure("gates"):
-        judge, warnings = _judge(source, data, shapes, threads, seed) if run else (None, ("not run",))
+        judge, warnings = _evidence(source, data, shapes, threads, seed) if run else (None, ("not run",))
         before = facts(source.model)
     manager = PassManager(
         reference=source.model,
@@ -137,25 +137,16 @@ def _allowed(stages: tuple[Stage, ...], *, run: bool) -> tuple[Stage, ...]:
     return stages
 
 
-def _judge(
+def _evidence(
     source: Source,
     data: str | Path | Iterable[Mapping[str, Any]] | None,
     shapes: Mapping[str, Sequence[int]] | None,
     threads: int,
     seed: int,
 ) -> tuple[RuntimeJudge, tuple[str, ...]]:
-    """The judge, with the reference's outputs known and the tolerances set, and what to say about the evidence."""
-    from optimizer.feeds import generate, load_feeds  # noqa: PLC0415 - nothing is run without a judge
-    from optimizer.judge import RuntimeJudge  # noqa: PLC0415 - loads onnxruntime
-    from optimizer.runtime import session  # noqa: PLC0415 - loads onnxruntime
-    from optimizer.validation import Validator  # noqa: PLC0415 - loads onnxruntime
+    from optimizer.evidence import judge_for  # noqa: PLC0415 - loads onnxruntime, which --no-run does not need
 
-    if data is None:
-        split = generate(source.model, shapes=shapes or {}, seed=seed)
-    else:
-        split = load_feeds(data, session(source.model, threads=threads).inputs)
-    validator = Validator(source.model, split.validation, threads=threads)
-    return RuntimeJudge(validator, split.validation, threads=threads), (*split.notes, *validator.notes)
+    return judge_for(source.model, data, shapes=shapes, threads=threads, seed=seed)
 
 
 def _keeper(output: str | Path | None, *, keep_all: bool) -> Callable[[int, ir.Model], None]:
@@ -164,7 +155,11 @@ def _keeper(output: str | Path | None, *, keep_all: bool) -> Callable[[int, ir.M
     if output is None:
         raise UsageError("keep-all writes beside the output: name one")
     path = Path(output)
-    return lambda number, model: save(model, path.with_name(f"{path.stem}.stage-{number}{path.suffix}"))
+
+    def keep(number: int, model: ir.Model) -> None:
+        save(model, path.with_name(f"{path.stem}.stage-{number}{path.suffix}"))
+
+    return keep
 
 
 def _decisions(replay: str | Path | None, source: Source, stages: Sequence[Stage]) -> list[list[Limits]] | None:

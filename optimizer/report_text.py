@@ -66,12 +66,12 @@ def facts_table(columns: Sequence[tuple[str, Facts]], *, only_changed_ops: bool 
 
 
 def comparison_table(
-    columns: Sequence[tuple[str, Facts]], outputs: Sequence[OutputError], latency: Latency | None
+    columns: Sequence[tuple[str, Facts]], outputs: Sequence[OutputError], latency: Latency | None, said: Sequence[str]
 ) -> RenderableType:
     """Facts of two models, the errors of each output of the second, and its paired latency."""
     table = facts_table(columns, only_changed_ops=True)
     _add(table, "latency", "1", _latency(latency))
-    return Group(table, outputs_table(outputs))
+    return Group(table, outputs_table(outputs), *(Text(line) for line in said))
 
 
 def outputs_table(outputs: Iterable[OutputError]) -> Table:

@@ -1,0 +1,82 @@
+"""Two models on the same feeds, for ``onnxhone compare``: outputs, size, paired latency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optimizer.evidence import judge_for
+from optimizer.model import ingest
+from optimizer.report_text import comparison_table
+from optimizer.stats import Facts, facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from rich.console import RenderableType
+
+    from optimizer.timing import Latency
+    from optimizer.validation import Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the second model is to the first."""
+
+    names: tuple[str, str]
+    facts: tuple[Facts, Facts]
+    verdict: Verdict
+    latency: Latency | None
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "models": list(self.names),
+            "facts": [one.to_dict() for one in self.facts],
+            "equal": self.verdict.ok,
+            "reason": self.verdict.reason,
+            "outputs": [output.to_dict() for output in self.verdict.outputs],
+            "latency": None if self.latency is None else self.latency.to_dict(),
+            "warnings": list(self.warnings),
+        }
+
+    def table(self) -> RenderableType:
+        """As a table for people."""
+        columns = list(zip(self.names, self.facts, strict=True))
+        said = [self.verdict.reason or "equal within rounding", *self.warnings]
+        return comparison_table(columns, self.verdict.outputs, self.latency, said)
+
+
+def compare_models(
+    first: Path,
+    second: Path,
+    *,
+    data: Path | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    threads: int = 1,
+    timing: bool = True,
+    seed: int = 0,
+    observe: Callable[[str], None] = lambda _doing: None,
+) -> Comparison:
+    """Compare ``second`` with ``first``, the reference.
+
+    Raises:
+        OnnxhoneError: If a model or the feeds cannot be read, or the reference cannot be run.
+    """
+    observe("loading")
+    sources = ingest(first), ingest(second)
+    observe("running the reference")
+    judge, warnings = judge_for(sources[0].model, data, shapes=shapes, threads=threads, seed=seed)
+    observe("running the candidate")
+    verdict = judge.verdict(sources[1].model, exact=True)
+    observe("timing")
+    latency = judge.latency(sources[0].model, sources[1].model) if timing and verdict.outputs else None
+    return Comparison(
+        (sources[0].label, sources[1].label),
+        (facts(sources[0].model), facts(sources[1].model)),
+        verdict,
+        latency,
+        warnings,
+    )
