@@ -6,7 +6,9 @@ the two sets, else every third feed validates. ONNX's ``test_data_set_*`` folder
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -91,16 +93,28 @@ def _from_iterable(data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], ov
 
 def _spooled(data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], overridable: Sequence[Slot]) -> Split:
     """Read a one-shot iterable once; its feeds wait in temporary files, which vanish with the last use of them."""
-    spool = tempfile.TemporaryDirectory(prefix="feeds")
+    spool = _Spool()
     count = 0
     for feed in data:
         ready = feed_sets.checked(feed, inputs, overridable, f"feed {count}")
-        feed_files.store(Path(spool.name, f"{count}.npz"), ready)
+        feed_files.store(spool.path(count), ready)
         count += 1
     if not count:
         raise DataError("no feeds: the iterable is empty")
     return feed_sets.split(partial(_unspool, spool, inputs), count, "iterable")
 
 
-def _unspool(spool: tempfile.TemporaryDirectory[str], inputs: Sequence[Slot], number: int) -> Feed:
-    return feed_files.restore(Path(spool.name, f"{number}.npz"), inputs)
+class _Spool:
+    """A temporary folder that vanishes with the last use of it, or when the program ends."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="feeds"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def path(self, number: int) -> Path:
+        """The file of feed ``number``."""
+        return self._folder / f"{number}.npz"
+
+
+def _unspool(spool: _Spool, inputs: Sequence[Slot], number: int) -> Feed:
+    return feed_files.restore(spool.path(number), inputs)

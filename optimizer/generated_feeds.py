@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from optimizer.feed_shapes import Key, Plan, Port
 
 _SEARCH_SECONDS = 60.0
-_COUNTS = ((0.05, 8), (0.5, 4), (2.0, 3), (float("inf"), 2))  # seconds a run -> validation feeds
+_COUNTS = ((0.25, 8), (1.0, 4), (2.0, 3), (float("inf"), 2))  # seconds a run -> validation feeds
 _UNKNOWN_RANK = (2,)
 _SEQUENCE_ITEMS = 2
 
