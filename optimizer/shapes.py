@@ -47,10 +47,13 @@ def annotated(model: ir.Model) -> Iterator[None]:
     of new values.
     """
     before: dict[ir.Value, Info] = {}
+    signatures: dict[ir.Graph, list[Info]] = {}
     for scope in graph.graphs(model):
+        signatures[scope] = [(value.type, value.shape) for value in scope.outputs]
         for node in scope:
             before.update({value: (value.type, value.shape) for value in node.outputs})
     shown = {value: value.shape for value in before}
+    declared = {scope: [(value.type, value.shape) for value in scope.outputs] for scope in graph.graphs(model)}
     try:
         for value, (kind, shape) in inferred(model).items():
             value.type, value.shape = kind or value.type, shape
@@ -60,9 +63,10 @@ def annotated(model: ir.Model) -> Iterator[None]:
         for scope in graph.graphs(model):
             for node in scope:
                 for value in node.outputs:
-                    if not value.is_graph_output():
-                        kind, shape = before.get(value, (None, None))
-                        value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
+                    kind, shape = before.get(value, (None, None))
+                    value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
+            for value, info in zip(scope.outputs, signatures.get(scope, ()), strict=False):
+                value.type, value.shape = info
 
 
 def inferred(model: ir.Model, hints: Mapping[ir.Value, ir.Shape] | None = None) -> dict[ir.Value, Info]:
@@ -151,8 +155,9 @@ class _Skeleton:
         for value in source.initializers.values():
             if not value.is_graph_input():
                 self._add_constant(value)
+        inlined: set[str] = set()
         for node in graph.in_order(source):
-            self._add_node(proto, node)
+            self._add_node(proto, node, inlined)
         for value in source.outputs:
             _write_type(proto.output.add(name=self._name(value)).type, value.type, self._hints.get(value))
 
@@ -162,15 +167,26 @@ class _Skeleton:
         if tensor is None:
             return
         name = self._name(value)
-        if tensor.size <= MAX_INLINE_ELEMENTS[tensor.dtype.is_integer()] and tensor.dtype != ir.DataType.STRING:
+        if _is_small(tensor):
             self._main.initializer.append(_raw(tensor, name))
         else:
             info = self._main.input.add(name=name)
             _write_type(info.type, ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy()))
 
-    def _add_node(self, proto: onnx.GraphProto, node: ir.Node) -> None:
+    def _read(self, proto: onnx.GraphProto, value: ir.Value, inlined: set[str]) -> str:
+        """The name by which a node in ``proto`` reads ``value``; inference sees no data of constants further out."""
+        tensor = value.const_value if value.is_initializer() and not value.is_graph_input() else None
+        if proto is self._main or tensor is None or not _is_small(tensor):
+            return self._name(value)
+        name = f"{self._name(value)}_{id(proto)}"
+        if name not in inlined:
+            inlined.add(name)
+            proto.initializer.append(_raw(tensor, name))
+        return name
+
+    def _add_node(self, proto: onnx.GraphProto, node: ir.Node, inlined: set[str]) -> None:
         out = proto.node.add(op_type=node.op_type, domain=node.domain, overload=node.overload)
-        out.input.extend("" if value is None else self._name(value) for value in node.inputs)
+        out.input.extend("" if value is None else self._read(proto, value, inlined) for value in node.inputs)
         out.output.extend(self._name(value) if value.name else "" for value in node.outputs)
         for attribute in node.attributes.values():
             self._add_attribute(out, attribute)
@@ -198,6 +214,10 @@ class _Skeleton:
         else:
             for inner in attribute.as_graphs():
                 self._fill(target.graphs.add(), inner, trusted=False)
+
+
+def _is_small(tensor: ir.TensorProtocol) -> bool:
+    return tensor.size <= MAX_INLINE_ELEMENTS[tensor.dtype.is_integer()] and tensor.dtype != ir.DataType.STRING
 
 
 def _raw(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
