@@ -9,7 +9,7 @@ reference's own differ, at most in 1 %. An arg-max may flip only between values 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from optimizer.ort_values import element_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from optimizer.differences import Difference
 
@@ -86,6 +86,11 @@ def tolerance(type_text: str, own: Difference, *, half: bool = False) -> Toleran
         misplaced=min(MOST_UNEQUAL, SLACK * own.misplaced_share),
         gap=SLACK * max(limit, own.floats.gap / peak if np.isfinite(own.floats.gap) else 0.0),
     )
+
+
+def loosest(limits: Sequence[Tolerance]) -> Tolerance:
+    """The largest of each limit: what any of the reference's own changes needs."""
+    return Tolerance(*(max(getattr(limit, field.name) for limit in limits) for field in fields(Tolerance)))
 
 
 def shrunk_by_an_ulp(feed: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from optimizer.measures import is_discrete
 from optimizer.randomness import random_outputs
 from optimizer.runtime import Session, prepare, session
 from optimizer.spread import Spread
-from optimizer.tolerance import Tolerance, has_floats, shrunk_by_an_ulp, tolerance
+from optimizer.tolerance import Tolerance, has_floats, loosest, shrunk_by_an_ulp, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -72,17 +72,18 @@ class Validator:
         self._threads = threads
         loadable = prepare(reference)
         self._on = Answers(loadable, feeds, optimize=True, threads=threads)
-        self._off: Answers | None = Answers(loadable, feeds, optimize=False, threads=threads)
         try:
             with_optimizations = self._on.session()
             self.random = random_outputs(reference) | self._unsteady(with_optimizations)
-            own = self._noise(with_optimizations, feeds)
+            noise = self._noise(with_optimizations)
         except ReferenceRunError as error:
             raise ReferenceRunError(f"{error}; --no-run optimizes without running it") from error
-        skipped = self._without_optimizations(own)
+        change, skipped = self._without_optimizations(Answers(loadable, feeds, optimize=False, threads=threads))
         half = _computes_in_half(reference)
         self.tolerances: Mapping[str, Tolerance] = {
-            slot.name: tolerance(slot.type, own.get(slot.name, Difference()), half=half)
+            slot.name: loosest(
+                [tolerance(slot.type, own.get(slot.name, Difference()), half=half) for own in (noise, change)]
+            )
             for slot in with_optimizations.outputs
             if slot.name not in self.random
         }
@@ -155,33 +156,30 @@ class Validator:
             return frozenset(name for name in answer if _differs(difference(answer[name], again[name])))
         return frozenset()
 
-    def _noise(self, loaded: Session, feeds: Sequence[Mapping[str, Any]]) -> dict[str, Difference]:
+    def _noise(self, loaded: Session) -> dict[str, Difference]:
         """The change of each output under noise of one ulp; every feed's answer is computed on the way."""
         own: dict[str, Difference] = {}
         for number, (feed, answer) in enumerate(self._on):
-            if number < _NOISE_FEEDS and number < len(feeds) and has_floats(feed):
-                noisy = loaded.run(shrunk_by_an_ulp(feed, number))
-                _add_up(own, answer, noisy)
+            enough = number >= (_NOISE_FEEDS if self._on.seconds < 1 else 1)
+            if not enough and has_floats(feed):
+                _add_up(own, answer, loaded.run(shrunk_by_an_ulp(feed, number)))
         return own
 
-    def _without_optimizations(self, own: dict[str, Difference]) -> tuple[str, ...]:
-        """Add what switching optimizations off changes; whether that can be checked at all goes into a note."""
-        if self._off is None or self._on.seconds > _SLOW_SECONDS:
-            self._off = None
-            return (f"not checked without ONNX Runtime's optimizations: one run takes {self._on.seconds:.1f} s",)
+    def _without_optimizations(self, answers: Answers) -> tuple[dict[str, Difference], tuple[str, ...]]:
+        """What switching optimizations off changes; and a note if candidates cannot be checked so."""
+        self._off: Answers | None = None
         change: dict[str, Difference] = {}
+        if self._on.seconds > _SLOW_SECONDS:
+            return change, (_skipped(f"one run takes {self._on.seconds:.1f} s with them"),)
         try:
-            for (_, answer), (_, plain) in zip(self._on, self._off, strict=True):
+            for (_, answer), (_, plain) in zip(self._on, answers, strict=True):
                 _add_up(change, answer, plain)
-                if self._off.seconds > _SLOW_SECONDS:
-                    seconds, self._off = self._off.seconds, None
-                    return (f"not checked without ONNX Runtime's optimizations: one run takes {seconds:.1f} s",)
+                if answers.seconds > _SLOW_SECONDS:
+                    return change, (_skipped(f"one run takes {answers.seconds:.1f} s"),)
         except ReferenceRunError as error:
-            self._off = None
-            return (f"not checked without ONNX Runtime's optimizations: the reference does not run so ({error})",)
-        for name, value in change.items():
-            own[name] = _larger(own.get(name), value)
-        return ()
+            return {}, (_skipped(f"the reference does not run so ({error})"),)
+        self._off = answers
+        return change, ()
 
     def _evidence(self, count: int) -> Iterator[str]:
         if self.random:
@@ -231,9 +229,5 @@ def _add_up(totals: dict[str, Difference], answer: Mapping[str, Any], other: Map
         totals[name] = totals.get(name, Difference()) + difference(value, other[name])
 
 
-def _larger(first: Difference | None, second: Difference) -> Difference:
-    """Whichever change is the larger; a change of shape is none that a tolerance can follow."""
-    if first is None:
-        return second
-    keys = [(max(one.floats.rel_l2, one.unequal_share), one.floats.gap) for one in (first, second)]
-    return first if keys[0] >= keys[1] else second
+def _skipped(why: str) -> str:
+    return f"not checked without ONNX Runtime's optimizations: {why}"
