@@ -34,7 +34,7 @@ def read_model(proto: onnx.ModelProto, label: str, folder: str | None = None) ->
     """The model in ``proto``, whose weights it shares.
 
     Args:
-        proto: Belongs to the model from now on if ``folder`` is given; else it is not changed.
+        proto: Belongs to the model from now on.
         label: What messages call the model.
         folder: Where external data may be; ``None``: nowhere.
 

@@ -78,8 +78,9 @@ def ingest(source: Any) -> Source:
         label = "the given bytes"
         return Source(_remembering(read_model(reading.parse(bytes(source), label), label)), "bytes", None, label)
     if isinstance(source, onnx.ModelProto):
-        label = "the given ModelProto"
-        return Source(_remembering(read_model(source, label)), "proto", None, label)
+        label, copy = "the given ModelProto", onnx.ModelProto()
+        copy.CopyFrom(source)  # onnx-ir renames tensors inside the proto that they came from
+        return Source(_remembering(read_model(copy, label)), "proto", None, label)
     if isinstance(source, ir.Model):
         return Source(_from_ir(source, "the given ir.Model"), "ir", None, "the given ir.Model")
     if type(source).__module__.split(".")[0] == "onnx_graphsurgeon":
