@@ -28,6 +28,7 @@ from passes.rules import (
     fuse_pad,
     fuse_reciprocal,
     fuse_reduce,
+    fuse_slice_squeeze,
     inline_if,
     lift_constants,
     merge_chains,
@@ -57,6 +58,7 @@ RULES: tuple[Rule, ...] = (
     *fuse_hard_sigmoid.RULES,
     *fuse_pad.RULES,
     *fuse_gemm.RULES,
+    *fuse_slice_squeeze.RULES,
 )
 
 

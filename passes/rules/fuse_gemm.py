@@ -1,9 +1,13 @@
-"""Make a Gemm of a product of matrices and a sum, and let a Gemm do the transposing before it.
+"""Fuse what stands around a product of two matrices into one Gemm.
 
 ::
 
-    MatMul(a, b) + c = Gemm(a, b, c)        matrices; c broadcasts to the product
-    Gemm(Transpose(a), b) = Gemm(a, b, transA)
+    A B + C = Gemm(A, B, C)                    for a MatMul of matrices, or a Gemm that adds nothing yet
+    Gemm(A^T, B) = Gemm(A, B, transA=1)        and the same for B
+    A^T B = Gemm(A, B, transA=1)               for a MatMul of matrices
+
+C has to broadcast to the product and not enlarge it. Products of dequantized matrices stay: ONNX Runtime has integer
+kernels for MatMul that it has not for Gemm.
 """
 
 from __future__ import annotations
@@ -13,92 +17,118 @@ from typing import TYPE_CHECKING, ClassVar
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import weights
-from optimizer.algorithms.shape_operators import dims
+from optimizer.algorithms import axes, weights
 from optimizer.algorithms.sweep import Rule, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+
+_OLDEST_OPSET = 7
+_BIASLESS_GEMM = 11
 
 
 class FuseMatMulAdd(Rule):
-    """Add after a MatMul of matrices."""
+    """Add of something to a product of matrices."""
 
     name: ClassVar[str] = "fuse-matmul-add"
-    summary: ClassVar[str] = "MatMul of matrices and Add become a Gemm"
+    summary: ClassVar[str] = "Add after a MatMul of matrices, or after a Gemm without a bias, into a Gemm"
     ops: ClassVar[frozenset[str]] = frozenset({"Add"})
 
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
-        """Make a Gemm of ``node`` and the MatMul before it."""
-        if scope.opset(node) < 7:
+        """Turn the Add ``node`` into a Gemm."""
+        if len(node.inputs) != 2 or scope.opset(node) < _OLDEST_OPSET:
             return False
-        for index in (0, 1):
-            product, other = node.inputs[index], node.inputs[1 - index]
-            matmul = None if product is None or weights.reader(product) is not node else product.producer()
-            if matmul is None or not graph.is_standard(matmul, "MatMul") or matmul.graph is not node.graph:
+        for index, value in enumerate(node.inputs):
+            product, other = None if value is None else value.producer(), node.inputs[1 - index]
+            if product is None or other is None or weights.reader(value) is not node or product.graph is not node.graph:
                 continue
-            if other is None or not _is_matrix_product(matmul) or not _broadcasts(other, product):
+            if not _adds_nothing(product) or not _broadcasts_to(other, _product_dims(product)):
+                continue
+            if not self.permits(node, scope):
+                return False
+            _become_gemm(node, product, other)
+            return True
+        return False
+
+
+def _adds_nothing(node: ir.Node) -> bool:
+    """Whether ``node`` is a product of float matrices and nothing more."""
+    if graph.has_references(node) or not graph.is_standard(node, "MatMul", "Gemm"):
+        return False
+    return (len(node.inputs) < 3 or node.inputs[2] is None) and _is_float_product(node)
+
+
+def _is_float_product(node: ir.Node) -> bool:
+    """Whether ``node`` multiplies matrices of floats that were not integers before."""
+    for value in node.inputs[:2]:
+        producer = None if value is None else value.producer()
+        if value is None or graph.rank(value) != 2 or value.dtype not in weights.FLOATS:
+            return False
+        if producer is not None and graph.is_standard(producer, "DequantizeLinear"):
+            return False
+    return True
+
+
+def _product_dims(node: ir.Node) -> list[int | str | None]:
+    """Rows and columns of what ``node`` computes; a name stands for itself, ``None`` is unknown."""
+    transposed = [node.op_type == "Gemm" and node.attributes.get_int(name, 0) != 0 for name in ("transA", "transB")]
+    rows, columns = (_dims(value) for value in node.inputs[:2])
+    return [rows[1 if transposed[0] else 0], columns[0 if transposed[1] else 1]]
+
+
+def _dims(value: ir.Value | None) -> list[int | str | None]:
+    if value is None or value.shape is None:
+        return []
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+
+
+def _broadcasts_to(value: ir.Value, dims: Sequence[int | str | None]) -> bool:
+    """Whether ``value`` broadcasts to a matrix of the size ``dims`` for certain, and leaves its size as it is."""
+    own = list(weights.shape(value) or _dims(value))
+    if value.shape is None or value.dtype not in weights.FLOATS or len(own) > len(dims):
+        return False
+    return all(
+        mine == 1 or (mine is not None and mine == theirs) for mine, theirs in zip(reversed(own), reversed(dims))
+    )
+
+
+def _become_gemm(node: ir.Node, product: ir.Node, other: ir.Value) -> None:
+    node.op_type = "Gemm"
+    node.attributes.clear()
+    for attribute in product.attributes.values():
+        if attribute.name != "beta":
+            node.attributes.add(attribute)
+    node.resize_inputs(3)
+    graph.set_inputs(node, [*product.inputs[:2], other])
+
+
+class FuseTransposeIntoGemm(Rule):
+    """Transpose of a matrix into the Gemm or MatMul that alone reads it."""
+
+    name: ClassVar[str] = "fuse-transpose-into-gemm"
+    summary: ClassVar[str] = "Transpose of a matrix into the transA or transB of the Gemm, or MatMul, after it"
+    ops: ClassVar[frozenset[str]] = frozenset({"Gemm", "MatMul"})
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Let ``node`` read what is transposed before it."""
+        oldest = _OLDEST_OPSET if node.op_type == "Gemm" else _BIASLESS_GEMM
+        if scope.opset(node) < oldest or not _is_float_product(node):
+            return False
+        for index, name in enumerate(("transA", "transB")):
+            value = node.inputs[index]
+            before = None if value is None else value.producer()
+            if before is None or weights.reader(value) is not node or axes.permutation(before) != (1, 0):
                 continue
             if not self.permits(node, scope):
                 return False
             node.op_type = "Gemm"
-            node.resize_inputs(3)
-            graph.set_inputs(node, [*matmul.inputs, other])
-            return True
-        return False
-
-
-def _is_matrix_product(matmul: ir.Node) -> bool:
-    return all(
-        value is not None and value.dtype in weights.FLOATS and len(_dims(value) or ()) == 2
-        for value in matmul.inputs
-    )
-
-
-def _dims(value: ir.Value) -> Sequence[Any] | None:
-    return weights.shape(value) or dims(value.shape)
-
-
-def _broadcasts(other: ir.Value, product: ir.Value | None) -> bool:
-    """Whether ``other`` broadcasts to the shape of ``product`` and does not widen it."""
-    small, large = _dims(other), None if product is None else dims(product.shape)
-    if small is None or large is None or len(small) > 2:
-        return False
-    return _fits(small, large)
-
-
-def _fits(small: Sequence[Any], large: Sequence[Any]) -> bool:
-    tail = large[len(large) - len(small) :]
-    return all(size in (1, wanted) for size, wanted in zip(small, tail, strict=True))
-
-
-class FuseTranspose(Rule):
-    """Transpose before a Gemm."""
-
-    name: ClassVar[str] = "fuse-transpose"
-    summary: ClassVar[str] = "Transpose before a Gemm becomes its transA or transB"
-    ops: ClassVar[frozenset[str]] = frozenset({"Gemm"})
-
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
-        """Take the transposing of an input of ``node`` over."""
-        for index, name in enumerate(("transA", "transB")):
-            value = node.inputs[index]
-            inner = None if value is None or weights.reader(value) is not node else value.producer()
-            if inner is None or not graph.is_standard(inner, "Transpose") or graph.has_references(inner):
-                continue
-            perm = inner.attributes.get_ints("perm")
-            if inner.inputs[0] is None or (perm is not None and list(perm) != [1, 0]):
-                continue
-            if not self.permits(node, scope):
-                return False
-            if node.attributes.get_int(name, 0):
-                node.attributes.pop(name)
-            else:
+            flipped = 1 - node.attributes.get_int(name, 0)
+            node.attributes.pop(name, None)
+            if flipped:
                 node.attributes.add(ir.AttrInt64(name, 1))
-            node.replace_input_with(index, inner.inputs[0])
+            node.replace_input_with(index, before.inputs[0])
             return True
         return False
 
 
-RULES: tuple[Rule, ...] = (FuseMatMulAdd(), FuseTranspose())
+RULES: tuple[Rule, ...] = (FuseMatMulAdd(), FuseTransposeIntoGemm())
