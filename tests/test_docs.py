@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -27,12 +29,13 @@ def models(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md"])
 @pytest.mark.usefixtures("models")
-def test_python_of_a_document_runs_from_top_to_bottom(name):
+def test_python_of_a_document_runs_from_top_to_bottom(name, monkeypatch):
     blocks = python_blocks(name)
     assert blocks
-    names = {"__name__": "example"}
+    example = ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", example)  # dataclasses look their module up
     for block in blocks:
-        exec(compile(block, name, "exec"), names)
+        exec(compile(block, name, "exec"), vars(example))
 
 
 def test_links_between_documents_lead_somewhere():
