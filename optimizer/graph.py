@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 if TYPE_CHECKING:
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STANDARD_DOMAINS = ("", "ai.onnx")
-_MOST_VARINTS = 256  # for longer integer tensors the size in varints is not even looked at
 _FEW = 16  # up to so many inputs, one at a time is quick enough
 RANDOM_OPS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -184,17 +182,6 @@ def constant_ints(value: ir.Value | None, max_elements: int = 1024) -> list[int]
     return [int(element) for element in array.ravel()]
 
 
-def compact_tensor(array: NDArray[np.generic], name: str) -> ir.TensorProtocol:
-    """``array`` as a tensor in as few bytes as a file can hold it: small integers as varints instead of raw data."""
-    tensor = ir.tensor(array, name=name)
-    if tensor.dtype not in {ir.DataType.INT64, ir.DataType.INT32} or tensor.size > _MOST_VARINTS:
-        return tensor
-    proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=array.shape)
-    (proto.int64_data if tensor.dtype == ir.DataType.INT64 else proto.int32_data).extend(array.ravel().tolist())
-    raw = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=array.shape, raw_data=tensor.tobytes())
-    return ir.serde.TensorProtoTensor(proto) if proto.ByteSize() < raw.ByteSize() else tensor
-
-
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape of ``value`` if every dimension is a known number."""
     if value is None or value.shape is None or not value.shape.is_static():
@@ -256,32 +243,44 @@ def set_inputs(node: ir.Node, values: Sequence[ir.Value | None]) -> None:
     node._inputs = tuple(values)  # noqa: SLF001 - as above
 
 
+def may_bypass(source: ir.Value, target: ir.Value) -> bool:
+    """Whether ``source`` can stand in for ``target`` everywhere.
+
+    A graph output keeps its name: ``source`` takes it over where it may. It may not if it is an input, an
+    initializer, an output already, or of another graph.
+    """
+    if not target.is_graph_output():
+        return True
+    if source.is_graph_input() or source.is_initializer() or source.is_graph_output():
+        return False
+    return source.producer() is not None and source.graph is target.graph
+
+
 def bypass(node: ir.Node, source: ir.Value, output: ir.Value | None = None) -> bool:
     """Let all users of ``output`` (default: the first of ``node``) read ``source`` instead; the node stays, unused.
 
-    A graph output keeps its name: ``source`` takes it over where it may. It may not if it is an input, an
-    initializer, an output already, or of another graph; then nothing is changed.
-
     Returns:
-        Whether the users were moved.
+        Whether the users were moved; nothing is changed where ``may_bypass`` says no.
     """
     target = node.outputs[0] if output is None else output
+    if not may_bypass(source, target):
+        return False
     if target.is_graph_output():
-        if (
-            source.is_graph_input()
-            or source.is_initializer()
-            or source.is_graph_output()
-            or source.producer() is None
-            or source.graph is not target.graph
-        ):
-            return False
-        target.replace_all_uses_with(source, replace_graph_outputs=True)
+        replace_graph_output(target, source)
         _take_over(source, target)
     else:
         source.type = target.type if source.type is None else source.type
         source.shape = target.shape if source.shape is None else source.shape
-        replace_values({target: source})
+    replace_values({target: source})
     return True
+
+
+def replace_graph_output(old: ir.Value, new: ir.Value) -> None:
+    """Put ``new`` in the place of ``old`` among the outputs of its graph."""
+    outputs = [] if old.graph is None else old.graph.outputs
+    for index, value in enumerate(outputs):
+        if value is old:
+            outputs[index] = new
 
 
 def _take_over(source: ir.Value, target: ir.Value) -> None:

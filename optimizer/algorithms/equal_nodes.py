@@ -37,10 +37,11 @@ def merge_equal(model: ir.Model, step: Step, sites: Sites) -> int:
 
 
 def _can_merge(kept: ir.Node, node: ir.Node) -> bool:
-    """Whether all readers can move, and ``kept`` need not be a graph output twice."""
+    """Whether all readers can move; ``kept`` takes the name of a graph output over, but can be one only once."""
     return all(
-        not old.is_graph_output() and (bool(new.name) or not graph.has_uses(old))
+        bool(new.name) and not (old.is_graph_output() and new.is_graph_output())
         for old, new in zip(node.outputs, kept.outputs, strict=True)
+        if graph.has_uses(old)
     )
 
 

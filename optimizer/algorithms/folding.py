@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOVING = frozenset(
-    "Concat Expand Flatten Gather GatherElements GatherND Identity Pad Reshape ScatterElements ScatterND Slice Split "
+    "Concat Expand Flatten Gather GatherElements GatherND Identity Reshape ScatterElements ScatterND Slice Split "
     "Squeeze Tile Transpose Trilu Unsqueeze Where".split()
 )
 EXACT = frozenset(
     "Abs Add And Cast Ceil Clip ConstantOfShape Div Equal Floor Greater GreaterOrEqual Less LessOrEqual Max Min Mod "
-    "Mul Neg Not Or Range Reciprocal Relu Round Shape Sign Size Sqrt Sub Xor".split()
+    "Mul Neg Not Or Range Reciprocal Relu Round Sign Sqrt Sub Xor".split()
 )
 ROUNDED = frozenset(
     "ArgMax ArgMin Cos CumSum Erf Exp Log MatMul NonZero Pow ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 import onnx_ir as ir
 
 from optimizer import graph
+from optimizer.algorithms import tensors
 from optimizer.algorithms.shape_values import ShapeValues
 from optimizer.pass_base import Step
 
@@ -77,11 +78,11 @@ class Scope:
         """Whether ``node`` is in a function, which can have no initializers."""
         return owner(node) in self._function_opsets
 
-    def known_constant(self, node: ir.Node, array: NDArray[np.generic]) -> ir.Value | None:
+    def known_constant(self, node: ir.Node, array: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value | None:
         """A small initializer of the main graph that is equal to ``array`` and that ``node`` may read, if there is."""
         if self.in_function(node):
             return None
-        key = content_key(ir.tensor(array))
+        key = content_key(array if isinstance(array, ir.TensorProtocol) else ir.tensor(array))
         value = None if key is None else self._small_constants.get(key)
         is_as_it_was = value is not None and value.is_initializer() and content_key(value.const_value) == key
         return value if is_as_it_was else None
@@ -94,20 +95,22 @@ class Scope:
             array: The data; a small array that is a constant already is not stored again.
             hint: What to call it, if the name is free.
         """
-        if not isinstance(array, ir.TensorProtocol):
-            known = self.known_constant(node, array)
-            if known is not None:
-                return known
+        known = self.known_constant(node, array)
+        if known is not None:
+            return known
         name = self.unique_name(hint)
-        tensor = array if isinstance(array, ir.TensorProtocol) else graph.compact_tensor(array, name)
+        tensor = array if isinstance(array, ir.TensorProtocol) else tensors.compact(array, name)
         if self.in_function(node):
             return self._constant_node(node, tensor, name)
         return self._initializer(self.model.graph, tensor, name)
 
-    def replace_by_constant(self, output: ir.Value, array: NDArray[np.generic]) -> None:
+    def replace_by_constant(self, output: ir.Value, array: NDArray[np.generic] | ir.TensorProtocol) -> None:
         """Let all readers of ``output``, which is no graph output, read a constant instead, under its name.
 
         The node that computes ``output`` stays, unused.
+
+        Raises:
+            ValueError: If ``output`` is not computed by a node.
         """
         node = output.producer()
         if node is None:
@@ -115,7 +118,8 @@ class Scope:
         value = self.known_constant(node, array)
         if value is None:
             name, output.name = output.name or self.unique_name("constant"), None
-            tensor = graph.compact_tensor(array, name)
+            is_tensor = isinstance(array, ir.TensorProtocol)
+            tensor = tensors.renamed(array, name) if is_tensor else tensors.compact(array, name)
             if self.in_function(node):
                 value = self._constant_node(node, tensor, name)
             else:

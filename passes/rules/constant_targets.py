@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from optimizer import graph
-from optimizer.algorithms import record_bytes
+from optimizer.algorithms import record_bytes, tensors
+from optimizer.algorithms.freed import freed_bytes
 from optimizer.algorithms.shape_elements import is_known
 from optimizer.algorithms.shape_operators import dims
 from optimizer.algorithms.sweep import Rule, Scope
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from optimizer.algorithms.shape_elements import Element
+
+_MAX_READERS = 64
 
 
 def reshape_target(source: Sequence[Any] | None, wanted: Sequence[Element], *, zero_copies: bool) -> list[int] | None:
@@ -46,33 +50,38 @@ class ConstantTargets(Rule):
     ops: ClassVar[frozenset[str]] = frozenset({"Reshape", "Expand"})
 
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
-        """Replace the computed target of ``node``."""
+        """Replace the computed target of ``node``, and of all others who read it, if they want the same."""
         if len(node.inputs) < 2 or node.inputs[1] is None or graph.constant_tensor(node.inputs[1]) is not None:
             return False
-        old, source = node.inputs[1], node.inputs[0]
-        wanted = scope.values.elements(old)
-        known = dims(source.shape if source is not None else None)
-        if wanted is None:
+        old, target = node.inputs[1], _target(node, scope)
+        if target is None:
             return False
-        if node.op_type == "Reshape":
-            target = reshape_target(known, wanted, zero_copies=node.attributes.get_int("allowzero", 0) == 0)
-        else:
-            target = _expand_target(known, wanted)
-        if target is None or graph.use_count(old) > 1 or not _pays(old, target, node, scope):
-            return self._shared(old, target, node, scope)
-        return self._put(target, node, scope)
-
-    def _shared(self, old: ir.Value, target: list[int] | None, node: ir.Node, scope: Scope) -> bool:
-        """Where others read the target too, only a constant that exists already costs nothing."""
-        if target is None or scope.known_constant(node, np.array(target, dtype=np.int64)) is None:
-            return False
-        return self._put(target, node, scope)
-
-    def _put(self, target: list[int], node: ir.Node, scope: Scope) -> bool:
+        array, readers = np.array(target, dtype=np.int64), [node]
+        if scope.known_constant(node, array) is None:
+            if old.is_graph_output() or graph.use_count(old) > _MAX_READERS:
+                return False
+            readers = list(dict.fromkeys(use.node for use in old.uses()))
+            if not all(_target(reader, scope) == target for reader in readers) or not _pays(old, array):
+                return False
+        readers = [reader for reader in readers if reader is node or self.permits(reader, scope)]
         if not self.permits(node, scope):
             return False
-        node.replace_input_with(1, scope.constant(node, np.array(target, dtype=np.int64), "s"))
+        constant = scope.constant(node, array, "s")
+        for reader in readers:
+            reader.replace_input_with(1, constant)
         return True
+
+
+def _target(node: ir.Node, scope: Scope) -> list[int] | None:
+    """The constant by which ``node`` comes to the same shape."""
+    if not graph.is_standard(node, "Reshape", "Expand") or graph.has_references(node) or node.inputs[0] is None:
+        return None
+    wanted, source = scope.values.elements(node.inputs[1]), dims(node.inputs[0].shape)
+    if wanted is None:
+        return None
+    if node.op_type == "Expand":
+        return _expand_target(source, wanted)
+    return reshape_target(source, wanted, zero_copies=node.attributes.get_int("allowzero", 0) == 0)
 
 
 def _expand_target(source: Sequence[Any] | None, wanted: Sequence[Element]) -> list[int] | None:
@@ -88,15 +97,11 @@ def _expand_target(source: Sequence[Any] | None, wanted: Sequence[Element]) -> l
     return target
 
 
-def _pays(old: ir.Value, target: list[int], node: ir.Node, scope: Scope) -> bool:
+def _pays(old: ir.Value, array: NDArray[np.int64]) -> bool:
+    """Whether the constant takes no more bytes than the node that computes ``old``."""
     producer = old.producer()
-    if producer is None:
-        return False
-    tensor = graph.compact_tensor(np.array(target, dtype=np.int64), "")
-    cost = record_bytes.tensor_bytes(tensor, "s_99999")
-    return scope.known_constant(node, np.array(target, dtype=np.int64)) is not None or cost <= record_bytes.node_bytes(
-        producer
-    )
+    cost = record_bytes.tensor_bytes(tensors.compact(array, ""), "s_99999")
+    return producer is not None and cost <= freed_bytes([producer])
 
 
 RULES: tuple[Rule, ...] = (ConstantTargets(),)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from optimizer import graph
-from optimizer.algorithms import folding, record_bytes
+from optimizer.algorithms import folding, record_bytes, tensors
 from optimizer.algorithms.freed import freed_bytes
 from optimizer.algorithms.shape_elements import is_known
 from optimizer.algorithms.shape_operators import EVALUATORS
@@ -25,7 +25,7 @@ def _replace(rule: Rule, node: ir.Node, scope: Scope, found: Mapping[ir.Value, N
     if not found or any(value.is_graph_output() for value in found):
         return False
     new = sum(
-        record_bytes.tensor_bytes(graph.compact_tensor(array, ""), value.name)
+        record_bytes.tensor_bytes(tensors.compact(array, ""), value.name)
         for value, array in found.items()
         if scope.known_constant(node, array) is None
     )

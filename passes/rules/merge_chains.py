@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import record_bytes, weights
+from optimizer.algorithms import record_bytes, tensors, weights
 from optimizer.algorithms.freed import freed_bytes
 from optimizer.algorithms.shape_operators import dims
 from optimizer.algorithms.sweep import Rule, Scope
@@ -54,7 +54,7 @@ class MergeReshapes(Rule):
         array = np.array(target, dtype=np.int64)
         cost = 0
         if scope.known_constant(node, array) is None:
-            cost = record_bytes.tensor_bytes(graph.compact_tensor(array, ""), "s_99999")
+            cost = record_bytes.tensor_bytes(tensors.compact(array, ""), "s_99999")
         if cost + 12 > freed_bytes([inner]) or not self.permits(node, scope):
             return False
         node.op_type = "Reshape"
@@ -150,7 +150,7 @@ class MergeSlices(Rule):
         axes, starts, ends, steps = (np.array(column, dtype=np.int64) for column in columns)
         arrays = [starts, ends, axes, *([steps] if np.any(steps != 1) else [])]
         new = [array for array in arrays if scope.known_constant(node, array) is None]
-        cost = sum(record_bytes.tensor_bytes(graph.compact_tensor(array, ""), "s_99999") for array in new)
+        cost = sum(record_bytes.tensor_bytes(tensors.compact(array, ""), "s_99999") for array in new)
         if cost + 40 > freed_bytes([inner]) or not self.permits(node, scope):
             return False
         node.resize_inputs(1 + len(arrays))
