@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, ClassVar
 from optimizer import shapes
 from optimizer.algorithms.dead_code import remove_dead
 from optimizer.algorithms.equal_nodes import merge_equal
+from optimizer.algorithms.shape_hints import reshape_hints
 from optimizer.algorithms.sweep import Rule, sweep
 from optimizer.pass_base import Context, Gain, Pass, PassResult, Step
 from passes.rules import (
     constant_targets,
     drop_identities,
+    drop_zero_bias,
     fold_constants,
     fuse_affine,
     fuse_affine_before,
@@ -48,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     *constant_targets.RULES,
     *inline_if.RULES,
     *drop_identities.RULES,
+    *drop_zero_bias.RULES,
     *merge_chains.RULES,
     *fuse_clip.RULES,
     *fuse_reduce.RULES,
@@ -88,7 +91,7 @@ class Simplify(Pass):
 
 def _round(model: ir.Model, context: Context) -> Counter[str]:
     sites, changes = context.sites, Counter[str]()
-    with shapes.annotated(model):
+    with shapes.annotated(model, reshape_hints):
         changes.update(sweep(model, RULES, sites))
         if sites.allows_step(MERGE_EQUAL.name):
             changes["equal nodes merged"] += merge_equal(model, MERGE_EQUAL, sites)
