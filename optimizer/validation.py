@@ -17,7 +17,7 @@ from optimizer import graph
 from optimizer.answers import Answers
 from optimizer.budget import Budget, Part, parts
 from optimizer.differences import Difference, OutputError, difference
-from optimizer.errors import ReferenceRunError
+from optimizer.errors import DataError, ReferenceRunError
 from optimizer.measures import is_discrete
 from optimizer.randomness import random_outputs
 from optimizer.runtime import Session, prepare, session
@@ -67,8 +67,11 @@ class Validator:
             threads: Threads of ONNX Runtime.
 
         Raises:
+            DataError: If there are no feeds.
             ReferenceRunError: If ONNX Runtime cannot load or run the reference.
         """
+        if not len(feeds):
+            raise DataError("there are no validation feeds; give some with --data")
         self._threads = threads
         loadable = prepare(reference)
         self._on = Answers(loadable, feeds, optimize=True, threads=threads)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
 from optimizer import validation
 from optimizer.budget import Budget
 from optimizer.differences import difference
-from optimizer.errors import ReferenceRunError
+from optimizer.errors import DataError, ReferenceRunError
+from optimizer.model import load
 from optimizer.randomness import random_outputs
 from optimizer.tolerance import shrunk_by_an_ulp, tolerance
 from optimizer.validation import Validator
@@ -85,6 +87,23 @@ def test_a_missing_output_is_a_verdict(validator):
 def test_a_reference_that_does_not_load_names_the_way_out():
     with pytest.raises(ReferenceRunError, match="--no-run"):
         Validator(built("y = Nonsense(x)"), feeds())
+
+
+def test_no_feeds_are_no_evidence():
+    with pytest.raises(DataError, match="no validation feeds"):
+        Validator(built("y = Tanh(x)"), [])
+
+
+def test_maps_are_compared():
+    text = """<ir_version: 10, opset_import: ["": 17, "ai.onnx.ml": 3]>
+        g (float[N,2] x) => (seq(map(int64, float)) y) {
+            a = OP(x)
+            y = ai.onnx.ml.ZipMap<classlabels_int64s=[3, 5]>(a)
+        }"""
+    same, other = (load(onnx.parser.parse_model(text.replace("OP", op))) for op in ("Abs", "Neg"))
+    checked = Validator(same, [{"x": np.array([[0.25, -0.75]], np.float32)}] * 8)
+    assert checked.check_exact(same).ok
+    assert not checked.check_exact(other).ok
 
 
 def test_few_feeds_are_weak_evidence():
