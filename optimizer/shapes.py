@@ -21,9 +21,10 @@ import onnx_ir as ir
 from optimizer import graph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 MAX_INLINE_ELEMENTS = {True: 256, False: 16}  # integers carry shapes, axes and indices; floats at most a few scales
+_MAX_HINT_ROUNDS = 6
 NAMELESS = frozenset({"", "?", "*", "-1", "None", "none", "unk", "unknown", "dynamic"})
 
 Info = tuple["ir.TypeProtocol | None", "ir.Shape | None"]
@@ -39,12 +40,18 @@ def infer(model: ir.Model) -> None:
 
 
 @contextmanager
-def annotated(model: ir.Model) -> Iterator[None]:
+def annotated(
+    model: ir.Model, find_hints: Callable[[ir.Model], Mapping[ir.Value, ir.Shape]] = lambda _model: {}
+) -> Iterator[None]:
     """Put inferred types and shapes on the values while the context lasts; afterwards they have what they had.
 
     Declared shapes give way to inferred ones; where nothing is inferred the declared ones are taken away. Whoever gives
     a value another shape meanwhile says that the declared one does not hold any more: it is forgotten, as are the shapes
     of new values.
+
+    Args:
+        model: The model.
+        find_hints: Asked for the shapes of values that inference left open; what it finds is built upon.
     """
     before: dict[ir.Value, Info] = {}
     signatures: dict[ir.Graph, list[Info]] = {}
@@ -55,9 +62,14 @@ def annotated(model: ir.Model) -> Iterator[None]:
     shown = {value: value.shape for value in before}
     declared = {scope: [(value.type, value.shape) for value in scope.outputs] for scope in graph.graphs(model)}
     try:
-        for value, (kind, shape) in inferred(model).items():
-            value.type, value.shape = kind or value.type, shape
-            shown[value] = shape
+        _show(inferred(model), shown)
+        hints: dict[ir.Value, ir.Shape] = {}
+        for _ in range(_MAX_HINT_ROUNDS):
+            more = find_hints(model)
+            if not more.keys() - hints.keys():
+                break
+            hints.update(more)
+            _show(inferred(model, hints), shown)
         yield
     finally:
         for scope in graph.graphs(model):
@@ -67,6 +79,12 @@ def annotated(model: ir.Model) -> Iterator[None]:
                     value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
             for value, info in zip(scope.outputs, signatures.get(scope, ()), strict=False):
                 value.type, value.shape = info
+
+
+def _show(found: Mapping[ir.Value, Info], shown: dict[ir.Value, ir.Shape | None]) -> None:
+    for value, (kind, shape) in found.items():
+        value.type, value.shape = kind or value.type, shape
+        shown[value] = shape
 
 
 def inferred(model: ir.Model, hints: Mapping[ir.Value, ir.Shape] | None = None) -> dict[ir.Value, Info]:

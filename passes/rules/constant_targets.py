@@ -69,6 +69,8 @@ class ConstantTargets(Rule):
         constant = scope.constant(node, array, "s")
         for reader in readers:
             reader.replace_input_with(1, constant)
+            if 0 in target and reader.op_type == "Reshape":
+                reader.attributes.pop("allowzero", None)  # 0 stands for the dimension that is read
         return True
 
 
@@ -81,7 +83,7 @@ def _target(node: ir.Node, scope: Scope) -> list[int] | None:
         return None
     if node.op_type == "Expand":
         return _expand_target(source, wanted)
-    return reshape_target(source, wanted, zero_copies=node.attributes.get_int("allowzero", 0) == 0)
+    return reshape_target(source, wanted, zero_copies=0 not in wanted or node.attributes.get_int("allowzero", 0) == 0)
 
 
 def _expand_target(source: Sequence[Any] | None, wanted: Sequence[Element]) -> list[int] | None:
