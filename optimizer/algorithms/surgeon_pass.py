@@ -7,7 +7,9 @@ GraphSurgeon has no place for. Nodes may be appended in any order: they are sort
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,5 +44,7 @@ class SurgeonPass(Pass):
             PreconditionError: If GraphSurgeon cannot hold the model, or the edited graph is no model.
         """
         graph = to_graph(model)
-        changes = {kind: count for kind, count in self.edit(graph, context).items() if count}
+        with redirect_stdout(sys.stderr):  # GraphSurgeon and scripts print; standard output may be JSON
+            edited = self.edit(graph, context)
+        changes = {kind: count for kind, count in edited.items() if count}
         return PassResult(from_graph(graph) if changes else model, changes)
