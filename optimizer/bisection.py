@@ -59,7 +59,8 @@ def repair(
         failed: The attempt that failed, with its failure.
         finest: ``site`` or ``step``: how far to go down.
     """
-    current, denials = list(limits), []
+    current = list(limits)
+    denials: list[Denial] = []
     result = failed
     while result.failure is not None:
         failure = result.failure

@@ -49,7 +49,7 @@ class Comparison:
         return comparison_table(columns, self.verdict.outputs, self.latency, said)
 
 
-def compare_models(
+def compare_models(  # noqa: PLR0913 - each option of the command, by keyword only
     first: Path,
     second: Path,
     *,

@@ -8,7 +8,6 @@ sends the manager back to time them one by one.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -62,7 +61,7 @@ class Settings:
 class Stopwatch:
     """CPU seconds by what they were spent on."""
 
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def measure(self, kind: str) -> Iterator[None]:
@@ -71,7 +70,7 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[kind] += time.process_time() - started
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + time.process_time() - started
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One model end to end: the same kind comes back, the same bytes come out, and nothing is written that should not be."""
+"""One model end to end: the same kind comes back, the same bytes come out, nothing else is written."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Program:
 @pytest.mark.parametrize(
     ("given", "kind"),
     [
-        (lambda: DIGITS.read_bytes(), bytes),
+        (DIGITS.read_bytes, bytes),
         (lambda: onnx.load(DIGITS), onnx.ModelProto),
         (lambda: ir.load(DIGITS), ir.Model),
         (lambda: Program(ir.load(DIGITS)), ir.Model),
