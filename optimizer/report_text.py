@@ -39,12 +39,11 @@ def plain(content: RenderableType) -> str:
 def report_table(report: Report) -> RenderableType:
     """Before | after, then one line a pass, then what else should be known."""
     table = facts_table([("before", report.before), ("after", report.after)], only_changed_ops=True)
-    table.title = Text(f"{report.model.get('label')}: {_verdict(report)}", style="bold")
-    table.title_justify = "left"
+    title = Text(f"{report.model.get('label')}: {_verdict(report)}", style="bold")
     _add(table, "latency", "1", _latency(report.latency))
     worst = max(report.outputs, key=lambda output: _order(output.rel_l2), default=None)
     _add(table, "error (relative L2)", "0", _error(worst))
-    return Group(table, _stages(report.stages), *_closing(report))
+    return Group(title, table, _stages(report.stages), *_closing(report))
 
 
 def facts_table(columns: Sequence[tuple[str, Facts]], *, only_changed_ops: bool = False) -> Table:
