@@ -47,21 +47,20 @@ def annotated(
 
     Declared shapes give way to inferred ones; where nothing is inferred the declared ones are taken away. Whoever gives
     a value another shape meanwhile says that the declared one does not hold any more: it is forgotten, as are the shapes
-    of new values.
+    of new values. Outputs of graphs have what the outputs of their names had.
 
     Args:
         model: The model.
         find_hints: Asked for the shapes of values that inference left open; what it finds is built upon.
     """
-    before: dict[ir.Value, Info] = {}
-    signatures: dict[ir.Graph, list[Info]] = {}
-    for scope in graph.graphs(model):
-        signatures[scope] = [(value.type, value.shape) for value in scope.outputs]
-        for node in scope:
-            before.update({value: (value.type, value.shape) for value in node.outputs})
+    before = {value: (value.type, value.shape) for node in graph.nodes(model) for value in node.outputs}
+    signatures = {
+        scope: {value.name: (value.type, value.shape) for value in scope.outputs} for scope in graph.graphs(model)
+    }
     shown = {value: value.shape for value in before}
-    declared = {scope: [(value.type, value.shape) for value in scope.outputs] for scope in graph.graphs(model)}
     try:
+        for value in before:
+            value.shape = shown[value] = None
         _show(inferred(model), shown)
         hints: dict[ir.Value, ir.Shape] = {}
         for _ in range(_MAX_HINT_ROUNDS):
@@ -72,13 +71,13 @@ def annotated(
             _show(inferred(model, hints), shown)
         yield
     finally:
+        for node in graph.nodes(model):
+            for value in node.outputs:
+                kind, shape = before.get(value, (None, None))
+                value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
         for scope in graph.graphs(model):
-            for node in scope:
-                for value in node.outputs:
-                    kind, shape = before.get(value, (None, None))
-                    value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
-            for value, info in zip(scope.outputs, signatures.get(scope, ()), strict=False):
-                value.type, value.shape = info
+            for value in scope.outputs:
+                value.type, value.shape = signatures.get(scope, {}).get(value.name, (value.type, value.shape))
 
 
 def _show(found: Mapping[ir.Value, Info], shown: dict[ir.Value, ir.Shape | None]) -> None:

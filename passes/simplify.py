@@ -34,6 +34,7 @@ from passes.rules import (
     inline_if,
     lift_constants,
     merge_chains,
+    transposes,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ RULES: tuple[Rule, ...] = (
     *merge_chains.RULES,
     *fuse_clip.RULES,
     *fuse_reduce.RULES,
+    *fuse_slice_squeeze.RULES,
+    *transposes.RULES,
     *fuse_affine.RULES,
     *fuse_affine_before.RULES,
     *fuse_constants.RULES,
@@ -61,7 +64,6 @@ RULES: tuple[Rule, ...] = (
     *fuse_hard_sigmoid.RULES,
     *fuse_pad.RULES,
     *fuse_gemm.RULES,
-    *fuse_slice_squeeze.RULES,
 )
 
 

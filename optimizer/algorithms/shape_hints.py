@@ -33,7 +33,7 @@ def reshape_hints(model: ir.Model) -> dict[ir.Value, ir.Shape]:
                 continue
             source, wanted, output = node.inputs[0], values.elements(node.inputs[1]), node.outputs[0]
             known = None if source is None else dims(source.shape)
-            if known is None or wanted is None or (0 in wanted and node.attributes.get_int("allowzero", 0)):
+            if known is None or wanted is None or (0 in wanted and node.attributes.get_int("allowzero", 0) != 0):
                 continue
             shape = _reshaped(known, wanted)
             if shape is not None and shape != dims(output.shape):

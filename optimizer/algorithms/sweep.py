@@ -20,7 +20,7 @@ from optimizer.algorithms.shape_values import ShapeValues
 from optimizer.pass_base import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ContentKey: TypeAlias = "tuple[int, tuple[int, ...], bytes]"
 
 ANY_OP = "*"  # in ``Rule.ops``: nodes of every standard operator
+_FIRST_IR_VERSION = 4  # with initializers that are no inputs
 MAX_SHARED_BYTES = 1024  # constants up to this size are shared when they are equal
 
 
@@ -39,6 +40,7 @@ class Scope:
     def __init__(self, model: ir.Model, sites: Sites) -> None:
         self.model = model
         self.sites = sites
+        self.settled: set[object] = set()  # what rules looked at and left alone, so that they look once a sweep
         self._names = graph.names_in_use(model)
         self._function_opsets = {
             inner: graph.opset_version(function.graph)
@@ -46,6 +48,7 @@ class Scope:
             for inner in graph.with_subgraphs(function.graph)
         }
         self._opset = graph.opset_version(model)
+        self._has_initializers = (model.ir_version or _FIRST_IR_VERSION) >= _FIRST_IR_VERSION
 
     @cached_property
     def values(self) -> ShapeValues:
@@ -75,12 +78,19 @@ class Scope:
         return self._function_opsets.get(owner(node), self._opset)
 
     def in_function(self, node: ir.Node) -> bool:
-        """Whether ``node`` is in a function, which can have no initializers."""
+        """Whether ``node`` is in a function."""
         return owner(node) in self._function_opsets
+
+    def may_lift(self, node: ir.Node) -> bool:
+        """Whether constants that ``node`` reads may be initializers.
+
+        Functions have none, and before IR version 4 each would have to be an input of the graph.
+        """
+        return self._has_initializers and not self.in_function(node)
 
     def known_constant(self, node: ir.Node, array: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value | None:
         """A small initializer of the main graph that is equal to ``array`` and that ``node`` may read, if there is."""
-        if self.in_function(node):
+        if not self.may_lift(node):
             return None
         key = content_key(array if isinstance(array, ir.TensorProtocol) else ir.tensor(array))
         value = None if key is None else self._small_constants.get(key)
@@ -88,7 +98,7 @@ class Scope:
         return value if is_as_it_was else None
 
     def constant(self, node: ir.Node, array: NDArray[np.generic] | ir.TensorProtocol, hint: str) -> ir.Value:
-        """A constant that ``node`` may read: an initializer of the main graph, in functions a Constant node.
+        """A constant that ``node`` may read: an initializer of the main graph, where there can be none a Constant node.
 
         Args:
             node: The reader; the constant becomes visible in its graph.
@@ -100,7 +110,7 @@ class Scope:
             return known
         name = self.unique_name(hint)
         tensor = array if isinstance(array, ir.TensorProtocol) else tensors.compact(array, name)
-        if self.in_function(node):
+        if not self.may_lift(node):
             return self._constant_node(node, tensor, name)
         return self._initializer(self.model.graph, tensor, name)
 
@@ -120,19 +130,11 @@ class Scope:
             name, output.name = output.name or self.unique_name("constant"), None
             is_tensor = isinstance(array, ir.TensorProtocol)
             tensor = tensors.renamed(array, name) if is_tensor else tensors.compact(array, name)
-            if self.in_function(node):
-                value = self._constant_node(node, tensor, name)
-            else:
+            if self.may_lift(node):
                 value = self._initializer(owner(node), tensor, name)
+            else:
+                value = self._constant_node(node, tensor, name)
         graph.replace_values({output: value})
-
-    def lift(self, output: ir.Value, tensor: ir.TensorProtocol, target: ir.Graph) -> None:
-        """Let all readers of ``output``, which is no graph output, read an initializer of ``target``, under its name.
-
-        The node that computes ``output`` stays, unused.
-        """
-        name, output.name = output.name or self.unique_name("constant"), None
-        graph.replace_values({output: self._initializer(target, tensor, name)})
 
     def _initializer(self, target: ir.Graph, tensor: ir.TensorProtocol, name: str) -> ir.Value:
         kind, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
@@ -212,11 +214,20 @@ def sweep(model: ir.Model, rules: Sequence[Rule], sites: Sites, scope: Scope | N
                 by_op[op].append(rule)
     anywhere = by_op.pop(ANY_OP, [])
     changes: Counter[str] = Counter()
-    for scope_graph in list(graph.graphs(model)):
-        for node in scope_graph:
+    for root in (model.graph, *(function.graph for function in model.functions.values())):
+        for node in _in_turn(root):
             if node.domain in graph.STANDARD_DOMAINS and not graph.has_references(node):
                 _apply(node, [*by_op.get(node.op_type, ()), *anywhere], scope, changes)
     return changes
+
+
+def _in_turn(scope: ir.Graph) -> Iterator[ir.Node]:
+    """The nodes of ``scope`` and of the subgraphs of those that are still there after their turn."""
+    for node in scope:
+        yield node
+        if node.graph is scope:
+            for inner in graph.subgraphs_of(node):
+                yield from _in_turn(inner)
 
 
 def _apply(node: ir.Node, rules: Sequence[Rule], scope: Scope, changes: Counter[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import onnx_ir as ir
 
 from optimizer import graph
 from optimizer.algorithms.shape_operators import dims
@@ -14,16 +13,18 @@ from optimizer.algorithms.sweep import Rule, Scope
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import onnx_ir as ir
+
 _END = 1 << 31  # what exporters write for "to the end" is at least nearly this large
 
 
-def _same_shape(node: ir.Node) -> bool:
+def _same_shape(node: ir.Node, _scope: Scope) -> bool:
     source, output = node.inputs[0], node.outputs[0]
     before = dims(source.shape if source is not None else None)
     return before is not None and before == dims(output.shape)
 
 
-def _always(node: ir.Node, scope: Scope) -> bool:
+def _always(_node: ir.Node, _scope: Scope) -> bool:
     return True
 
 
@@ -37,16 +38,12 @@ def _dropout(node: ir.Node, scope: Scope) -> bool:
     return training is None or (known is not None and not known.any())
 
 
-def _cast(node: ir.Node, scope: Scope) -> bool:
+def _cast(node: ir.Node, _scope: Scope) -> bool:
     source = node.inputs[0]
     return source is not None and source.dtype is not None and source.dtype == node.attributes.get_int("to", 0)
 
 
-def _reshape(node: ir.Node, scope: Scope) -> bool:
-    return _same_shape(node)
-
-
-def _transpose(node: ir.Node, scope: Scope) -> bool:
+def _transpose(node: ir.Node, _scope: Scope) -> bool:
     perm = node.attributes.get_ints("perm")
     return perm is not None and list(perm) == list(range(len(perm)))
 
@@ -60,24 +57,24 @@ def _slice(node: ir.Node, scope: Scope) -> bool:
         return False
     if starts is not None and ends is not None and not any(starts) and all(end >= _END - 1 for end in ends):
         return True
-    return _same_shape(node)
+    return _same_shape(node, scope)
 
 
-def _pad(node: ir.Node, scope: Scope) -> bool:
+def _pad(node: ir.Node, _scope: Scope) -> bool:
     pads = node.attributes.get_ints("pads") if len(node.inputs) < 2 else graph.constant_ints(node.inputs[1])
     return pads is not None and not any(pads)
 
 
-def _tile(node: ir.Node, scope: Scope) -> bool:
+def _tile(node: ir.Node, _scope: Scope) -> bool:
     repeats = graph.constant_ints(node.inputs[1]) if len(node.inputs) == 2 else None
     return repeats is not None and all(repeat == 1 for repeat in repeats)
 
 
-def _only(node: ir.Node, scope: Scope) -> bool:
+def _only(node: ir.Node, _scope: Scope) -> bool:
     return len(node.inputs) == 1
 
 
-def _flatten(node: ir.Node, scope: Scope) -> bool:
+def _flatten(node: ir.Node, _scope: Scope) -> bool:
     return node.attributes.get_int("axis", 1) == 1 and graph.rank(node.inputs[0]) == 2
 
 
@@ -85,10 +82,10 @@ IDENTITIES: dict[str, Callable[[ir.Node, Scope], bool]] = {
     "Identity": _always,
     "Dropout": _dropout,
     "Cast": _cast,
-    "Reshape": _reshape,
-    "Expand": _reshape,
-    "Squeeze": _reshape,
-    "Unsqueeze": _reshape,
+    "Reshape": _same_shape,
+    "Expand": _same_shape,
+    "Squeeze": _same_shape,
+    "Unsqueeze": _same_shape,
     "Flatten": _flatten,
     "Transpose": _transpose,
     "Slice": _slice,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
 from optimizer.algorithms.scopes import ScopeTree
 from optimizer.algorithms.sweep import Rule, Scope, owner
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 class InlineIf(Rule):

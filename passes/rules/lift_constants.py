@@ -1,7 +1,8 @@
 """Make initializers of Constant nodes: fewer nodes, fewer bytes, the same values.
 
-Functions have no initializers, before IR version 4 an initializer would have to be an input, and a Constant that is
-a graph output stays a node.
+The size does not matter: what is computed from a weight in a Constant node is not found by rewrites that look for
+initializers. Functions have no initializers, before IR version 4 an initializer would have to be an input, and a
+Constant that is a graph output stays a node. Small constants that are there already are not stored twice.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms.sweep import Rule, Scope, owner
+from optimizer.algorithms.sweep import Rule, Scope
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-_FIRST_IR_VERSION = 4
 
 
 class LiftConstants(Rule):
@@ -27,12 +26,12 @@ class LiftConstants(Rule):
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Lift the constant of ``node``."""
         output = node.outputs[0]
-        if scope.in_function(node) or output.is_graph_output() or (scope.model.ir_version or 0) < _FIRST_IR_VERSION:
-            return False
         tensor = graph.constant_tensor(output)
-        if tensor is None or not output.name or not self.permits(node, scope):
+        if tensor is None or not output.name or output.is_graph_output() or not scope.may_lift(node):
             return False
-        scope.lift(output, tensor, owner(node))
+        if not self.permits(node, scope):
+            return False
+        scope.replace_by_constant(output, tensor)
         return True
 
 

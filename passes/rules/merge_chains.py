@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -66,7 +66,7 @@ class MergeReshapes(Rule):
     @staticmethod
     def _keeps_target(node: ir.Node, source: ir.Value) -> bool:
         target = graph.constant_ints(node.inputs[1])
-        if target is None or node.attributes.get_int("allowzero", 0):
+        if target is None or node.attributes.get_int("allowzero", 0) != 0:
             return False
         before, after = dims(node.inputs[0].shape if node.inputs[0] else None), dims(source.shape)
         return all(
@@ -143,7 +143,7 @@ class MergeSlices(Rule):
         if inner is None or rank is None or weights.reader(inner.outputs[0]) is not node:
             return False
         first, second = _slice_numbers(inner, rank), _slice_numbers(node, rank)
-        if first is None or second is None or {axis for axis in first} & {axis for axis in second}:
+        if first is None or second is None or first.keys() & second.keys():
             return False
         both = {**first, **second}
         columns = [list(both), *(list(column) for column in zip(*both.values(), strict=True))]
