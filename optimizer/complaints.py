@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _REPAIR = "export the model again"
-_CONTEXT = re.compile(r"\s*==> Context: Bad node spec for node\. Name: (.*?) OpType: (\S*)")
+_CONTEXT = re.compile(r"\s*==> Context: Bad node spec for node\. Name: ?(.*?) ?OpType: (\S*)")
 _KNOWN = [
     (r"No Op registered for (\S+) with domain_version of (\d+)",
      "operator {0} does not exist in version {1} of its operator set", "correct the opset import, or export again"),
@@ -19,7 +19,7 @@ _KNOWN = [
     (r"^(.*) sparse initializer name is not unique", "there are two initializers {0!r}", _REPAIR),
     (r"Graph output '(.*)' is not an output of any node", "output {0!r} is produced by no node", _REPAIR),
     (r"duplicate keys in metadata_props", "metadata_props has a key twice", "remove one of them"),
-    (r"initializers must have a non-empty name", "an initializer has no name", _REPAIR),
+    (r"initializers must have a non-empty name|Field 'name' of 'init'", "an initializer has no name", _REPAIR),
     (r"Cycle detected in model-local function references: (.*?)\.? Model-local",
      "functions call each other in a circle: {0}", _REPAIR),
     (r"multiple local functions with the same implementation id '(.*?)'", "there are two functions {0!r}", _REPAIR),
@@ -37,5 +37,5 @@ def explained(complaint: str) -> str:
         if meaning and (match := re.search(pattern, text)) is not None:
             finding, remedy = meaning.format(*match.groups()), advice
             break
-    where = f" (node {context[1]!r}, {context[2]})" if context else ""
+    where = f" (node {context[1]!r}, {context[2]})" if context and context[1] else f" ({context[2]})" if context else ""
     return f"{finding}{where}; {remedy}"

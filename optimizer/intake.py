@@ -20,7 +20,7 @@ from optimizer.external import DataFolder
 from optimizer.lossless import difference
 from optimizer.outline import STAND_IN, draft, finish, root_cause
 from optimizer.sparse import SparseTensor
-from optimizer.structure import check_structure
+from optimizer.structure import check_examined, examine, utf8_expected
 from optimizer.survey import Survey, described, survey
 from optimizer.tensor_checks import is_external, stand_in
 
@@ -41,9 +41,14 @@ def read_model(proto: onnx.ModelProto, label: str, folder: str | None = None) ->
     Raises:
         ModelError: If the model is not well formed, its data is not there, or something of it would be lost.
     """
-    check_structure(proto, label)
-    found = survey(proto, label)
+    with utf8_expected(label):
+        return _read(proto, label, folder)
+
+
+def _read(proto: onnx.ModelProto, label: str, folder: str | None) -> ir.Model:
+    found = examine(proto, label)
     tensors = _map_files(proto, found, DataFolder(folder, label) if folder is not None else None, label)
+    check_examined(proto, label)
     readable = _readable(proto, found, tensors, label)
     try:
         model = ir.from_proto(readable)
@@ -58,7 +63,7 @@ def read_model(proto: onnx.ModelProto, label: str, folder: str | None = None) ->
 def _map_files(proto: onnx.ModelProto, found: Survey, folder: DataFolder | None, label: str) -> list[ir.TensorProtocol]:
     """Open the files of external tensors, and put numbered stand-ins into ``proto``; the tensors by number."""
     tensors: list[ir.TensorProtocol] = []
-    for tensor in _tensors(found):
+    for tensor in found.all_tensors():
         if not is_external(tensor):
             continue
         if folder is None:
@@ -67,20 +72,12 @@ def _map_files(proto: onnx.ModelProto, found: Survey, folder: DataFolder | None,
                 "give the path of the model instead"
             )
         mapped = folder.checked(tensor)
-        del tensor.external_data[:]
-        tensor.external_data.add(key="location", value=f"{STAND_IN}{len(tensors)}")
+        stand_in(tensor, len(tensors))
         tensors.append(mapped)
     for info in proto.training_info:
         if any(is_external(tensor) for graph in (info.initialization, info.algorithm) for tensor in graph.initializer):
             raise ModelError(f"{label}: the training part keeps data in a file; remove training_info first")
     return tensors
-
-
-def _tensors(found: Survey) -> Iterator[onnx.TensorProto]:
-    for graph in found.graphs():
-        yield from graph.initializer
-    for _, tensor in found.tensors:
-        yield tensor
 
 
 def _readable(proto: onnx.ModelProto, found: Survey, tensors: list[ir.TensorProtocol], label: str) -> onnx.ModelProto:
@@ -123,10 +120,9 @@ def _replace_sparse(node: onnx.NodeProto, attribute: onnx.AttributeProto, tensor
 def _stand_in_for(message: onnx.TensorProto, sparse: onnx.SparseTensorProto, tensors: list[ir.TensorProtocol]) -> None:
     kept = onnx.SparseTensorProto()
     kept.CopyFrom(sparse)
-    stand_in(message, sparse.values)
-    message.ClearField("dims")
     message.dims.extend(sparse.dims)
-    message.external_data[0].value = f"{STAND_IN}{len(tensors)}"
+    message.data_type, message.name = sparse.values.data_type, sparse.values.name
+    stand_in(message, len(tensors))
     tensors.append(SparseTensor(kept))
 
 
@@ -165,7 +161,10 @@ def _stood_for(tensor: ir.ExternalTensor, tensors: list[ir.TensorProtocol]) -> i
 
 
 def _check_nothing_is_lost(model: ir.Model, proto: onnx.ModelProto, found: Survey, label: str) -> None:
-    drafted = draft(model)
+    try:
+        drafted = draft(model)
+    except ModelError as error:
+        raise ModelError(f"{label}: {error}") from error
     fidelity.remember(found.scopes, drafted.scopes, drafted.parts)
     fidelity.remember_training(model, proto)
     written = finish(model, drafted).proto

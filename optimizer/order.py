@@ -75,7 +75,7 @@ def _order(nodes: Sequence[onnx.NodeProto], visible: frozenset[str], known: froz
                 heapq.heappush(ready, user)
     if len(order) < len(nodes):
         circle = _circle(nodes, needs, producer, set(order))
-        raise ModelError(f"{label}: {circle} depend on each other in a circle; export the model again")
+        raise ModelError(f"{label}: these nodes depend on each other in a circle: {circle}; export the model again")
     return order
 
 

@@ -76,9 +76,7 @@ def draft(model: ir.Model, limit: int = SMALL) -> Draft:
         try:
             proto = ir.to_proto(model)
         except (ir.serde.SerdeError, ValueError, TypeError) as error:
-            raise ModelError(
-                f"the model cannot be written: {root_cause(error)}; name every value, and report it"
-            ) from error
+            raise ModelError(f"cannot be written: {root_cause(error)}; correct it") from error
     return Draft(proto, parts, parts.protos(proto), initializers)
 
 
@@ -125,6 +123,8 @@ def root_cause(error: BaseException) -> str:
     """The message of the first error of a chain, shortened; the later ones quote whole graphs."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, UnicodeDecodeError):
+        return f"a name or text is not UTF-8, {error.object[:40]!r}"
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LIMIT = (1 << 31) - 1  # bytes
 _HEAD = 4096
+_TOO_DEEP = "is nested deeper than protobuf's 100 levels; flatten its subgraphs"
 _TEXT_SHARE = 0.95
 
 _STARTS: list[tuple[int, bytes, str, str]] = [
@@ -88,7 +89,7 @@ def parse(data: bytes, label: str) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except DecodeError as error:
         if "MaxDepth" in str(error):
-            raise ModelError(f"{label}: is nested deeper than protobuf's 100 levels; flatten its subgraphs") from error
+            raise ModelError(f"{label}: {_TOO_DEEP}") from error
         raise _no_model(data, label) from error
     if not proto.HasField("graph"):
         raise _no_model(data, label)

@@ -8,10 +8,12 @@ says, unknown types, operator sets from the future, functions that blow up when 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
 from optimizer.complaints import explained
 from optimizer.errors import ModelError
@@ -22,7 +24,7 @@ from optimizer.survey import described, survey
 from optimizer.tensor_checks import KNOWN_TYPES, check_sparse, check_tensor, is_external, stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from optimizer.survey import Survey
 
@@ -39,18 +41,24 @@ def check_structure(model: ir.Model | onnx.ModelProto, label: str = "the model")
     Raises:
         ModelError: With one line: ``label``, what was found, what to do.
     """
-    if isinstance(model, ir.Model):
-        lean = outline(model).proto
-        examine(lean, label)
-        _check(lean, label)
-    else:
-        examine(model, label)
-        _check(_without_weights(model), label)
+    with utf8_expected(label):
+        proto = outline(model).proto if isinstance(model, ir.Model) else model
+        examine(proto, label)
+        check_examined(proto, label)
 
 
 def complaint_of_checker(model: ir.Model) -> str | None:
     """What ``onnx.checker`` says about ``model`` as it is, nothing mended; ``None`` if it accepts it."""
     return _complaint(outline(model).proto)
+
+
+@contextlib.contextmanager
+def utf8_expected(label: str) -> Iterator[None]:
+    """Say in one line that a name or text of a model is not UTF-8: protobuf finds that out only when it is used."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{label}: a name or text is not UTF-8, {error.object[:40]!r}; export it as UTF-8") from error
 
 
 def examine(model: onnx.ModelProto, label: str) -> Survey:
@@ -59,16 +67,7 @@ def examine(model: onnx.ModelProto, label: str) -> Survey:
     Raises:
         ModelError: At the first finding.
     """
-    if not model.HasField("graph"):
-        raise ModelError(f"{label}: holds no graph, so it is no ONNX model; name the right file")
-    if not 0 < model.ir_version <= onnx.IR_VERSION:
-        raise ModelError(
-            f"{label}: has IR version {model.ir_version}, known are 1 to {onnx.IR_VERSION}; "
-            f"{'install a newer onnx' if model.ir_version > 0 else 'export the model again'}"
-        )
-    _check_opsets(model.opset_import, label)
-    for function in model.functions:
-        _check_opsets(function.opset_import, f"{label}: function {function.name!r}")
+    _check_header(model, label)
     found = survey(model, label)
     for graph in found.graphs():
         _check_data(graph, label)
@@ -78,6 +77,27 @@ def examine(model: onnx.ModelProto, label: str) -> Survey:
         for sparse in (attribute.sparse_tensor,) if attribute.HasField("sparse_tensor") else attribute.sparse_tensors:
             check_sparse(sparse, f"{label}: sparse tensor of {described(node)}")
     return found
+
+
+def _check_header(model: onnx.ModelProto, label: str) -> None:
+    if not model.HasField("graph"):
+        raise ModelError(f"{label}: holds no graph, so it is no ONNX model; name the right file")
+    if not 0 < model.ir_version <= onnx.IR_VERSION:
+        raise ModelError(
+            f"{label}: has IR version {model.ir_version}, known are 1 to {onnx.IR_VERSION}; "
+            f"{'install a newer onnx' if model.ir_version > 0 else 'export the model again'}"
+        )
+    _check_opsets(model.opset_import, label)
+    for info in model.graph.input:
+        if info.type.WhichOneof("value") is None:
+            raise ModelError(f"{label}: input {info.name!r} has no type; export the model again")
+    for function in model.functions:
+        _check_opsets(function.opset_import, f"{label}: function {function.name!r}")
+        made = {*function.input, *(name for node in function.node for name in node.output)}
+        if not made.issuperset(function.output):
+            raise ModelError(
+                f"{label}: an output of function {function.name!r} is produced by no node; export it again"
+            )
 
 
 def _check_opsets(opsets: Iterable[onnx.OperatorSetIdProto], label: str) -> None:
@@ -110,8 +130,16 @@ def _check_data(graph: onnx.GraphProto, label: str) -> None:
             )
 
 
-def _check(lean: onnx.ModelProto, label: str) -> None:
-    """Let the checker look at ``lean``, a copy that may be mended."""
+def check_examined(model: onnx.ModelProto, label: str) -> None:
+    """Let the checker look at a mended copy of ``model``, which ``examine`` has accepted.
+
+    Raises:
+        ModelError: With what it says.
+    """
+    try:
+        lean = _without_weights(model)
+    except DecodeError as error:  # only a model that was made in memory can be that deep
+        raise ModelError(f"{label}: is nested deeper than protobuf's 100 levels; flatten its subgraphs") from error
     _mend(lean, label)
     complaint = _complaint(lean)
     if complaint is not None and "topologically sorted" in complaint:
@@ -146,8 +174,12 @@ def _mend(lean: onnx.ModelProto, label: str) -> None:
         ):
             info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
             info.type.tensor_type.shape.SetInParent()
-    for graph in survey(lean, label).graphs():
+    found = survey(lean, label)
+    for graph in found.graphs():
         graph.name = graph.name or "graph"
+    for tensor in found.all_tensors():
+        if is_external(tensor):  # in a subgraph or attribute: the checker would look for the file
+            stand_in(tensor)
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -162,11 +194,10 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.output.extend(old.output)
     graph.sparse_initializer.extend(old.sparse_initializer)
     for tensor in old.initializer:
-        copy = graph.initializer.add()
-        if is_external(tensor) or (tensor.HasField("raw_data") and byte_count(tensor) > SMALL):
-            stand_in(copy, tensor)
+        if tensor.HasField("raw_data") and byte_count(tensor) > SMALL:
+            stand_in(graph.initializer.add(dims=tensor.dims, data_type=tensor.data_type, name=tensor.name))
         else:
-            copy.CopyFrom(tensor)
+            graph.initializer.append(tensor)
     return lean
 
 

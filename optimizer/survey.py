@@ -10,6 +10,8 @@ from onnx import AttributeProto
 from optimizer.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx
 
     from optimizer.anatomy import ScopeProto
@@ -34,6 +36,13 @@ class Survey:
     tensors: list[tuple[onnx.NodeProto, onnx.TensorProto]] = field(default_factory=list)
     sparse: list[tuple[onnx.NodeProto, onnx.AttributeProto]] = field(default_factory=list)
     types: list[tuple[onnx.NodeProto, onnx.AttributeProto]] = field(default_factory=list)
+
+    def all_tensors(self) -> Iterator[onnx.TensorProto]:
+        """Initializers of all graphs, then tensors in attributes; no sparse ones."""
+        for graph in self.graphs():
+            yield from graph.initializer
+        for _, tensor in self.tensors:
+            yield tensor
 
     def graphs(self) -> list[onnx.GraphProto]:
         """The scopes that are no functions."""

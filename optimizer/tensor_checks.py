@@ -76,13 +76,11 @@ def is_external(tensor: onnx.TensorProto) -> bool:
     return tensor.data_location == onnx.TensorProto.EXTERNAL
 
 
-def stand_in(message: onnx.TensorProto, tensor: onnx.TensorProto) -> None:
-    """Make the empty ``message`` one like ``tensor``, without the data."""
-    message.dims.extend(tensor.dims)
-    message.data_type = tensor.data_type
-    message.name = tensor.name
+def stand_in(message: onnx.TensorProto, number: int | None = None) -> None:
+    """Say that the data of ``message`` is nowhere, or is the tensor of that number."""
     message.data_location = onnx.TensorProto.EXTERNAL
-    message.external_data.add(key="location", value=STAND_IN)
+    del message.external_data[:]
+    message.external_data.add(key="location", value=STAND_IN if number is None else f"{STAND_IN}{number}")
 
 
 def _elements(dims: Sequence[int], label: str) -> int:
