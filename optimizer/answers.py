@@ -25,18 +25,24 @@ class Answers:
         self._optimize = optimize
         self._kept: dict[int, dict[str, Any]] = {}
         self._room = _ROOM
+        self._session: Session | None = None
         self.seconds = float("inf")
 
     def session(self) -> Session:
-        """A fresh session."""
-        return session(self._loadable, optimize=self._optimize, threads=self._threads)
+        """The session that answers; it stays loaded until ``close``."""
+        if self._session is None:
+            self._session = session(self._loadable, optimize=self._optimize, threads=self._threads)
+        return self._session
+
+    def close(self) -> None:
+        """Let go of the session; it is loaded again when an answer is needed that was not kept."""
+        self._session = None
 
     def __iter__(self) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
-        ready: Session | None = None
         for number, feed in enumerate(self._feeds):
             answer = self._kept.get(number)
             if answer is None:
-                ready = ready or self.session()
+                ready = self.session()
                 begun = time.perf_counter()
                 answer = ready.run(feed)
                 self.seconds = min(self.seconds, time.perf_counter() - begun)

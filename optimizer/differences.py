@@ -50,13 +50,15 @@ class Difference:
     Attributes:
         floats: Sums over all float tensors.
         discrete: Sums over all integers, booleans and strings.
-        worst: Largest relative L2 of one feed.
+        worst: Largest relative L2 of one feed, over finite elements.
+        from_zero: Largest difference in a feed whose reference is zero throughout.
         failure: Why the two cannot be compared; empty if they can.
     """
 
     floats: Sums = field(default_factory=Sums)
     discrete: Sums = field(default_factory=Sums)
     worst: float = 0.0
+    from_zero: float = 0.0
     failure: str = ""
 
     def __add__(self, other: Difference) -> Difference:
@@ -64,6 +66,7 @@ class Difference:
             self.floats + other.floats,
             self.discrete + other.discrete,
             max(self.worst, other.worst),
+            max(self.from_zero, other.from_zero),
             self.failure or other.failure,
         )
 
@@ -103,7 +106,10 @@ def difference(reference: Any, candidate: Any, *, values: bool = True) -> Differ
         values: Whether numbers are compared, or kind, dtype and shape alone.
     """
     found = _compare(reference, candidate, values)
-    return Difference(found.floats, found.discrete, found.floats.rel_l2, found.failure)
+    floats = found.floats
+    if not floats.reference2:
+        return Difference(floats, found.discrete, from_zero=floats.max_abs, failure=found.failure)
+    return Difference(floats, found.discrete, floats.finite_rel_l2, failure=found.failure)
 
 
 def _compare(reference: Any, candidate: Any, values: bool) -> Difference:

@@ -74,9 +74,12 @@ class Sums:
 
     @property
     def rel_l2(self) -> float:
-        """Relative L2; 0 if nothing differs, infinite if the reference is all zero and something does."""
-        if self.misplaced:
-            return math.inf
+        """Relative L2; infinite where NaN or infinity is misplaced, or the reference is zero and something differs."""
+        return math.inf if self.misplaced else self.finite_rel_l2
+
+    @property
+    def finite_rel_l2(self) -> float:
+        """Relative L2 over the elements that are finite on both sides."""
         if not self.error2:
             return 0.0
         return math.sqrt(self.error2 / self.reference2) if self.reference2 else math.inf

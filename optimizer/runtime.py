@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from optimizer import ort_values
 from optimizer.errors import ReferenceRunError
+from optimizer.external import MappedTensor
 from optimizer.model import skeleton, to_proto
 
 if TYPE_CHECKING:
@@ -197,6 +198,9 @@ def _open(model: ir.Model | Loadable, options: ort.SessionOptions) -> Session:
         raw = onnxruntime.InferenceSession(ready.proto, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
         raise ReferenceRunError(f"ONNX Runtime cannot load the model: {reason(error)}") from error
+    for tensor in ready.weights.values():
+        if isinstance(tensor, MappedTensor):
+            tensor.release()  # the session has its own copy; what it still reads comes from the file again
     return Session(raw, ready.unranked, values)
 
 

@@ -3,8 +3,8 @@
     limit = min(cap, max(floor of the dtype, 4 x the reference's own change))
 
 The reference's own change is what ONNX Runtime's optimizations and noise of one ulp on the inputs make of it: an exact
-rewrite rounds as differently as these do. Elements that are no floats may differ in 4 x the share in which the
-reference's own differ, at most in 1 %. An arg-max may flip only between values that are as close as rounding allows.
+rewrite rounds as differently as these do. Elements that are no floats may differ only where the reference's own do
+(``flips``). An arg-max may flip only between values that are as close as rounding allows.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from optimizer.differences import Difference
 
 SLACK = 4.0
-MOST_UNEQUAL = 0.01
+MOST_MISPLACED = 0.01
 _FLOORS: Mapping[str, float] = {"float64": 1e-9, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 _CAPS: Mapping[str, float] = {"float64": 1e-3, "float32": 1e-3, "float16": 1e-2, "bfloat16": 8e-2}
+_EPSILON = 1e-7  # rounding beside an output's peak
+_EPSILONS: Mapping[str, float] = {"float64": 1e-15}
 _COARSE = 0.1  # for float8 and float4: a step is 6 % and more
 
 
@@ -34,15 +36,13 @@ class Tolerance:
 
     Attributes:
         rel_l2: Relative L2, over all feeds and of each one.
-        max_abs: Largest difference where the reference is zero throughout, so that nothing is relative.
-        unequal: Share of elements that are no floats.
+        from_zero: Largest element in feeds whose reference is zero throughout, so that nothing is relative.
         misplaced: Share of NaN and infinities at other places.
         gap: What the reference may prefer its own arg-max by where the candidate's flips, as a share of its peak.
     """
 
     rel_l2: float
-    max_abs: float = 0.0
-    unequal: float = 0.0
+    from_zero: float = 0.0
     misplaced: float = 0.0
     gap: float = 0.0
 
@@ -52,13 +52,13 @@ class Tolerance:
             return found.failure
         if found.misplaced_share > self.misplaced:
             return f"has NaN or infinity at {found.floats.misplaced} other places than the reference"
-        if found.unequal_share > self.unequal:
-            return f"differs in {found.unequal_share:.2g} of its elements, the limit is {self.unequal:.2g}"
-        if self.misplaced:  # what is finite is not comparable where the reference itself overflows by chance
-            return ""
-        for text, value in (("", found.floats.rel_l2), (" of one feed", found.worst)):
-            if value > self.rel_l2 and found.floats.max_abs > self.max_abs:
+        if found.discrete.differing:
+            return f"differs in {found.discrete.differing} of its {found.discrete.elements} elements that are no floats"
+        for text, value in (("", found.floats.finite_rel_l2), (" of one feed", found.worst)):
+            if value > self.rel_l2 and found.floats.reference2:
                 return f"has relative L2{text} {value:.2g}, the limit is {self.rel_l2:.2g}"
+        if found.from_zero > self.from_zero:
+            return f"is up to {found.from_zero:.2g} where the reference is zero, the limit is {self.from_zero:.2g}"
         if found.floats.flips and found.floats.gap > self.gap * found.floats.peak:
             return f"has another arg-max in {found.floats.flips} of {found.floats.rows} rows"
         return ""
@@ -73,17 +73,17 @@ def tolerance(type_text: str, own: Difference, *, half: bool = False) -> Toleran
         half: Whether the model computes in float16 inside, so that its limit is that of float16.
     """
     name = _dtype_name(type_text)
-    floor, cap = _FLOORS.get(name, _COARSE), _CAPS.get(name, _COARSE)
-    if half:
+    coarse = _COARSE if name.startswith("float") else 0.0  # the others are compared by equality
+    floor, cap = _FLOORS.get(name, coarse), _CAPS.get(name, coarse)
+    if half and cap:
         cap = max(cap, _CAPS["float16"])
-    change = max(own.floats.rel_l2, own.worst)
+    change = max(own.floats.finite_rel_l2 if own.floats.reference2 else 0.0, own.worst)
     limit = min(cap, max(floor, SLACK * change))
     peak = own.floats.peak or 1.0
     return Tolerance(
         rel_l2=limit,
-        max_abs=SLACK * own.floats.max_abs if not own.floats.reference2 else 0.0,
-        unequal=min(MOST_UNEQUAL, SLACK * own.unequal_share),
-        misplaced=min(MOST_UNEQUAL, SLACK * own.misplaced_share),
+        from_zero=max(SLACK * own.from_zero, _EPSILONS.get(name, _EPSILON) * own.floats.peak),
+        misplaced=min(MOST_MISPLACED, SLACK * own.misplaced_share),
         gap=SLACK * max(limit, own.floats.gap / peak if np.isfinite(own.floats.gap) else 0.0),
     )
 

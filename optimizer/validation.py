@@ -11,27 +11,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.answers import Answers
 from optimizer.budget import Budget, Part, parts
 from optimizer.differences import Difference, OutputError, difference
 from optimizer.errors import DataError, ReferenceRunError
 from optimizer.measures import is_discrete
-from optimizer.randomness import random_outputs
-from optimizer.runtime import Session, prepare, session
+from optimizer.own_changes import own_changes
+from optimizer.runtime import prepare, session
 from optimizer.spread import Spread
-from optimizer.tolerance import Tolerance, has_floats, loosest, shrunk_by_an_ulp, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import onnx_ir as ir
+
 __all__ = ["Budget", "OutputError", "Validator", "Verdict"]
 
-_SLOW_SECONDS = 5.0  # runs without optimizations are skipped where one takes longer
 _FEW_FEEDS = 8
-_NOISE_FEEDS = 4
 
 
 @dataclass(frozen=True)
@@ -76,22 +73,13 @@ class Validator:
         loadable = prepare(reference)
         self._on = Answers(loadable, feeds, optimize=True, threads=threads)
         try:
-            with_optimizations = self._on.session()
-            self.random = random_outputs(reference) | self._unsteady(with_optimizations)
-            noise = self._noise(with_optimizations)
+            own = own_changes(reference, self._on, Answers(loadable, feeds, optimize=False, threads=threads))
         except ReferenceRunError as error:
             raise ReferenceRunError(f"{error}; --no-run optimizes without running it") from error
-        change, skipped = self._without_optimizations(Answers(loadable, feeds, optimize=False, threads=threads))
-        half = _computes_in_half(reference)
-        self.tolerances: Mapping[str, Tolerance] = {
-            slot.name: loosest(
-                [tolerance(slot.type, own.get(slot.name, Difference()), half=half) for own in (noise, change)]
-            )
-            for slot in with_optimizations.outputs
-            if slot.name not in self.random
-        }
+        self.random, self.tolerances, self._flips, self._off = own.random, own.tolerances, own.flips, own.off
         self._parts = parts(reference)
         self._spreads: dict[tuple[str, str], float | None] | None = None
+        skipped = (own.skipped,) if own.skipped else ()
         self.notes: tuple[str, ...] = (*self._evidence(len(feeds)), *skipped)
 
     def check_exact(self, candidate: ir.Model) -> Verdict:
@@ -106,7 +94,7 @@ class Validator:
         """Hold ``candidate`` to ``budget``, with optimizations on."""
         keys = self._budget_keys(budget)
         try:
-            found = self._differences(candidate, self._on, keys)
+            found = self._differences(candidate, self._on, keys, excuse=False)
         except ReferenceRunError as error:
             return Verdict(ok=False, reason=f"the candidate: {error}")
         spreads = self._reference_spreads() if budget.centered is not None else {}
@@ -122,7 +110,7 @@ class Validator:
     def _exact(self, candidate: ir.Model, answers: Answers, how: str) -> Verdict:
         keys = {name: (Part(),) for name in (*self.tolerances, *self.random)}
         try:
-            found = self._differences(candidate, answers, keys)
+            found = self._differences(candidate, answers, keys, excuse=True)
         except ReferenceRunError as error:
             return Verdict(ok=False, reason=f"the candidate: {error}{how}")
         errors = self._errors(found)
@@ -134,55 +122,25 @@ class Validator:
         return Verdict(ok=True, reason="", outputs=errors)
 
     def _differences(
-        self, candidate: ir.Model, answers: Answers, keys: Mapping[str, Sequence[Part]]
+        self, candidate: ir.Model, answers: Answers, keys: Mapping[str, Sequence[Part]], *, excuse: bool
     ) -> dict[tuple[str, Part], Difference]:
-        """The difference of each part of each output, over all feeds."""
+        """The difference of each part of each output, over all feeds; where the reference flips, if not excused."""
         loaded = session(prepare(candidate), optimize=answers is not self._off, threads=self._threads)
         found = {(name, part): Difference() for name, chosen in keys.items() for part in chosen}
-        for feed, answer in answers:
+        for number, (feed, answer) in enumerate(answers):
             theirs = loaded.run(feed)
             for name, part in found:
                 if name not in theirs:
                     raise ReferenceRunError(f"it has no output {name!r}")
-                left, right = _cut(part, answer[name], theirs[name])
+                value = self._flips.excused(number, name, answer[name], theirs[name]) if excuse else theirs[name]
+                left, right = _cut(part, answer[name], value)
                 found[name, part] += difference(left, right, values=name not in self.random)
+        answers.close()
         return found
 
     def _errors(self, found: Mapping[tuple[str, Part], Difference]) -> tuple[OutputError, ...]:
         whole = {name: value for (name, part), value in found.items() if not part.label}
         return tuple(OutputError(name) if name in self.random else value.error(name) for name, value in whole.items())
-
-    def _unsteady(self, loaded: Session) -> frozenset[str]:
-        """Outputs that two runs of the same feed disagree on; one feed is tried."""
-        for feed, answer in self._on:
-            again = loaded.run(feed)
-            return frozenset(name for name in answer if _differs(difference(answer[name], again[name])))
-        return frozenset()
-
-    def _noise(self, loaded: Session) -> dict[str, Difference]:
-        """The change of each output under noise of one ulp; every feed's answer is computed on the way."""
-        own: dict[str, Difference] = {}
-        for number, (feed, answer) in enumerate(self._on):
-            enough = number >= (_NOISE_FEEDS if self._on.seconds < 1 else 1)
-            if not enough and has_floats(feed):
-                _add_up(own, answer, loaded.run(shrunk_by_an_ulp(feed, number)))
-        return own
-
-    def _without_optimizations(self, answers: Answers) -> tuple[dict[str, Difference], tuple[str, ...]]:
-        """What switching optimizations off changes; and a note if candidates cannot be checked so."""
-        self._off: Answers | None = None
-        change: dict[str, Difference] = {}
-        if self._on.seconds > _SLOW_SECONDS:
-            return change, (_skipped(f"one run takes {self._on.seconds:.1f} s with them"),)
-        try:
-            for (_, answer), (_, plain) in zip(self._on, answers, strict=True):
-                _add_up(change, answer, plain)
-                if answers.seconds > _SLOW_SECONDS:
-                    return change, (_skipped(f"one run takes {answers.seconds:.1f} s"),)
-        except ReferenceRunError as error:
-            return {}, (_skipped(f"the reference does not run so ({error})"),)
-        self._off = answers
-        return change, ()
 
     def _evidence(self, count: int) -> Iterator[str]:
         if self.random:
@@ -209,11 +167,6 @@ class Validator:
         return self._spreads
 
 
-def _computes_in_half(model: ir.Model) -> bool:
-    kinds = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-    return any(value.dtype in kinds for node in graph.nodes(model) for value in (*node.inputs, *node.outputs) if value)
-
-
 def _cut(part: Part, reference: Any, candidate: Any) -> tuple[Any, Any]:
     """The part of both; the whole of both where they are not comparable, so that the failure is seen."""
     if not part.label or not isinstance(reference, np.ndarray) or not isinstance(candidate, np.ndarray):
@@ -221,16 +174,3 @@ def _cut(part: Part, reference: Any, candidate: Any) -> tuple[Any, Any]:
     if reference.shape != candidate.shape or reference.dtype != candidate.dtype:
         return reference, candidate
     return part.of(reference), part.of(candidate)
-
-
-def _differs(found: Difference) -> bool:
-    return bool(found.failure or found.floats.differing or found.discrete.differing)
-
-
-def _add_up(totals: dict[str, Difference], answer: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    for name, value in answer.items():
-        totals[name] = totals.get(name, Difference()) + difference(value, other[name])
-
-
-def _skipped(why: str) -> str:
-    return f"not checked without ONNX Runtime's optimizations: {why}"
