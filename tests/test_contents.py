@@ -13,6 +13,8 @@ import pytest
 
 from optimizer.contents import chunks, equal_groups, same_content
 from optimizer.errors import ModelError
+from optimizer.external import MappedTensor
+from optimizer.model import load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +108,19 @@ def test_external_equals_memory_and_is_read_in_chunks(tmp_path):
     assert [len(chunk) for chunk in chunks(tensor, 16_384)] == [16_384, 20_000 - 16_384]
     assert equal_groups([tensor, ir.tensor(array)]) == [[0, 1]]
     assert tensor.raw is None, "the file was mapped"
+
+
+def test_mapped_tensors(tmp_path):
+    weight = np.arange(5_000, dtype=np.float32)
+    nodes = [onnx.helper.make_node("Mul", ["a", "b"], ["y"])]
+    output = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [5_000])]
+    tensors = [onnx.numpy_helper.from_array(weight, name) for name in "ab"]
+    proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], output, tensors), ir_version=10)
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.data")
+    mapped = [value.const_value for value in load(tmp_path / "m.onnx").graph.initializers.values()]
+    assert all(isinstance(tensor, MappedTensor) for tensor in mapped)
+    assert [len(chunk) for chunk in chunks(mapped[0], 16_384)] == [16_384, 20_000 - 16_384]
+    assert equal_groups([ir.tensor(weight), *mapped]) == [[0, 1, 2]]
 
 
 def test_two_tensors_in_one_place_are_not_read(tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from optimizer import graph
 from optimizer.errors import UsageError
+from optimizer.model import byte_size, clone, load, save, to_proto
 from optimizer.pass_base import Context, Sites
 from optimizer.runtime import optimized_ops, session
 from passes.dedup_initializers import DedupInitializers
@@ -28,20 +29,20 @@ def model(text: str, **weights: np.ndarray) -> ir.Model:
     for initializer in proto.graph.initializer:
         if initializer.name in weights:
             initializer.CopyFrom(onnx.numpy_helper.from_array(weights[initializer.name], initializer.name))
-    return ir.from_proto(proto)
+    return load(proto)
 
 
 def dedup(given: ir.Model, sites: Sites | None = None, **options):
     """The result of the pass on a clone, after checking that nothing grew and a second run changes nothing."""
-    before = ir.to_proto(given)
-    result = DedupInitializers(**options).run(given.clone(), Context(given, sites or Sites()))
-    after = ir.to_proto(result.model)
-    assert ir.to_proto(given) == before, "the reference was changed"
+    before = to_proto(given)
+    result = DedupInitializers(**options).run(clone(given), Context(given, sites or Sites()))
+    after = to_proto(result.model)
+    assert to_proto(given) == before, "the reference was changed"
     assert after.ByteSize() < before.ByteSize() if result.changes else after == before
     if sites is None:
         again = DedupInitializers(**options).run(result.model, Context(given))
         assert not again.changes
-        assert ir.to_proto(again.model) == after
+        assert to_proto(again.model) == after
     return result
 
 
@@ -260,8 +261,44 @@ def test_quantization_annotations_hold_their_tensors():
     annotation.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="b")
     proto.graph.initializer[0].name = "a"
     proto.graph.node[0].input[1] = "a"
-    result = dedup(ir.from_proto(proto))
+    result = dedup(load(proto))
     assert initializers(result.model) == ["b"], "the named one stands for the other"
+
+
+def test_the_training_part_holds_its_tensors():
+    proto = onnx.parser.parse_model(MERGES["initializers"])
+    training = proto.training_info.add()
+    training.update_binding.add(key="long_name", value="s")
+    training.algorithm.CopyFrom(onnx.helper.make_graph([], "step", [], []))
+    result = dedup(load(proto))
+    assert initializers(result.model) == ["long_name"], "the named one stands for the other"
+    assert to_proto(result.model).training_info == proto.training_info
+
+
+def test_sparse_weights_are_left_alone():
+    proto = onnx.parser.parse_model(MERGES["initializers"])
+    values = onnx.helper.make_tensor("v", onnx.TensorProto.FLOAT, [2], [1.0, 2.0])
+    places = onnx.helper.make_tensor("", onnx.TensorProto.INT64, [2], [0, 1])
+    proto.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, places, [2]))
+    proto.graph.node[1].input[1] = "v"
+    result = dedup(load(proto))
+    assert result.changes == {MERGED: 1}
+    assert [(note.subject, note.reason) for note in result.notes] == [("v", "is sparse")]
+
+
+def test_mapped_weights_stay_mapped(tmp_path):
+    given = model(MERGES["initializers"])
+    for value in given.graph.initializers.values():
+        value.const_value = ir.tensor(np.arange(2, dtype=np.float32), name=value.name)
+    ir.save(given, tmp_path / "m.onnx", external_data="m.data", size_threshold_bytes=0)
+    loaded = load(tmp_path / "m.onnx")
+    (tmp_path / "m.data").unlink()
+    result = dedup(loaded)
+    assert result.changes == {MERGED: 1}
+    assert byte_size(result.model) < byte_size(loaded)
+    save(result.model, tmp_path / "m.onnx")
+    (value,) = load(tmp_path / "m.onnx").graph.initializers.values()
+    assert value.const_value.numpy().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("exclude", [("long_*",), ("op:Add",), ("op:Mul", "nothing")])
