@@ -93,10 +93,16 @@ def loosest(limits: Sequence[Tolerance]) -> Tolerance:
     return Tolerance(*(max(getattr(limit, field.name) for limit in limits) for field in fields(Tolerance)))
 
 
-def shrunk_by_an_ulp(feed: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """``feed`` with a random half of all floats one ulp nearer to zero, so that they stay in any range they were in."""
+def shrunk_by_an_ulp(feed: Mapping[str, Any], seed: int, *, rest: bool = False) -> dict[str, Any]:
+    """``feed`` with a random half of all floats one ulp nearer to zero, so that they stay in any range they were in.
+
+    Args:
+        feed: Not changed.
+        seed: Chooses the half.
+        rest: Whether the other half is taken.
+    """
     rng = np.random.default_rng(seed)
-    return {name: _shrunk(value, rng) for name, value in feed.items()}
+    return {name: _shrunk(value, rng, rest) for name, value in feed.items()}
 
 
 def has_floats(feed: Mapping[str, Any]) -> bool:
@@ -104,14 +110,14 @@ def has_floats(feed: Mapping[str, Any]) -> bool:
     return any(_is_plain_float(item) for value in feed.values() for item in _items(value))
 
 
-def _shrunk(value: Any, rng: np.random.Generator) -> Any:
+def _shrunk(value: Any, rng: np.random.Generator, rest: bool) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_shrunk(item, rng) for item in value]
+        return [_shrunk(item, rng, rest) for item in value]
     if not _is_plain_float(value):
         return value
     nearer = np.nextafter(value, np.zeros_like(value))
     tiny = np.finfo(value.dtype).tiny
-    chosen = (rng.random(value.shape) < 0.5) & (np.abs(value) > tiny)
+    chosen = ((rng.random(value.shape) < 0.5) != rest) & (np.abs(value) > tiny)
     return np.where(chosen, nearer, value).astype(value.dtype)
 
 
