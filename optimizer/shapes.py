@@ -46,7 +46,7 @@ def annotated(
     """Put inferred types and shapes on the values while the context lasts; afterwards they have what they had.
 
     Declared shapes give way to inferred ones; where nothing is inferred the declared ones are taken away. Whoever gives
-    a value another shape meanwhile says that the declared one does not hold any more: it is forgotten, as are the shapes
+    a value another shape meanwhile says that the declared one does not hold any more: it is forgotten, as are those
     of new values. Outputs of graphs have what the outputs of their names had.
 
     Args:
@@ -247,7 +247,7 @@ def _input_shape(value: ir.Value, name: str) -> ir.Shape | None:
     """The declared shape of a graph input, with a symbol for every dimension that is no number."""
     if value.shape is None:
         return None
-    dims = []
+    dims: list[int | str] = []
     for axis, dim in enumerate(value.shape):
         if isinstance(dim, int):
             dims.append(dim)

@@ -83,7 +83,7 @@ def ops(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph if node.op_type != "Constant"]
 
 
-def rewritten(  # noqa: PLR0913 - a test says what differs from the defaults
+def rewritten(
     text: str,
     rules: Sequence[Rule],
     *,

@@ -22,16 +22,81 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOVING = frozenset(
-    "Concat Expand Flatten Gather GatherElements GatherND Identity Reshape ScatterElements ScatterND Slice Split "
-    "Squeeze Tile Transpose Trilu Unsqueeze Where".split()
+    [
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "Reshape",
+        "ScatterElements",
+        "ScatterND",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+    ]
 )
 EXACT = frozenset(
-    "Abs Add And Cast Ceil Clip ConstantOfShape Div Equal Floor Greater GreaterOrEqual Less LessOrEqual Max Min Mod "
-    "Mul Neg Not Or Range Reciprocal Relu Round Sign Sqrt Sub Xor".split()
+    [
+        "Abs",
+        "Add",
+        "And",
+        "Cast",
+        "Ceil",
+        "Clip",
+        "ConstantOfShape",
+        "Div",
+        "Equal",
+        "Floor",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Range",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Sign",
+        "Sqrt",
+        "Sub",
+        "Xor",
+    ]
 )
 ROUNDED = frozenset(
-    "ArgMax ArgMin Cos CumSum Erf Exp Log MatMul NonZero Pow ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
-    "Sigmoid Sin Tanh".split()
+    [
+        "ArgMax",
+        "ArgMin",
+        "Cos",
+        "CumSum",
+        "Erf",
+        "Exp",
+        "Log",
+        "MatMul",
+        "NonZero",
+        "Pow",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "Sigmoid",
+        "Sin",
+        "Tanh",
+    ]
 )
 FOLDED = MOVING | EXACT | ROUNDED
 _FULL = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL})
@@ -72,7 +137,13 @@ def _too_large(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> bool:
         case "Expand" | "ConstantOfShape" | "Tile" | "Range":
             shape = graph.static_shape(node.outputs[0])
             return shape is None or 8 * int(np.prod(shape, dtype=np.int64)) > max(_bytes(arrays), 1 << 16)
-    return _bytes(arrays) > _MAX_BYTES and node.op_type not in {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
+    return _bytes(arrays) > _MAX_BYTES and node.op_type not in {
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+    }
 
 
 def _bytes(arrays: Sequence[NDArray[Any] | None]) -> int:

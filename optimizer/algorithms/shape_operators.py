@@ -57,22 +57,26 @@ class Reader:
         self._values = values
 
     def has(self, index: int) -> bool:
+        """Whether the node has input ``index``."""
         return len(self.node.inputs) > index and self.node.inputs[index] is not None
 
     def array(self, index: int) -> Array:
+        """The elements of input ``index``; raises ``UnknownElementError`` if they are not tracked."""
         array = self._values.of(self.node.inputs[index])
         if array is None:
             raise UnknownElementError(str(index))
         return array
 
     def arrays(self) -> list[Array]:
+        """The elements of all inputs."""
         return [self.array(index) for index in range(len(self.node.inputs))]
 
     def ints(self, index: int) -> list[int]:
+        """The elements of input ``index`` as numbers; raises ``UnknownElementError`` if one is no number."""
         found = list(self.array(index).flat)
         if not all(map(is_known, found)):
             raise UnknownElementError(str(index))
-        return found
+        return [int(element) for element in found]
 
     def axes(self) -> list[int] | None:
         """``axes`` of Squeeze, Unsqueeze and reductions: an attribute, or the second input since opset 13."""
@@ -82,6 +86,7 @@ class Reader:
         return None if axes is None else list(axes)
 
     def integer(self, name: str, default: int) -> int:
+        """The attribute ``name``."""
         return self.node.attributes.get_int(name, default)
 
 
@@ -110,9 +115,10 @@ def _same(read: Reader) -> Results:
 
 def _cast(read: Reader) -> Results:
     array, to = read.array(0), ir.DataType(read.integer("to", 0))
-    if to not in INTEGERS or read.node.inputs[0].dtype not in INTEGERS:  # type: ignore[union-attr] - array() was not None
+    source = read.node.inputs[0]
+    if source is None or to not in INTEGERS or source.dtype not in INTEGERS:
         raise UnknownElementError("Cast")
-    if to == ir.DataType.INT32 and any(is_known(e) and abs(e) > np.iinfo(np.int32).max for e in array.flat):
+    if to == ir.DataType.INT32 and any(is_known(e) and abs(int(e)) > np.iinfo(np.int32).max for e in array.flat):
         raise UnknownElementError("Cast")
     return [array]
 
@@ -176,7 +182,7 @@ def _tile(read: Reader) -> Results:
 
 def _split(read: Reader) -> Results:
     data, axis, count = read.array(0), read.integer("axis", 0), len(read.node.outputs)
-    sizes = read.ints(1) if read.has(1) else read.node.attributes.get_ints("split")
+    sizes: Sequence[int] | None = read.ints(1) if read.has(1) else read.node.attributes.get_ints("split")
     if sizes is None:
         if data.shape[axis] % count:
             raise UnknownElementError("Split")

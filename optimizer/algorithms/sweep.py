@@ -12,17 +12,18 @@ from collections import Counter, defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
 from optimizer.algorithms import tensors
+from optimizer.algorithms.scopes import ScopeTree
 from optimizer.algorithms.shape_values import ShapeValues
 from optimizer.pass_base import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from optimizer.pass_base import Sites
@@ -48,6 +49,7 @@ class Scope:
             for inner in graph.with_subgraphs(function.graph)
         }
         self._opset = graph.opset_version(model)
+        self._firsts: dict[Hashable, ir.Value] = {}
         self._has_initializers = (model.ir_version or _FIRST_IR_VERSION) >= _FIRST_IR_VERSION
 
     @cached_property
@@ -87,6 +89,22 @@ class Scope:
         Functions have none, and before IR version 4 each would have to be an input of the graph.
         """
         return self._has_initializers and not self.in_function(node)
+
+    @cached_property
+    def _tree(self) -> ScopeTree:
+        return ScopeTree.of(self.model)
+
+    def sees(self, node: ir.Node, value: ir.Value) -> bool:
+        """Whether ``node`` may read ``value``, if it is computed before."""
+        return value.graph is not None and self._tree.encloses(value.graph, owner(node))
+
+    def first_like(self, key: Hashable, value: ir.Value) -> ir.Value:
+        """The first value of this sweep that came with ``key`` and is still there; else ``value`` is it."""
+        found = self._firsts.get(key)
+        producer = None if found is None else found.producer()
+        if found is None or producer is None or producer.graph is None:
+            found = self._firsts[key] = value
+        return found
 
     def known_constant(self, node: ir.Node, array: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value | None:
         """A small initializer of the main graph that is equal to ``array`` and that ``node`` may read, if there is."""
@@ -128,8 +146,7 @@ class Scope:
         value = self.known_constant(node, array)
         if value is None:
             name, output.name = output.name or self.unique_name("constant"), None
-            is_tensor = isinstance(array, ir.TensorProtocol)
-            tensor = tensors.renamed(array, name) if is_tensor else tensors.compact(array, name)
+            tensor = tensors.compact(array, name) if isinstance(array, np.ndarray) else tensors.renamed(array, name)
             if self.may_lift(node):
                 value = self._initializer(owner(node), tensor, name)
             else:
@@ -231,8 +248,9 @@ def _in_turn(scope: ir.Graph) -> Iterator[ir.Node]:
 
 
 def _apply(node: ir.Node, rules: Sequence[Rule], scope: Scope, changes: Counter[str]) -> None:
+    op_type = node.op_type
     for rule in rules:
-        if node.graph is None:
+        if node.graph is None or node.op_type != op_type:
             return
         before = [value.producer() for value in node.inputs if value is not None]
         if rule.rewrite(node, scope):

@@ -35,7 +35,8 @@ def renamed(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
             proto.name = name
             return ir.serde.TensorProtoTensor(proto)
         case ir.Tensor():
-            return ir.Tensor(tensor.raw, dtype=tensor.dtype, shape=tensor.shape, name=name, doc_string=tensor.doc_string)
+            doc = tensor.doc_string
+            return ir.Tensor(tensor.raw, dtype=tensor.dtype, shape=tensor.shape, name=name, doc_string=doc)
         case ir.StringTensor():
             return ir.StringTensor(tensor.raw, shape=tensor.shape, name=name, doc_string=tensor.doc_string)
         case ir.ExternalTensor():
@@ -48,4 +49,4 @@ def renamed(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
                 name=name,
                 base_dir=tensor.base_dir,
             )
-    return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=tensor.shape, name=name)
+    return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)

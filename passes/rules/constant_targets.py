@@ -1,6 +1,9 @@
 """Give Reshape and Expand a constant target where the shape arithmetic says all but what they find out themselves.
 
 Reshape keeps a dimension by 0 and finds one by -1; Expand keeps a dimension by 1. No dynamic dimension is frozen.
+
+A computed dimension becomes -1 only where no other is kept: if one that is kept were 0 at run time, as a batch or a past
+may be, ONNX Runtime could not find the -1 out, while it could follow the computed target.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ def reshape_target(source: Sequence[Any] | None, wanted: Sequence[Element], *, z
             target.append(0)
         else:
             target.append(-1)
-    return target if target.count(-1) <= 1 else None
+    is_ambiguous = target.count(-1) > 1 or (-1 in target and -1 not in wanted and 0 in target)
+    return None if is_ambiguous else target
 
 
 class ConstantTargets(Rule):

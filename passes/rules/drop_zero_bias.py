@@ -1,4 +1,4 @@
-"""Drop a bias that is 0 everywhere from Conv, ConvTranspose and Gemm: the file is smaller, and others find its place free."""
+"""Drop a bias that is 0 everywhere from Conv, ConvTranspose and Gemm: the file is smaller, its place is free."""
 
 from __future__ import annotations
 

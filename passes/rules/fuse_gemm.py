@@ -88,7 +88,8 @@ def _broadcasts_to(value: ir.Value, dims: Sequence[int | str | None]) -> bool:
     if value.shape is None or value.dtype not in weights.FLOATS or len(own) > len(dims):
         return False
     return all(
-        mine == 1 or (mine is not None and mine == theirs) for mine, theirs in zip(reversed(own), reversed(dims))
+        mine == 1 or (mine is not None and mine == theirs)
+        for mine, theirs in zip(reversed(own), reversed(dims), strict=False)
     )
 
 

@@ -1,0 +1,161 @@
+"""How operators compute on permuted axes.
+
+``permuted(node, perm)`` tells how ``node`` has to change to read ``x'`` and write ``y'`` where it read and wrote ``x``
+and ``y``, with ``x = Transpose(x', perm)`` and ``y = Transpose(y', perm)``: axis ``i`` becomes axis ``perm[i]``.
+Element-wise operators need no change, others have their axes moved. A reduction that drops axes may be one that
+forgets the order: then it writes ``y`` itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from optimizer import graph
+from optimizer.algorithms import axes, weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+_UNARY_NAMES = (
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
+    "HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh "
+    "Softplus Softsign Sqrt Tan Tanh ThresholdedRelu"
+)
+_BROADCASTING_NAMES = (
+    "Add And BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or "
+    "Pow PRelu Sub Sum Where Xor"
+)
+_REDUCING_NAMES = (
+    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+)
+UNARY, BROADCASTING, REDUCING = (
+    frozenset(names.split()) for names in (_UNARY_NAMES, _BROADCASTING_NAMES, _REDUCING_NAMES)
+)
+_ONE_AXIS = frozenset({"Concat", "Split", "Softmax", "LogSoftmax", "Hardmax", "ArgMax", "ArgMin"})
+_OLDEST_OPSET = 8
+_SOFTMAX_OF_ONE_AXIS = 13
+_DEFAULT_AXIS = {"Softmax": -1, "LogSoftmax": -1, "Hardmax": -1}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a node needs to compute on permuted axes.
+
+    Attributes:
+        moved: The inputs that it reads permuted; constants among them may have fewer axes.
+        absorbs: Whether what it writes stays as it was.
+        attributes: New values of integer attributes.
+        inputs: New 64-bit integer constants for inputs.
+    """
+
+    moved: tuple[int, ...]
+    absorbs: bool = False
+    attributes: Mapping[str, int | list[int]] = field(default_factory=dict)
+    inputs: Mapping[int, list[int]] = field(default_factory=dict)
+
+
+def permuted(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
+    """How ``node`` computes on axes permuted by ``perm``; ``None`` if that is not known."""
+    if not graph.is_standard(node) or opset < _OLDEST_OPSET or graph.has_references(node):
+        return None
+    if node.op_type in UNARY:
+        return Change((0,)) if graph.rank(node.inputs[0]) == len(perm) else None
+    if node.op_type in BROADCASTING:
+        return _broadcasting(node, len(perm))
+    if not node.inputs or graph.rank(node.inputs[0]) != len(perm):
+        return None
+    if node.op_type in _ONE_AXIS:
+        return _one_axis(node, perm, opset)
+    if node.op_type in REDUCING:
+        return _reducing(node, perm)
+    match node.op_type:
+        case "Pad":
+            return _pad(node, perm)
+        case "Slice":
+            return _slice(node, perm)
+    return None
+
+
+def _broadcasting(node: ir.Node, rank: int) -> Change | None:
+    moved = []
+    for index, value in enumerate(node.inputs):
+        known = None if value is None else graph.rank(value)
+        shape = weights.shape(value)
+        own = known if shape is None else len(shape)
+        if own is None or own > rank:
+            return None
+        if shape is not None and all(size == 1 for size in shape):
+            continue
+        if own < rank and graph.constant_tensor(value) is None:
+            return None
+        moved.append(index)
+    full = any(graph.rank(node.inputs[index]) == rank for index in moved)
+    return Change(tuple(moved)) if full else None
+
+
+def _one_axis(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
+    if node.op_type in _DEFAULT_AXIS and opset < _SOFTMAX_OF_ONE_AXIS:
+        return None
+    axis = node.attributes.get_int("axis", _DEFAULT_AXIS.get(node.op_type, 0)) % len(perm)
+    moved = range(len(node.inputs)) if node.op_type == "Concat" else range(1)
+    if node.op_type == "Concat" and any(graph.rank(value) != len(perm) for value in node.inputs):
+        return None
+    change: dict[str, int | list[int]] = {"axis": perm[axis]}
+    if node.op_type in {"ArgMax", "ArgMin"} and node.attributes.get_int("keepdims", 1) == 0:
+        return Change((0,), absorbs=True, attributes=change) if _forgets(perm, [axis]) else None
+    return Change(tuple(moved), attributes=change)
+
+
+def _forgets(perm: Sequence[int], gone: Sequence[int]) -> bool:
+    """Whether the axes that are left without those of ``gone`` keep their order."""
+    left = [to for axis, to in enumerate(perm) if axis not in gone]
+    return left == sorted(left)
+
+
+def _reducing(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    given = axes.axes_of(node)
+    by_input = len(node.inputs) > 1 and node.inputs[1] is not None
+    if by_input and given is None:
+        return None
+    keeps = node.attributes.get_int("keepdims", 1) != 0
+    if not given:
+        identity = node.attributes.get_int("noop_with_empty_axes", 0) != 0
+        return Change((0,), absorbs=not keeps and not identity)
+    gone = [axis % len(perm) for axis in given]
+    if not keeps and not _forgets(perm, gone):
+        return None
+    new = sorted(perm[axis] for axis in gone)
+    if by_input:
+        return Change((0,), absorbs=not keeps, inputs={1: new})
+    return Change((0,), absorbs=not keeps, attributes={"axes": new})
+
+
+def _pad(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    by_input = "pads" not in node.attributes
+    if by_input and (len(node.inputs) < 2 or (len(node.inputs) > 3 and node.inputs[3] is not None)):
+        return None
+    pads = graph.constant_ints(node.inputs[1]) if by_input else list(node.attributes.get_ints("pads", ()))
+    if pads is None or len(pads) != 2 * len(perm):
+        return None
+    new = [0] * len(pads)
+    for axis, to in enumerate(perm):
+        new[to], new[to + len(perm)] = pads[axis], pads[axis + len(perm)]
+    return Change((0,), inputs={1: new}) if by_input else Change((0,), attributes={"pads": new})
+
+
+def _slice(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    if "starts" in node.attributes:
+        count = len(node.attributes.get_ints("starts", ()))
+        given = node.attributes.get_ints("axes", None) or list(range(count))
+        return Change((0,), attributes={"axes": [perm[axis % len(perm)] for axis in given]})
+    has_axes = len(node.inputs) > 3 and node.inputs[3] is not None
+    starts = weights.shape(node.inputs[1]) if len(node.inputs) > 1 else None
+    if not has_axes and (starts is None or len(starts) != 1):
+        return None
+    listed = graph.constant_ints(node.inputs[3]) if has_axes else list(range((starts or (0,))[0]))
+    if listed is None:
+        return None
+    return Change((0,), inputs={3: [perm[axis % len(perm)] for axis in listed]})

@@ -1,0 +1,70 @@
+"""The cheapest way to cut a directed graph in two, by augmenting paths (Ford and Fulkerson 1956; shortest paths first).
+
+Edges cost 1 or cannot be cut at all. Flow is found from the source side outwards, so that of all cheapest cuts the one
+with the fewest nodes on the source's side is returned.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+UNCUTTABLE = 1 << 40
+
+
+class Network:
+    """Edges with capacities between hashable nodes."""
+
+    def __init__(self, source: Hashable, sink: Hashable) -> None:
+        self.source = source
+        self.sink = sink
+        self._left: dict[Hashable, dict[Hashable, int]] = defaultdict(dict)
+
+    def edge(self, tail: Hashable, head: Hashable, capacity: int = 1) -> None:
+        """Add ``capacity`` to what can flow from ``tail`` to ``head``."""
+        self._left[tail][head] = self._left[tail].get(head, 0) + capacity
+        self._left[head].setdefault(tail, 0)
+
+    def cut(self) -> tuple[int, set[Hashable]]:
+        """The cost of the cheapest cut, and the nodes on the source's side of it; flow is used up by this.
+
+        Returns:
+            The cost, which is at least ``UNCUTTABLE`` if source and sink cannot be parted.
+        """
+        total = 0
+        while True:
+            came_from = self._search()
+            if self.sink not in came_from:
+                return total, set(came_from)
+            path = self._path(came_from)
+            amount = min(self._left[tail][head] for tail, head in path)
+            for tail, head in path:
+                self._left[tail][head] -= amount
+                self._left[head][tail] += amount
+            total += amount
+            if total >= UNCUTTABLE:
+                return total, set()
+
+    def _search(self) -> dict[Hashable, Hashable]:
+        """What can be reached from the source, each with where it was reached from; ends at the sink."""
+        came_from: dict[Hashable, Hashable] = {self.source: self.source}
+        queue = deque([self.source])
+        while queue:
+            tail = queue.popleft()
+            for head, left in self._left[tail].items():
+                if left > 0 and head not in came_from:
+                    came_from[head] = tail
+                    if head == self.sink:
+                        return came_from
+                    queue.append(head)
+        return came_from
+
+    def _path(self, came_from: dict[Hashable, Hashable]) -> list[tuple[Hashable, Hashable]]:
+        path, head = [], self.sink
+        while head != self.source:
+            path.append((came_from[head], head))
+            head = came_from[head]
+        return path

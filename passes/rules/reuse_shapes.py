@@ -1,0 +1,39 @@
+"""Compute each shape once: a small integer tensor whose elements are those of an earlier one is that one.
+
+    Concat(Shape(x)[0], 64) and Concat(Shape(Relu(x))[0], 64)
+
+are equal at every run, though no two of their nodes are. Elements are compared as ``shape_values`` knows them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from optimizer import graph
+from optimizer.algorithms.shape_operators import EVALUATORS
+from optimizer.algorithms.sweep import Rule, Scope
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class ReuseShapes(Rule):
+    """A shape tensor that is there already."""
+
+    name: ClassVar[str] = "reuse-shapes"
+    summary: ClassVar[str] = "shape arithmetic that comes to what is known already is not done again"
+    ops: ClassVar[frozenset[str]] = frozenset(EVALUATORS)
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Let the readers of ``node`` read an earlier value with the same elements."""
+        output = node.outputs[0]
+        array = scope.values.computed(output)
+        if len(node.outputs) != 1 or array is None or output.dtype is None:
+            return False
+        earlier = scope.first_like((output.dtype, array.shape, tuple(array.flat)), output)
+        if earlier is output or not graph.may_bypass(earlier, output) or not scope.sees(node, earlier):
+            return False
+        return self.permits(node, scope) and graph.bypass(node, earlier)
+
+
+RULES: tuple[Rule, ...] = (ReuseShapes(),)

@@ -1,0 +1,75 @@
+"""Take a part of a shape at once: ``Gather``, ``Slice``, ``Concat`` … of ``Shape(x)`` as ``Shape(x, start, end)``.
+
+Since opset 15, Shape gives any run of dimensions. What picks them one by one and joins them again is not needed then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms import record_bytes
+from optimizer.algorithms.freed import freed_bytes, freed_nodes
+from optimizer.algorithms.shape_operators import dims
+from optimizer.algorithms.sweep import Rule, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FIRST_OPSET = 15
+_MAX_DEPTH = 4
+_PICKING = frozenset({"Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Split", "Reshape", "Cast"})
+
+
+class SliceShapes(Rule):
+    """Shape of a run of dimensions."""
+
+    name: ClassVar[str] = "slice-shapes"
+    summary: ClassVar[str] = "Gather, Slice, Concat of dimensions of one Shape become a Shape with start and end"
+    ops: ClassVar[frozenset[str]] = frozenset({"Concat", "Gather", "Slice", "Unsqueeze", "Reshape"})
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Let ``node`` be a Shape."""
+        output = node.outputs[0]
+        array = scope.values.computed(output) if scope.opset(node) >= _FIRST_OPSET else None
+        if array is None or array.ndim != 1 or not array.size or output.dtype != ir.DataType.INT64:
+            return False
+        wanted = list(array)
+        for source in _sources(node, _MAX_DEPTH):
+            known = dims(source.shape) or []
+            start = next((i for i in range(len(known)) if known[i : i + len(wanted)] == wanted), None)
+            if start is not None and self._becomes(node, source, (start, start + len(wanted), len(known)), scope):
+                return True
+        return False
+
+    def _becomes(self, node: ir.Node, source: ir.Value, run: tuple[int, int, int], scope: Scope) -> bool:
+        start, end, rank = run
+        shape = ir.node("Shape", [source], {**({"start": start} if start else {}), **({"end": end} if end < rank else {})})
+        shape.outputs[0].name, shape.name = node.outputs[0].name, node.name
+        costs = record_bytes.node_bytes(shape)
+        shape.replace_input_with(0, None)
+        if len(freed_nodes([node])) < 2 or costs > freed_bytes([node]) or not self.permits(node, scope):
+            return False
+        node.op_type = "Shape"
+        node.attributes.clear()
+        node.attributes.update(shape.attributes)
+        node.resize_inputs(1)
+        node.replace_input_with(0, source)
+        return True
+
+
+def _sources(node: ir.Node, depth: int) -> Iterator[ir.Value]:
+    """What the Shape nodes before ``node`` look at."""
+    for value in node.inputs:
+        producer = None if value is None else value.producer()
+        if producer is None or graph.has_references(producer):
+            continue
+        if graph.is_standard(producer, "Shape") and producer.inputs[0] is not None:
+            yield producer.inputs[0]
+        elif depth and graph.is_standard(producer, *_PICKING):
+            yield from _sources(producer, depth - 1)
+
+
+RULES: tuple[Rule, ...] = (SliceShapes(),)

@@ -1,0 +1,189 @@
+"""Move Transposes to where the fewest are needed, and none between operators that can do without.
+
+A region of operators that can compute on permuted axes (``optimizer.algorithms.layouts``) is computed permuted where
+that leaves fewer Transposes than there are; which of its operators are, a minimum cut tells
+(``optimizer.algorithms.layout_regions``). Constants in the region are transposed once, in place. Transposes do not go
+where they have more elements to move in all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms import axes, layout_plans, layout_regions, weights
+from optimizer.algorithms.layout_regions import ABOVE, BELOW, PERMUTED
+from optimizer.algorithms.sweep import Rule, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.layout_plans import Plan
+
+
+class MoveTransposes(Rule):
+    """Transposes around and between operators that can compute on permuted axes."""
+
+    name: ClassVar[str] = "move-transposes"
+    summary: ClassVar[str] = "Transposes are moved through operators to where fewer are needed"
+    ops: ClassVar[frozenset[str]] = frozenset({"Transpose"})
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Rewrite a region below or above the Transpose ``node``."""
+        perm = axes.permutation(node)
+        if perm is None or axes.is_identity(perm) or node.inputs[0] is None:
+            return False
+        for start, wanted, side in ((node.outputs[0], perm, BELOW), (node.inputs[0], axes.inverse(perm), ABOVE)):
+            if (node, side) in scope.settled:
+                continue
+            region = layout_regions.grow(start, wanted, scope.opset)
+            plan = None
+            if region.changes:
+                plan = layout_plans.planned(region, lambda at, array: scope.known_constant(at, array) is not None)
+            if plan is not None and self.permits(node, scope):
+                _apply(plan, scope)
+                return True
+            scope.settled.update({(node, side), *region.transposes()})
+        return False
+
+
+def _apply(plan: Plan, scope: Scope) -> None:
+    """Let the chosen nodes compute permuted."""
+    affected = [node for node in plan.region.changes if plan.is_affected(node)]
+    made_permuted = [plan.region.is_permuted(value, plan.chosen) for value in plan.region.values]
+    for value, is_permuted in zip(list(plan.region.values), made_permuted, strict=True):
+        if is_permuted:
+            _pass_on(value, plan, scope)
+        else:
+            _supply(value, plan, scope)
+    for node in affected:
+        _change(node, plan, scope)
+    graph.remove_unused(plan.gone)
+
+
+def _supply(value: ir.Value, plan: Plan, scope: Scope) -> None:
+    """Give the chosen readers of ``value``, which is made as it is, a permuted version."""
+    uses = value.uses()
+    readers = [use for use in uses if plan.reads_permuted(use)]
+    if not readers:
+        return
+    back = axes.inverse(plan.region.perm)
+    if graph.constant_tensor(value) is not None:
+        permuted = _constant(value, back, plan, scope)
+    else:
+        producer = value.producer()
+        own = None if producer is None else axes.permutation(producer)
+        if producer is not None and own is not None and plan.region.maker(value) is value:
+            permuted = _transposed(producer.inputs[0], axes.then(own, back), plan, scope, after=producer)
+        else:
+            permuted = _transposed(value, back, plan, scope, after=producer)
+        permuted.type, permuted.shape = value.type, _permuted_shape(value, back)
+    for node, index in readers:
+        node.replace_input_with(index, permuted)
+    for node in [use.node for use in uses if plan.region.want(use) is PERMUTED]:
+        _give_out(node, permuted)
+
+
+def _pass_on(value: ir.Value, plan: Plan, scope: Scope) -> None:
+    """Give the readers of ``value``, which is made permuted, what they need of it."""
+    perm, producer, uses = plan.region.perm, value.producer(), value.uses()
+    if producer is None:
+        return
+    is_transposed = producer not in plan.chosen
+    source = producer.inputs[0] if is_transposed else value
+    if source is None:
+        return
+    if not is_transposed:
+        _keep_as_is(value, producer, plan, scope)
+    for node, index in uses:
+        own, want = axes.permutation(node), plan.region.want((node, index))
+        if want is PERMUTED:
+            _give_out(node, source)
+        elif own is not None and want is None:
+            node.attributes.add(ir.AttrInt64s("perm", axes.then(perm, own)))
+            node.replace_input_with(index, source)
+        elif is_transposed and not plan.wants_as_is((node, index)):
+            node.replace_input_with(index, source)
+
+
+def _give_out(node: ir.Node, source: ir.Value) -> None:
+    """Let the readers of the Transpose ``node`` read ``source``, which is what it writes."""
+    if not graph.bypass(node, source):  # a graph output that has to have a name of its own
+        node.op_type = "Identity"
+        node.attributes.clear()
+        node.replace_input_with(0, source)
+
+
+def _keep_as_is(value: ir.Value, producer: ir.Node, plan: Plan, scope: Scope) -> None:
+    """Transpose ``value``, which is made permuted from now on, for those who need it as it was."""
+    users = [use for use in value.uses() if plan.wants_as_is(use)]
+    kind, shape = value.type, value.shape
+    value.shape = _permuted_shape(value, axes.inverse(plan.region.perm))
+    if not users and not value.is_graph_output():
+        return
+    restored = _transposed(value, plan.region.perm, plan, scope, after=producer)
+    restored.type, restored.shape = kind, shape
+    for node, index in users:
+        node.replace_input_with(index, restored)
+    home = plan.region.home
+    if value.is_graph_output() and home is not None:
+        for place, output in enumerate(home.outputs):
+            if output is value:
+                home.outputs[place] = restored
+        value.name, restored.name = restored.name, value.name
+        value.doc_string, restored.doc_string = None, value.doc_string
+        restored.metadata_props.update(value.metadata_props)
+
+
+def _permuted_shape(value: ir.Value, perm: Sequence[int]) -> ir.Shape | None:
+    return None if value.shape is None else ir.Shape([value.shape[axis] for axis in perm])
+
+
+def _transposed(
+    value: ir.Value | None, perm: Sequence[int], plan: Plan, scope: Scope, after: ir.Node | None
+) -> ir.Value:
+    """``value`` transposed, by a new node after the node ``after``, or before all others."""
+    home = plan.region.home
+    if value is None or home is None:
+        raise ValueError("a Transpose has to read something, in a graph")
+    if axes.is_identity(perm):
+        return value
+    node = ir.node("Transpose", [value], {"perm": list(perm)}, name="")
+    node.outputs[0].name = scope.unique_name("t")
+    if after is None:
+        home.insert_before(home[0], node)
+    else:
+        home.insert_after(after, node)
+    return node.outputs[0]
+
+
+def _constant(value: ir.Value, perm: Sequence[int], plan: Plan, scope: Scope) -> ir.Value:
+    """The constant ``value`` with all axes of the region, permuted: in place, if nobody needs it as it is."""
+    array = graph.constant_array(value)
+    home = plan.region.home
+    if array is None or home is None:
+        raise ValueError(f"{value.name} is no constant")
+    full = array.reshape([1] * (len(perm) - array.ndim) + list(array.shape))
+    new: NDArray[np.generic] = np.ascontiguousarray(full.transpose(perm))
+    if not plan.constants[value]:
+        return scope.constant(home[0], new, value.name or "constant")
+    weights.rewrite(value, new)
+    return value
+
+
+def _change(node: ir.Node, plan: Plan, scope: Scope) -> None:
+    """Let ``node`` compute permuted."""
+    change = plan.region.changes[node]
+    for name, number in change.attributes.items():
+        node.attributes.add(ir.AttrInt64(name, number) if isinstance(number, int) else ir.AttrInt64s(name, number))
+    for index, numbers in change.inputs.items():
+        node.resize_inputs(max(len(node.inputs), index + 1))
+        node.replace_input_with(index, scope.constant(node, np.array(numbers, np.int64), "axes"))
+
+
+RULES: tuple[Rule, ...] = (MoveTransposes(),)
