@@ -57,21 +57,20 @@ def _stub(name: str, shape: tuple[int, int], offset: int, size: int) -> TensorPr
 
 
 def _write(file: BinaryIO, name: str, shape: tuple[int, int]) -> None:
-    everything = slice(None)
+    step = 64 if name == "projection" else CHUNK_ROWS
+    file.writelines(_rows(name, shape, slice(start, start + step)).tobytes() for start in range(0, shape[0], step))
+
+
+def _rows(name: str, shape: tuple[int, int], rows: slice) -> np.ndarray:
     if name == "projection":
-        for start in range(0, WIDTH, 64):
-            file.write(np.ascontiguousarray(_embedding(everything, slice(start, start + 64)).T).tobytes())
-        return
+        return np.ascontiguousarray(_embedding(slice(None), rows).T)
     if name == "embedding":
-        for start in range(0, VOCABULARY, CHUNK_ROWS):
-            file.write(_embedding(slice(start, start + CHUNK_ROWS), everything).tobytes())
-        return
-    kind, block = name.split("_")
-    original = int(block) // 3 * 3 if int(block) % 3 == 2 else int(block)  # every third one repeats the one before last
-    random = np.random.default_rng([original, kind == "up"])
-    for start in range(0, shape[0], CHUNK_ROWS):
-        rows = min(CHUNK_ROWS, shape[0] - start)
-        file.write((random.random((rows, shape[1]), np.float32) * 0.02 - 0.01).tobytes())
+        return _embedding(rows, slice(None))
+    kind, number = name.split("_")
+    block = int(number)
+    original = block - 2 if block % 3 == 2 else block  # every third block repeats the one before the last
+    random = np.random.default_rng([original, kind == "up", rows.start])
+    return random.random((min(rows.stop, shape[0]) - rows.start, shape[1]), np.float32) * 0.02 - 0.01
 
 
 def _embedding(rows: slice, columns: slice) -> np.ndarray:

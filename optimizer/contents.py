@@ -151,7 +151,9 @@ def _edges(tensor: ir.TensorProtocol) -> bytes:
         return b"".join(chunks(tensor))
     if isinstance(tensor, MappedTensor):
         offset, length = tensor.extent
-        return bytes(tensor.data.view(offset, _EDGE)) + bytes(tensor.data.view(offset + length - _EDGE, _EDGE))
+        edges = bytes(tensor.data.view(offset, _EDGE)) + bytes(tensor.data.view(offset + length - _EDGE, _EDGE))
+        tensor.release()  # one look maps up to 2 MiB around it
+        return edges
     if not isinstance(tensor, ir.ExternalTensor):
         view = _in_memory(tensor)
         return bytes(view[:_EDGE]) + bytes(view[-_EDGE:])

@@ -3,7 +3,7 @@
 Element (k, k, …, k) keeps its place under every permutation of the axes, and so does the sum of all elements. Tensors
 with the same dtype, the same set of dimensions, the same first diagonal elements and the same sum of bit patterns are
 compared element by element, in tiles, under each permutation that fits the shapes. Weights in external files are
-mapped, and their pages given back after each tile.
+mapped, and their pages given back as soon as they were read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DIAGONAL = 64
-_TILE_ELEMENTS = 1 << 21
+_TILE_ELEMENTS = 1 << 18
+_ROWS = 32
 _MAX_RANK = 5
 _PATTERNS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -44,6 +45,20 @@ class _Bits:
         else:
             flat = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(pattern)
         self.array: NDArray[np.unsignedinteger] = flat.reshape(tensor.shape.numpy())
+
+    def part(self, place: tuple[slice, ...]) -> NDArray[np.unsignedinteger]:
+        """A part of the array; of a mapped one a copy.
+
+        Reading far-apart rows maps up to 2 MiB around each of them, so the pages are given back every few rows.
+        """
+        view = self.array[place]
+        if not isinstance(self._tensor, ir.ExternalTensor):
+            return view
+        copy = np.empty_like(view)
+        for start in range(0, len(view), _ROWS):
+            copy[start : start + _ROWS] = view[start : start + _ROWS]
+            self.release()
+        return copy
 
     def release(self) -> None:
         """Give the pages that were read back, so that they do not add up to the whole weight."""
@@ -94,9 +109,12 @@ def _narrowed(groups: list[list[int]], key: Callable[[int], Hashable]) -> list[l
 
 
 def _diagonal(tensor: ir.TensorProtocol) -> bytes:
-    array = _Bits(tensor).array.squeeze()
+    bits = _Bits(tensor)
+    array = bits.array.squeeze()
     steps = np.arange(min(_DIAGONAL, *array.shape))
-    return array[(steps,) * array.ndim].tobytes()
+    found = array[(steps,) * array.ndim].tobytes()
+    bits.release()
+    return found
 
 
 def _sum_of_patterns(tensor: ir.TensorProtocol) -> int:
@@ -129,12 +147,11 @@ def _axes_between(source: ir.TensorProtocol, target: ir.TensorProtocol) -> tuple
 
 
 def _is_permuted(source: _Bits, target: _Bits, axes: tuple[int, ...]) -> bool:
-    permuted = source.array.transpose(axes)
     for tile in _tiles(target.array.shape):
-        if not np.array_equal(permuted[tile], target.array[tile]):
+        place = dict(zip(axes, tile, strict=True))
+        part = source.part(tuple(place[axis] for axis in range(len(axes))))
+        if not np.array_equal(part.transpose(axes), target.part(tile)):
             return False
-        source.release()
-        target.release()
     return True
 
 
