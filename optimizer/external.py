@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+_NO_BITS = frozenset({ir.DataType.UNDEFINED, ir.DataType.STRING})
+_BITS: dict[int, int] = {kind.value: kind.bitwidth for kind in ir.DataType if kind not in _NO_BITS}
+
 CHUNK = 1 << 22  # bytes; read at once when a tensor is streamed
 
 
@@ -184,8 +187,7 @@ def location_of(proto: onnx.TensorProto, label: str) -> Location:
 
 def byte_count(proto: onnx.TensorProto) -> int:
     """How many bytes of ``raw_data`` the type and shape of ``proto`` ask for."""
-    elements: int = math.prod(proto.dims)
-    return (elements * ir.DataType(proto.data_type).bitwidth + 7) // 8
+    return (math.prod(proto.dims) * _BITS[proto.data_type] + 7) // 8
 
 
 def _whole_number(text: str, finding: str) -> int:

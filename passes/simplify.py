@@ -34,6 +34,8 @@ from passes.rules import (
     inline_if,
     lift_constants,
     merge_chains,
+    reuse_shapes,
+    slice_shapes,
     transposes,
 )
 
@@ -48,7 +50,9 @@ REMOVE_UNUSED = Step("remove-unused", "nodes, initializers, functions and import
 RULES: tuple[Rule, ...] = (
     *lift_constants.RULES,
     *fold_constants.RULES,
+    *reuse_shapes.RULES,
     *constant_targets.RULES,
+    *slice_shapes.RULES,
     *inline_if.RULES,
     *drop_identities.RULES,
     *drop_zero_bias.RULES,

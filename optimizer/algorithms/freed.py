@@ -17,7 +17,20 @@ MAX_NODES = 64
 
 
 def freed_bytes(nodes: Iterable[ir.Node]) -> int:
-    """How many bytes go with ``nodes``, whose outputs nobody will read; at most, never more."""
+    """How many bytes go with ``nodes``, whose outputs nobody will read; at least."""
+    gone, constants = _freed(nodes)
+    tensors = [(value.const_value, value.name) for value in constants]
+    return sum(map(record_bytes.node_bytes, gone)) + sum(
+        record_bytes.tensor_bytes(tensor, name) for tensor, name in tensors if tensor is not None
+    )
+
+
+def freed_nodes(nodes: Iterable[ir.Node]) -> list[ir.Node]:
+    """``nodes`` and what is there for them alone; at least."""
+    return _freed(nodes)[0]
+
+
+def _freed(nodes: Iterable[ir.Node]) -> tuple[list[ir.Node], list[ir.Value]]:
     gone: dict[ir.Node, None] = dict.fromkeys(nodes)
     constants: dict[ir.Value, None] = {}
     waiting = list(gone)
@@ -32,10 +45,7 @@ def freed_bytes(nodes: Iterable[ir.Node]) -> int:
             elif producer not in gone and len(gone) < MAX_NODES and _is_unread(producer, gone):
                 gone[producer] = None
                 waiting.append(producer)
-    tensors = [(value.const_value, value.name) for value in constants]
-    return sum(map(record_bytes.node_bytes, gone)) + sum(
-        record_bytes.tensor_bytes(tensor, name) for tensor, name in tensors if tensor is not None
-    )
+    return list(gone), list(constants)
 
 
 def _is_unread(node: ir.Node, gone: dict[ir.Node, None]) -> bool:
