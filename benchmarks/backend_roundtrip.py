@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def models_in_files() -> Iterator[tuple[str, onnx.ModelProto]]:
+    """The models that onnx's wheel has as files, by name."""
+    for path in sorted(Path(loader.DATA_DIR).rglob("*.onnx")):
+        yield str(path.relative_to(loader.DATA_DIR)), onnx.load(path, load_external_data=False)
+
+
 def backend_models() -> Iterator[tuple[str, onnx.ModelProto]]:
     """Every model that onnx ships for tests of backends, by name: made from the node tests, or read from the wheel."""
     with warnings.catch_warnings():
@@ -39,8 +45,7 @@ def backend_models() -> Iterator[tuple[str, onnx.ModelProto]]:
     for case in cases:
         if case.model is not None:
             yield f"{case.kind}/{case.name}", case.model
-    for path in sorted(Path(loader.DATA_DIR).rglob("*.onnx")):
-        yield str(path.relative_to(loader.DATA_DIR)), onnx.load(path, load_external_data=False)
+    yield from models_in_files()
 
 
 def outcome(proto: onnx.ModelProto, folder: Path) -> tuple[str, str]:

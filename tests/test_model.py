@@ -23,7 +23,7 @@ from optimizer.lossless import difference
 from optimizer.model import byte_size, check_structure, clone, give_back, ingest, load, save, to_proto
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from backend_roundtrip import backend_models, outcome
+from backend_roundtrip import models_in_files, outcome
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -202,15 +202,10 @@ def test_round_trip_keeps_every_field_and_the_size_is_exact(tmp_path_factory, ma
     assert difference(made, to_proto(clone(model))) is None
 
 
-@pytest.mark.parametrize("share", range(4))
-def test_onnx_backend_models(share, tmp_path):
-    """Every 40th model; benchmarks/backend_roundtrip.py runs over all."""
-    found = {
-        name: outcome(made, tmp_path)
-        for index, (name, made) in enumerate(backend_models())
-        if index % 160 == share * 40
-    }
-    assert len(found) > 10
+def test_onnx_backend_models(tmp_path):
+    """Every third of the models in files; benchmarks/backend_roundtrip.py runs over all that onnx has."""
+    found = {name: outcome(made, tmp_path) for index, (name, made) in enumerate(models_in_files()) if index % 3 == 0}
+    assert len(found) > 40
     assert {name: kind for name, kind in found.items() if kind != ("unchanged", "")} == {}
 
 
@@ -241,8 +236,8 @@ def test_time_grows_with_the_size(shape, tmp_path):
         return time.process_time() - began
 
     seconds(100)
-    small = min(seconds(1000) for _ in range(3))
-    assert seconds(8000) < 8 * 2.5 * small  # quadratic work would be 64 times
+    small = min(seconds(500) for _ in range(3))
+    assert seconds(4000) < 8 * 2.5 * small  # quadratic work would be 64 times
 
 
 @pytest.mark.corpus
