@@ -85,8 +85,10 @@ def test_with_effect_stays(constants, body):
             ["Transpose"],
         ),
         (
-            "g (float[6,8] x) => (float[2,8] y) <int64[1] s={1}, int64[1] e={3}, int64[1] z={0}, int64[1] o={1}, "
-            "int64[1] f={9}> { a = Slice(x, s, e, z) y = Slice(a, z, f, o) }",
+            (
+                "g (float[6,8] x) => (float[2,8] y) <int64[1] s={1}, int64[1] e={3}, int64[1] z={0}, int64[1] o={1}, "
+                "int64[1] f={9}> { a = Slice(x, s, e, z) y = Slice(a, z, f, o) }"
+            ),
             ["Slice"],
         ),
     ],
