@@ -187,7 +187,8 @@ def location_of(proto: onnx.TensorProto, label: str) -> Location:
 
 def byte_count(proto: onnx.TensorProto) -> int:
     """How many bytes of ``raw_data`` the type and shape of ``proto`` ask for."""
-    return (math.prod(proto.dims) * _BITS[proto.data_type] + 7) // 8
+    elements: int = math.prod(proto.dims)
+    return (elements * _BITS[proto.data_type] + 7) // 8
 
 
 def _whole_number(text: str, finding: str) -> int:
