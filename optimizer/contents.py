@@ -88,11 +88,12 @@ def equal_groups(tensors: Sequence[ir.TensorProtocol]) -> list[list[int]]:
     Raises:
         ModelError: If external data cannot be read.
     """
+    sizes = [tensor.nbytes for tensor in tensors]
     places = _partition(range(len(tensors)), lambda index: _whereabouts(tensors[index]))
     members = {place[0]: place for place in places}
     groups: list[list[int]] = []
-    for sized in _partition(members, lambda index: (tensors[index].dtype, tensors[index].nbytes)):
-        groups += [sized] if len(sized) == 1 else _partition(sized, lambda index: _edges(tensors[index]))
+    for sized in _partition(members, lambda index: (tensors[index].dtype, sizes[index])):
+        groups += [sized] if len(sized) == 1 else _partition(sized, lambda index: _edges(tensors[index], sizes[index]))
     groups = [part for group in groups for part in _split_large(group, tensors)]
     expanded = [sorted(index for place in group for index in members[place]) for group in groups]
     return sorted(group for group in expanded if len(group) > 1)
@@ -100,7 +101,7 @@ def equal_groups(tensors: Sequence[ir.TensorProtocol]) -> list[list[int]]:
 
 def _split_large(group: list[int], tensors: Sequence[ir.TensorProtocol]) -> list[list[int]]:
     """Split tensors of equal dtype, size and edges into groups of equal content."""
-    if len(group) == 1 or _is_read_whole(tensors[group[0]]):
+    if len(group) == 1 or _is_read_whole(tensors[group[0]], tensors[group[0]].nbytes):
         return [group]
     hashed = _partition(group, lambda index: _digest(tensors[index])) if len(group) > 2 else [group]
     return [part for same_hash in hashed for part in _verified(same_hash, tensors)]
@@ -141,13 +142,13 @@ def _digest(tensor: ir.TensorProtocol) -> bytes:
     return digest.digest()
 
 
-def _is_read_whole(tensor: ir.TensorProtocol) -> bool:
-    return tensor.nbytes <= 2 * _EDGE or tensor.dtype == ir.DataType.STRING
+def _is_read_whole(tensor: ir.TensorProtocol, size: int) -> bool:
+    return size <= 2 * _EDGE or tensor.dtype == ir.DataType.STRING
 
 
-def _edges(tensor: ir.TensorProtocol) -> bytes:
+def _edges(tensor: ir.TensorProtocol, size: int) -> bytes:
     """The first and the last bytes of the content; all of it if it is small."""
-    if _is_read_whole(tensor):
+    if _is_read_whole(tensor, size):
         return b"".join(chunks(tensor))
     if isinstance(tensor, MappedTensor):
         offset, length = tensor.extent

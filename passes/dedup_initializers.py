@@ -87,7 +87,7 @@ class DedupInitializers(Pass):
 
     def _merge_equal(self, work: _Work) -> None:
         found = [holder for holder in holders(work.tree, self._is_excluded) if not work.is_sparse(holder)]
-        large = [holder for holder in found if holder.tensor.nbytes >= self.min_bytes]
+        large = [holder for holder in found if not self.min_bytes or holder.tensor.nbytes >= self.min_bytes]
         if len(large) < len(found):
             work.notes[f"smaller than min-bytes={self.min_bytes}"] = {f"{len(found) - len(large)} tensors": None}
         work.alive = {id(holder.value): holder for holder in large}

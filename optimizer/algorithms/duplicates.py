@@ -43,8 +43,8 @@ def plan_merge(group: Sequence[Holder], tree: ScopeTree) -> Merge | str | None:
         goes = tuple(holder for holder in free if holder is not kept)
         if not goes or (kept is None and len(goes) == 1):
             continue
-        saved = sum(holder.tensor.nbytes + len(holder.name) for holder in goes)
-        saved -= goes[0].tensor.nbytes if kept is None else 0
+        copies = len(goes) - (kept is None)
+        saved = copies * goes[0].tensor.nbytes + sum(len(holder.name) for holder in goes)
         if _growth(kept, goes, tree) < saved:
             return Merge(kept, goes)
         reason = "saves less than the longer name of its equal costs"

@@ -100,8 +100,7 @@ def _named(tree: ScopeTree) -> Iterator[str]:
     """Names that something else than a node refers to: quantization annotations, and the training part."""
     for scope in tree.parents:
         for value in [*scope.inputs, *_constants(scope), *(value for node in scope for value in node.outputs)]:
-            annotation = value.meta.get("quant_parameter_tensor_names")
-            if annotation:
+            if value.meta and (annotation := value.meta.get("quant_parameter_tensor_names")):
                 yield from (name for name in (value.name, *annotation.values()) if name)
         if (kept := scope.meta.get(fidelity.KEPT)) is not None:
             for _, lone in kept.extra_annotations:
