@@ -56,7 +56,7 @@ class Region:
         if producer is None or producer.graph is not self.home:
             return AS_IS
         if producer in self.changes:
-            return producer
+            return AS_IS if self.changes[producer].absorbs else producer
         perm = axes.permutation(producer)
         if perm == self.perm:
             return PERMUTED

@@ -2,8 +2,9 @@
 
 ``permuted(node, perm)`` tells how ``node`` has to change to read ``x'`` and write ``y'`` where it read and wrote ``x``
 and ``y``, with ``x = Transpose(x', perm)`` and ``y = Transpose(y', perm)``: axis ``i`` becomes axis ``perm[i]``.
-Element-wise operators need no change, others have their axes moved. A reduction that drops axes may be one that
-forgets the order: then it writes ``y`` itself.
+Element-wise operators need no change, others have their axes moved. What drops axes may forget the order by that, then
+it writes ``y`` itself; what adds axes may make ``y'`` of what it reads as it is. A product with one matrix, and what
+normalizes the last axis, can do with any order of the other axes.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Change:
 
     Attributes:
         moved: The inputs that it reads permuted; constants among them may have fewer axes.
+            None, if what it reads stays as it is.
         absorbs: Whether what it writes stays as it was.
         attributes: New values of integer attributes.
         inputs: New 64-bit integer constants for inputs.
@@ -59,14 +61,21 @@ class Change:
 
 def permuted(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
     """How ``node`` computes on axes permuted by ``perm``; ``None`` if that is not known."""
-    if not graph.is_standard(node) or opset < _OLDEST_OPSET or graph.has_references(node):
+    if not graph.is_standard(node) or opset < _OLDEST_OPSET or not node.inputs or graph.has_references(node):
         return None
-    if node.op_type in UNARY:
-        return Change((0,)) if graph.rank(node.inputs[0]) == len(perm) else None
     if node.op_type in BROADCASTING:
-        return _broadcasting(node, len(perm))
-    if not node.inputs or graph.rank(node.inputs[0]) != len(perm):
-        return None
+        return _broadcasting(node, perm)
+    if graph.rank(node.inputs[0]) == len(perm):
+        found = _reading(node, perm, opset)
+        if found is not None:
+            return found
+    return _writing(node, perm) if graph.rank(node.outputs[0]) == len(perm) else None
+
+
+def _reading(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
+    """The change of a node whose first input has the axes."""
+    if node.op_type in UNARY:
+        return Change((0,))
     if node.op_type in _ONE_AXIS:
         return _one_axis(node, perm, opset)
     if node.op_type in REDUCING:
@@ -76,24 +85,46 @@ def permuted(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
             return _pad(node, perm)
         case "Slice":
             return _slice(node, perm)
+        case "Squeeze":
+            return _squeeze(node, perm)
+        case "Reshape":
+            return _reshape_from(node, perm)
+        case "MatMul" | "LayerNormalization" if perm[-1] == len(perm) - 1:
+            return _last_axis(node, len(perm))
     return None
 
 
-def _broadcasting(node: ir.Node, rank: int) -> Change | None:
-    moved = []
+def _writing(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    """The change of a node of which only what it writes has the axes."""
+    match node.op_type:
+        case "Unsqueeze":
+            return _unsqueeze(node, perm)
+        case "Reshape":
+            return _reshape_to(node, perm)
+    return None
+
+
+def _broadcasting(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    rank, moved = len(perm), []
     for index, value in enumerate(node.inputs):
-        known = None if value is None else graph.rank(value)
-        shape = weights.shape(value)
-        own = known if shape is None else len(shape)
+        shape, is_constant = weights.shape(value), graph.constant_tensor(value) is not None
+        own = graph.rank(value) if shape is None else len(shape)
         if own is None or own > rank:
             return None
-        if shape is not None and all(size == 1 for size in shape):
+        if shape is not None and _stays(shape, perm, is_constant=is_constant):
             continue
-        if own < rank and graph.constant_tensor(value) is None:
+        if own < rank and not is_constant:
             return None
         moved.append(index)
     full = any(graph.rank(node.inputs[index]) == rank for index in moved)
     return Change(tuple(moved)) if full else None
+
+
+def _stays(shape: Sequence[int], perm: Sequence[int], *, is_constant: bool) -> bool:
+    """Whether what broadcasts with this shape is the same permuted: one number, or a constant along unmoved axes."""
+    first = len(perm) - len(shape)
+    wide = [first + axis for axis, size in enumerate(shape) if size != 1]
+    return not wide or (is_constant and all(perm[axis] == axis for axis in wide))
 
 
 def _one_axis(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
@@ -159,3 +190,54 @@ def _slice(node: ir.Node, perm: Sequence[int]) -> Change | None:
     if listed is None:
         return None
     return Change((0,), inputs={3: [perm[axis % len(perm)] for axis in listed]})
+
+
+def _squeeze(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    gone = axes.axes_of(node)
+    if not gone or not _forgets(perm, [axis % len(perm) for axis in gone]):
+        return None
+    return _with_axes(node, sorted(perm[axis % len(perm)] for axis in gone), moved=(0,), absorbs=True)
+
+
+def _unsqueeze(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    """An Unsqueeze that writes what is permuted, though it reads nothing permuted."""
+    new = axes.axes_of(node)
+    if not new or not _forgets(perm, [axis % len(perm) for axis in new]):
+        return None
+    return _with_axes(node, sorted(perm[axis % len(perm)] for axis in new), moved=(), absorbs=False)
+
+
+def _with_axes(node: ir.Node, new: list[int], *, moved: tuple[int, ...], absorbs: bool) -> Change:
+    if "axes" in node.attributes:
+        return Change(moved, absorbs, attributes={"axes": new})
+    return Change(moved, absorbs, inputs={1: new})
+
+
+def _reshape_from(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    """A Reshape of what has its elements in the same order either way."""
+    target = graph.constant_ints(node.inputs[1])
+    if target is None or 0 in target or not _moves_only_ones(node.inputs[0], perm):
+        return None
+    return Change((0,), absorbs=True)
+
+
+def _reshape_to(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    """A Reshape to what has its elements in the same order either way."""
+    target = graph.constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
+    if target is None or 0 in target or len(target) != len(perm) or not _moves_only_ones(node.outputs[0], perm):
+        return None
+    return Change((), inputs={1: [target[axis] for axis in axes.inverse(perm)]})
+
+
+def _moves_only_ones(value: ir.Value | None, perm: Sequence[int]) -> bool:
+    """Whether the dimensions of ``value`` that are not 1 keep their order."""
+    if value is None or value.shape is None or len(value.shape) != len(perm):
+        return False
+    return _forgets(perm, [axis for axis, dim in enumerate(value.shape) if dim == 1])
+
+
+def _last_axis(node: ir.Node, rank: int) -> Change | None:
+    if node.op_type == "MatMul":
+        return Change((0,)) if graph.rank(node.inputs[1]) == 2 else None
+    alone = not any(graph.has_uses(value) for value in node.outputs[1:])
+    return Change((0,)) if alone and node.attributes.get_int("axis", -1) in {-1, rank - 1} else None

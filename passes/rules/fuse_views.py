@@ -1,0 +1,76 @@
+"""Do without an axis that is only made to be transposed and dropped.
+
+::
+
+    Squeeze(Transpose(Unsqueeze(x)))  = Transpose(x)                     where the Squeeze drops what was added
+    Squeeze(Transpose(Reshape(x, s))) = Transpose(Reshape(x, s'))        s' is s without the ones that are dropped
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms import axes, weights
+from optimizer.algorithms.sweep import Rule, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class FuseViews(Rule):
+    """Unsqueeze, Transpose and Squeeze in a row."""
+
+    name: ClassVar[str] = "fuse-views"
+    summary: ClassVar[str] = "an axis that is made, transposed and squeezed away is not made"
+    ops: ClassVar[frozenset[str]] = frozenset({"Squeeze"})
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Turn the Squeeze ``node`` into a Transpose of what has not those axes."""
+        transpose = _before(node, "Transpose")
+        view = None if transpose is None else _before(transpose, "Unsqueeze", "Reshape")
+        if transpose is None or view is None or view.inputs[0] is None:
+            return False
+        perm, dropped = axes.permutation(transpose), axes.axes_of(node)
+        if perm is None or not dropped:
+            return False
+        gone = sorted(perm[axis % len(perm)] for axis in dropped)
+        left = axes.reduced(perm, gone)
+        if view.op_type == "Unsqueeze":
+            same = gone == sorted(axis % len(perm) for axis in axes.axes_of(view) or ())
+            return same and self.permits(node, scope) and _become_transpose(node, view.inputs[0], left)
+        target = graph.constant_ints(view.inputs[1])
+        if target is None or 0 in target or any(target[axis] != 1 for axis in gone):
+            return False
+        shorter = np.array([size for axis, size in enumerate(target) if axis not in gone], np.int64)
+        swap = weights.swap(shorter, "shape", weights.dying({view}))
+        saved = weights.saved([transpose], weights.dying({view, transpose, node}), [swap])
+        if saved < 0 or not self.permits(node, scope):
+            return False
+        view.replace_input_with(1, swap.put(view, scope))
+        view.outputs[0].shape = None
+        return _become_transpose(node, view.outputs[0], left)
+
+
+def _before(node: ir.Node, *op_types: str) -> ir.Node | None:
+    """The node that computes what only ``node`` reads."""
+    value = node.inputs[0] if node.inputs else None
+    producer = None if value is None or weights.reader(value) is not node else value.producer()
+    if producer is None or producer.graph is not node.graph or graph.has_references(producer):
+        return None
+    return producer if graph.is_standard(producer, *op_types) else None
+
+
+def _become_transpose(node: ir.Node, source: ir.Value, perm: Sequence[int]) -> bool:
+    node.op_type = "Transpose"
+    node.attributes.clear()
+    node.attributes.add(ir.AttrInt64s("perm", perm))
+    node.resize_inputs(1)
+    node.replace_input_with(0, source)
+    return True
+
+
+RULES: tuple[Rule, ...] = (FuseViews(),)
