@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from optimizer.model import ingest
 from optimizer.report_text import facts_table
 from optimizer.stats import Facts, WeightFacts, facts, weight_facts
@@ -50,7 +52,9 @@ def inspection_table(inspected: Sequence[Inspected]) -> Table:
     table.add_row("IR version", *(str(one.facts.ir_version) for one in inspected))
     table.add_row("producer", *(one.facts.producer for one in inspected))
     for kind in ("inputs", "outputs"):
-        table.add_row(kind, *("\n".join(" ".join(slot) for slot in getattr(one.facts, kind)) for one in inspected))
+        table.add_row(
+            kind, *(Text("\n".join(" ".join(slot) for slot in getattr(one.facts, kind))) for one in inspected)
+        )
     return table
 
 

@@ -80,12 +80,12 @@ def outputs_table(outputs: Iterable[OutputError]) -> Table:
         table.add_column(title, justify="left" if title == "output" else "right", overflow="fold")
     for output in outputs:
         numbers = (output.max_abs, output.rel_l2, output.sqnr, output.cosine, output.agreement)
-        table.add_row(output.name, *("-" if number is None else f"{number:.4g}" for number in numbers))
+        table.add_row(Text(output.name), *("-" if number is None else f"{number:.4g}" for number in numbers))
     return table
 
 
 def _add(table: Table, name: str, *cells: str) -> None:
-    table.add_row(name, *cells)
+    table.add_row(Text(name), *(Text(cell) for cell in cells))
 
 
 def _verdict(report: Report) -> str:
@@ -105,7 +105,8 @@ def _stages(stages: Sequence[StageRecord]) -> Table:
     for stage in stages:
         for member in stage.passes:
             state = "kept" if member.changes else "undone" if member.undone else "-"
-            table.add_row(member.spec, state, _changes(member), f"{member.seconds:.2f} s", stage.reason)
+            cells = (member.spec, state, _changes(member), f"{member.seconds:.2f} s", stage.reason)
+            table.add_row(*(Text(cell) for cell in cells))
     return table
 
 

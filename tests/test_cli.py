@@ -81,3 +81,9 @@ def test_passes_lists_names_kinds_and_options():
     listed = {one["name"]: one for one in json.loads(onnxhone("passes", "--json").stdout)}
     assert listed["simplify"]["exact"] is True
     assert {option["name"] for option in listed["dedup-initializers"]["options"]} >= {"exclude", "min-bytes"}
+
+
+def test_inspect_shows_shapes_in_brackets():
+    done = onnxhone("inspect", DIGITS)
+    assert done.returncode == 0, done.stderr
+    assert "[batch" in done.stdout or "[N" in done.stdout
