@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+_GRAPH_KINDS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 _FEW = 16  # up to so many inputs, one at a time is quick enough
 RANDOM_OPS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -20,9 +21,12 @@ RANDOM_OPS = frozenset(
 
 
 def with_subgraphs(root: ir.Graph) -> Iterator[ir.Graph]:
-    """``root`` and every subgraph below it."""
-    yield root
-    yield from root.subgraphs()
+    """``root`` and every subgraph below it, each after the one that it is in."""
+    stack = [root]
+    while stack:
+        scope = stack.pop()
+        yield scope
+        stack += reversed([inner for node in scope if node.attributes.data for inner in subgraphs_of(node)])
 
 
 def graphs(model: ir.Model) -> Iterator[ir.Graph]:
@@ -45,12 +49,13 @@ def count_nodes(model: ir.Model) -> int:
 
 def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
     """The graphs directly in the attributes of ``node``."""
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
+    for attribute in node.attributes.data.values():
+        kind = attribute.type
+        if kind not in _GRAPH_KINDS or attribute.is_ref():
             continue
-        if attribute.type == ir.AttributeType.GRAPH:
+        if kind == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
+        else:
             yield from attribute.as_graphs()
 
 
@@ -67,12 +72,12 @@ def is_sorted(root: ir.Graph) -> bool:
     """Whether every node of ``root`` and its subgraphs comes after all that it reads."""
     late = set(root)
     for node in root:
-        reads = [*node.inputs, *captured(node)]
-        if any(value is not None and value.producer() in late for value in reads):
+        if any(value is not None and value.producer() in late for value in node.inputs):
             return False
+        for inner in subgraphs_of(node):
+            if any(value.producer() in late for value in captured(node)) or not is_sorted(inner):
+                return False
         late.discard(node)
-        if not all(is_sorted(inner) for inner in subgraphs_of(node)):
-            return False
     return True
 
 
@@ -81,18 +86,28 @@ def in_order(root: ir.Graph) -> Iterator[ir.Node]:
     opened: set[ir.Node] = set()
     done: set[ir.Node] = set()
     for node in root:
+        if node in done:
+            continue
         stack = [node]
         while stack:
             top = stack[-1]
-            if top in opened:
-                stack.pop()
-                if top not in done:
-                    done.add(top)
-                    yield top
-                continue
+            waiting = [] if top in opened else [n for n in _before(top, root) if n not in opened]
             opened.add(top)
-            before = [value.producer() for value in (*top.inputs, *captured(top)) if value is not None]
-            stack.extend(n for n in reversed(before) if n is not None and n.graph is root and n not in opened)
+            if waiting:
+                stack += reversed(waiting)
+                continue
+            stack.pop()
+            if top not in done:
+                done.add(top)
+                yield top
+
+
+def _before(node: ir.Node, root: ir.Graph) -> list[ir.Node]:
+    """The nodes of ``root`` that ``node`` and its subgraphs read from."""
+    values = [value for value in node.inputs if value is not None]
+    values += captured(node) if node.attributes.data else ()
+    producers = [value.producer() for value in values]
+    return [producer for producer in producers if producer is not None and producer.graph is root]
 
 
 def is_standard(node: ir.Node, *op_types: str) -> bool:
@@ -102,7 +117,7 @@ def is_standard(node: ir.Node, *op_types: str) -> bool:
 
 def has_references(node: ir.Node) -> bool:
     """Whether an attribute of ``node`` is only known at the call of the function that it is in."""
-    return any(attribute.is_ref() for attribute in node.attributes.values())
+    return any(attribute.is_ref() for attribute in node.attributes.data.values())
 
 
 def has_uses(value: ir.Value) -> bool:
@@ -303,7 +318,9 @@ def remove_unused(candidates: Iterable[ir.Node]) -> int:
     while stack:
         node = stack.pop()
         scope = node.graph
-        if scope is None or node in removed or node in inside or any(has_uses(output) for output in node.outputs):
+        if scope is None or node in removed or node in inside or not node.outputs:
+            continue
+        if any(has_uses(output) for output in node.outputs):
             continue
         removed[node] = scope
         stack += _detach(node)

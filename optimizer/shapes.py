@@ -12,6 +12,7 @@ input is taken at its word, apart from the likes of ``?`` that exporters write f
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ import onnx_ir as ir
 from optimizer import graph
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 MAX_INLINE_ELEMENTS = {True: 256, False: 16}  # integers carry shapes, axes and indices; floats at most a few scales
 _MAX_HINT_ROUNDS = 6
@@ -183,29 +184,35 @@ class _Skeleton:
         tensor = value.const_value
         if tensor is None:
             return
-        name = self._name(value)
-        if _is_small(tensor):
-            self._main.initializer.append(_raw(tensor, name))
-        else:
-            info = self._main.input.add(name=name)
-            _write_type(info.type, ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy()))
+        name, kind, shape = self._name(value), tensor.dtype, tensor.shape.numpy()
+        if _is_small(kind, shape):
+            self._main.initializer.add(name=name, data_type=int(kind), dims=shape, raw_data=tensor.tobytes())
+            return
+        written = self._main.input.add(name=name).type.tensor_type
+        written.elem_type = int(kind)
+        written.shape.SetInParent()
+        for size in shape:
+            written.shape.dim.add(dim_value=size)
 
     def _read(self, proto: onnx.GraphProto, value: ir.Value, inlined: set[str]) -> str:
         """The name by which a node in ``proto`` reads ``value``; inference sees no data of constants further out."""
-        tensor = value.const_value if value.is_initializer() and not value.is_graph_input() else None
-        if proto is self._main or tensor is None or not _is_small(tensor):
+        if proto is self._main or not value.is_initializer() or value.is_graph_input():
+            return self._name(value)
+        tensor = value.const_value
+        if tensor is None or not _is_small(tensor.dtype, tensor.shape.numpy()):
             return self._name(value)
         name = f"{self._name(value)}_{id(proto)}"
         if name not in inlined:
             inlined.add(name)
-            proto.initializer.append(_raw(tensor, name))
+            data, dims = tensor.tobytes(), tensor.shape.numpy()
+            proto.initializer.add(name=name, data_type=int(tensor.dtype), dims=dims, raw_data=data)
         return name
 
     def _add_node(self, proto: onnx.GraphProto, node: ir.Node, inlined: set[str]) -> None:
         out = proto.node.add(op_type=node.op_type, domain=node.domain, overload=node.overload)
         out.input.extend("" if value is None else self._read(proto, value, inlined) for value in node.inputs)
         out.output.extend(self._name(value) if value.name else "" for value in node.outputs)
-        for attribute in node.attributes.values():
+        for attribute in node.attributes.data.values():
             self._add_attribute(out, attribute)
         known = node.domain in graph.STANDARD_DOMAINS or node.op_identifier() in self._functions
         for value in node.outputs:
@@ -233,14 +240,8 @@ class _Skeleton:
                 self._fill(target.graphs.add(), inner, trusted=False)
 
 
-def _is_small(tensor: ir.TensorProtocol) -> bool:
-    return tensor.size <= MAX_INLINE_ELEMENTS[tensor.dtype.is_integer()] and tensor.dtype != ir.DataType.STRING
-
-
-def _raw(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
-    return onnx.TensorProto(
-        name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy(), raw_data=tensor.tobytes()
-    )
+def _is_small(kind: ir.DataType, shape: Sequence[int]) -> bool:
+    return math.prod(shape) <= MAX_INLINE_ELEMENTS[kind.is_integer()] and kind != ir.DataType.STRING
 
 
 def _input_shape(value: ir.Value, name: str) -> ir.Shape | None:

@@ -10,11 +10,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import shapes
+from optimizer import graph, shapes
 from optimizer.algorithms.dead_code import remove_dead
 from optimizer.algorithms.equal_nodes import merge_equal
-from optimizer.algorithms.shape_hints import reshape_hints
-from optimizer.algorithms.sweep import Rule, sweep
+from optimizer.algorithms.shape_hints import HintFinder
+from optimizer.algorithms.sweep import Rule, Scope, sweep
+from optimizer.errors import PreconditionError
+from optimizer.fidelity import TRAINING
 from optimizer.pass_base import Context, Gain, Pass, PassResult, Step
 from passes.rules import (
     constant_targets,
@@ -41,9 +43,11 @@ from passes.rules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
+
+    from optimizer.pass_base import Sites
 
 MAX_ROUNDS = 12
 MERGE_EQUAL = Step("merge-equal-nodes", "nodes that compute the same from the same are one")
@@ -85,11 +89,20 @@ class Simplify(Pass):
         """Every rule, and what follows a sweep."""
         return (*(rule.step() for rule in RULES), MERGE_EQUAL, REMOVE_UNUSED)
 
+    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
+        """Refuse what cannot be kept whole.
+
+        Raises:
+            PreconditionError: If the model has a training part, which refers to values by name.
+        """
+        if TRAINING in model.graph.meta:
+            raise PreconditionError("the model has a training part, whose references to values would break")
+
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Rewrite ``model`` until nothing changes."""
-        changes: Counter[str] = Counter()
+        changes: Counter[str] = Counter(_sort(model))
         for done in range(MAX_ROUNDS):
-            found = _round(model, context)
+            found = _round(model, context.sites)
             changes.update(found)
             context.progress((done + 1) / MAX_ROUNDS)
             if not sum(found.values()):
@@ -97,10 +110,19 @@ class Simplify(Pass):
         return PassResult(model, {kind: count for kind, count in changes.items() if count})
 
 
-def _round(model: ir.Model, context: Context) -> Counter[str]:
-    sites, changes = context.sites, Counter[str]()
-    with shapes.annotated(model, reshape_hints):
-        changes.update(sweep(model, RULES, sites))
+def _sort(model: ir.Model) -> Mapping[str, int]:
+    """Put the nodes in topological order, which ONNX asks for and the rules count on, if they are not."""
+    roots = [model.graph, *(function.graph for function in model.functions.values())]
+    unsorted = [root for root in roots if not graph.is_sorted(root)]
+    for root in unsorted:
+        root.sort()
+    return {"graphs sorted": len(unsorted)}
+
+
+def _round(model: ir.Model, sites: Sites) -> Counter[str]:
+    hints, changes = HintFinder(), Counter[str]()
+    with shapes.annotated(model, hints.find):
+        changes.update(sweep(model, RULES, sites, Scope(model, sites, hints.values)))
         if sites.allows_step(MERGE_EQUAL.name):
             changes["equal nodes merged"] += merge_equal(model, MERGE_EQUAL, sites)
     if sites.allows_step(REMOVE_UNUSED.name):

@@ -1,4 +1,7 @@
-"""Remove what no output needs: nodes, initializers, functions, imported operator sets."""
+"""Remove what no output needs: nodes, outputs of nodes, initializers, functions, imported operator sets.
+
+Nodes without any output stay, whatever they are there for.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from optimizer import graph
+from optimizer.algorithms.unused_outputs import remove_unused_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +22,10 @@ if TYPE_CHECKING:
 def remove_dead(model: ir.Model, step: Step, sites: Sites) -> Mapping[str, int]:
     """Remove it all; returns the changes by kind."""
     changes: Counter[str] = Counter()
-    for scope in list(graph.graphs(model)):
-        for node in reversed(list(scope)):
-            dead = node.graph is not None and not any(map(graph.has_uses, node.outputs))
-            if dead and sites.permits(step.name, graph.site(node)):
-                changes["unused nodes"] += graph.remove_unused([node])
+    changes["unused nodes"] += _remove_nodes(model, step, sites)
+    changes["unused outputs"] += remove_unused_outputs(model, step, sites)
+    if changes["unused outputs"]:
+        changes["unused nodes"] += _remove_nodes(model, step, sites)
     for scope in graph.graphs(model):
         for name, value in list(scope.initializers.items()):
             is_dead = not graph.has_uses(value) and not value.is_graph_input()
@@ -32,6 +35,15 @@ def remove_dead(model: ir.Model, step: Step, sites: Sites) -> Mapping[str, int]:
     changes["unused functions"] += _remove_functions(model)
     changes["unused imports"] += _remove_imports(model)
     return {kind: count for kind, count in changes.items() if count}
+
+
+def _remove_nodes(model: ir.Model, step: Step, sites: Sites) -> int:
+    dead = [
+        node
+        for node in graph.nodes(model)
+        if node.outputs and not any(map(graph.has_uses, node.outputs)) and sites.permits(step.name, graph.site(node))
+    ]
+    return graph.remove_unused(dead)
 
 
 def _remove_functions(model: ir.Model) -> int:

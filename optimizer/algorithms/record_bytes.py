@@ -23,37 +23,39 @@ def field_bytes(content: int) -> int:
     return 1 + varint_bytes(content) + content
 
 
-def _texts(texts: Iterable[str | None]) -> int:
+def text_bytes(texts: Iterable[str | None]) -> int:
+    """Bytes of text fields; those that are ``None`` are left out."""
     return sum(field_bytes(len(text.encode())) for text in texts if text is not None)
 
 
 def tensor_bytes(tensor: ir.TensorProtocol, name: str | None) -> int:
     """Bytes of a tensor message with its data inside, tag and length included."""
     if isinstance(tensor, ir.serde.TensorProtoTensor):
-        content = tensor.raw.ByteSize() - _texts([tensor.raw.name or None])
+        content = tensor.raw.ByteSize() - text_bytes([tensor.raw.name or None])
     else:
         content = sum(1 + varint_bytes(size) for size in tensor.shape.numpy()) + 2 + field_bytes(tensor.nbytes)
-    return field_bytes(content + _texts([name]))
+    return field_bytes(content + text_bytes([name]))
 
 
 def constant_node_bytes(tensor: ir.TensorProtocol, output: str) -> int:
     """Bytes of a Constant node without a name of its own."""
-    attribute = _texts(["value"]) + tensor_bytes(tensor, None) + 3
-    return field_bytes(_texts([output, "Constant"]) + field_bytes(attribute))
+    attribute = text_bytes(["value"]) + tensor_bytes(tensor, None) + 3
+    return field_bytes(text_bytes([output, "Constant"]) + field_bytes(attribute))
 
 
 def node_bytes(node: ir.Node) -> int:
     """Bytes of a node, roughly: its attributes count by their plain values, subgraphs as nothing."""
-    content = _texts(["" if value is None else value.name for value in node.inputs])
-    content += _texts([value.name or "" for value in node.outputs])
-    content += _texts([node.op_type, node.name or None, node.domain or None, node.doc_string or None])
-    content += sum(field_bytes(_attribute_bytes(attribute)) for attribute in node.attributes.values())
-    content += sum(field_bytes(_texts(item)) for item in (node.metadata_props or {}).items())
+    content = text_bytes(["" if value is None else value.name for value in node.inputs])
+    content += text_bytes([value.name or "" for value in node.outputs])
+    content += text_bytes([node.op_type, node.name or None, node.domain or None, node.doc_string or None])
+    content += sum(field_bytes(attribute_bytes(attribute)) for attribute in node.attributes.values())
+    content += sum(field_bytes(text_bytes(item)) for item in (node.metadata_props or {}).items())
     return field_bytes(content)
 
 
-def _attribute_bytes(attribute: ir.Attr) -> int:
-    content = _texts([attribute.name]) + 3
+def attribute_bytes(attribute: ir.Attr) -> int:
+    """Bytes of the content of an attribute, subgraphs as nothing."""
+    content = text_bytes([attribute.name]) + 3
     if attribute.is_ref():
         return content
     match attribute.type:
@@ -66,7 +68,7 @@ def _attribute_bytes(attribute: ir.Attr) -> int:
         case ir.AttributeType.FLOATS:
             return content + 5 * len(attribute.as_floats())
         case ir.AttributeType.STRING:
-            return content + _texts([attribute.as_string()])
+            return content + text_bytes([attribute.as_string()])
         case ir.AttributeType.TENSOR:
             return content + tensor_bytes(attribute.as_tensor(), attribute.as_tensor().name or None)
     return content

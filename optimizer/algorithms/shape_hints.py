@@ -24,9 +24,20 @@ if TYPE_CHECKING:
 Factors: TypeAlias = "tuple[int, Counter[str]]"
 
 
-def reshape_hints(model: ir.Model) -> dict[ir.Value, ir.Shape]:
+class HintFinder:
+    """Finds hints for ``shapes.annotated``; afterwards ``values`` is what is known of integer tensors."""
+
+    values: ShapeValues | None = None
+
+    def find(self, model: ir.Model) -> dict[ir.Value, ir.Shape]:
+        """The shapes of what Reshape nodes of ``model`` give out."""
+        self.values = ShapeValues(model)
+        return reshape_hints(model, self.values)
+
+
+def reshape_hints(model: ir.Model, values: ShapeValues) -> dict[ir.Value, ir.Shape]:
     """The shapes of what Reshape nodes give out, where they say more than those that are on the values."""
-    values, found = ShapeValues(model), dict[ir.Value, ir.Shape]()
+    found: dict[ir.Value, ir.Shape] = {}
     for scope in graph.graphs(model):
         for node in scope:
             if not graph.is_standard(node, "Reshape") or graph.has_references(node) or len(node.inputs) != 2:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 ContentKey: TypeAlias = "tuple[int, tuple[int, ...], bytes]"
 
-ANY_OP = "*"  # in ``Rule.ops``: nodes of every standard operator
 _FIRST_IR_VERSION = 4  # with initializers that are no inputs
 MAX_SHARED_BYTES = 1024  # constants up to this size are shared when they are equal
 
@@ -38,11 +37,11 @@ MAX_SHARED_BYTES = 1024  # constants up to this size are shared when they are eq
 class Scope:
     """What rules know and need of the whole model while a sweep runs: opsets, shapes, free names, permissions."""
 
-    def __init__(self, model: ir.Model, sites: Sites) -> None:
+    def __init__(self, model: ir.Model, sites: Sites, values: ShapeValues | None = None) -> None:
         self.model = model
         self.sites = sites
         self.settled: set[object] = set()  # what rules looked at and left alone, so that they look once a sweep
-        self._names = graph.names_in_use(model)
+        self._values = values
         self._function_opsets = {
             inner: graph.opset_version(function.graph)
             for function in model.functions.values()
@@ -52,10 +51,16 @@ class Scope:
         self._firsts: dict[Hashable, ir.Value] = {}
         self._has_initializers = (model.ir_version or _FIRST_IR_VERSION) >= _FIRST_IR_VERSION
 
-    @cached_property
+    @property
     def values(self) -> ShapeValues:
         """What is known of small integer tensors."""
-        return ShapeValues(self.model)
+        if self._values is None:
+            self._values = ShapeValues(self.model)
+        return self._values
+
+    @cached_property
+    def _names(self) -> set[str]:
+        return graph.names_in_use(self.model)
 
     @cached_property
     def _small_constants(self) -> dict[ContentKey, ir.Value]:
@@ -98,6 +103,13 @@ class Scope:
         """Whether ``node`` may read ``value``, if it is computed before."""
         return value.graph is not None and self._tree.encloses(value.graph, owner(node))
 
+    def own_name(self, value: ir.Value) -> None:
+        """Give ``value`` another name if a second one in the model has its name too."""
+        names = self._tree.names
+        if value.name and names[value.name] > 1:
+            names[value.name] -= 1
+            value.name = self.unique_name("v")
+
     def first_like(self, key: Hashable, value: ir.Value) -> ir.Value:
         """The first value of this sweep that came with ``key`` and is still there; else ``value`` is it."""
         found = self._firsts.get(key)
@@ -110,7 +122,7 @@ class Scope:
         """A small initializer of the main graph that is equal to ``array`` and that ``node`` may read, if there is."""
         if not self.may_lift(node):
             return None
-        key = content_key(array if isinstance(array, ir.TensorProtocol) else ir.tensor(array))
+        key = content_key(ir.tensor(array) if isinstance(array, np.ndarray) else array)
         value = None if key is None else self._small_constants.get(key)
         is_as_it_was = value is not None and value.is_initializer() and content_key(value.const_value) == key
         return value if is_as_it_was else None
@@ -127,7 +139,7 @@ class Scope:
         if known is not None:
             return known
         name = self.unique_name(hint)
-        tensor = array if isinstance(array, ir.TensorProtocol) else tensors.compact(array, name)
+        tensor = tensors.compact(array, name) if isinstance(array, np.ndarray) else array
         if not self.may_lift(node):
             return self._constant_node(node, tensor, name)
         return self._initializer(self.model.graph, tensor, name)
@@ -226,15 +238,14 @@ def sweep(model: ir.Model, rules: Sequence[Rule], sites: Sites, scope: Scope | N
     scope = scope or Scope(model, sites)
     by_op: dict[str, list[Rule]] = defaultdict(list)
     for rule in rules:
-        if sites.allows_step(rule.name):
-            for op in rule.ops:
-                by_op[op].append(rule)
-    anywhere = by_op.pop(ANY_OP, [])
+        for op in rule.ops if sites.allows_step(rule.name) else ():
+            by_op[op].append(rule)
     changes: Counter[str] = Counter()
     for root in (model.graph, *(function.graph for function in model.functions.values())):
         for node in _in_turn(root):
-            if node.domain in graph.STANDARD_DOMAINS and not graph.has_references(node):
-                _apply(node, [*by_op.get(node.op_type, ()), *anywhere], scope, changes)
+            fitting = by_op.get(node.op_type)
+            if fitting and node.domain in graph.STANDARD_DOMAINS and not graph.has_references(node):
+                _apply(node, fitting, scope, changes)
     return changes
 
 
@@ -242,17 +253,17 @@ def _in_turn(scope: ir.Graph) -> Iterator[ir.Node]:
     """The nodes of ``scope`` and of the subgraphs of those that are still there after their turn."""
     for node in scope:
         yield node
-        if node.graph is scope:
+        if node.attributes.data and node.graph is scope:
             for inner in graph.subgraphs_of(node):
                 yield from _in_turn(inner)
 
 
 def _apply(node: ir.Node, rules: Sequence[Rule], scope: Scope, changes: Counter[str]) -> None:
-    op_type = node.op_type
+    op_type, before = node.op_type, node.predecessors()
     for rule in rules:
-        if node.graph is None or node.op_type != op_type:
-            return
-        before = [value.producer() for value in node.inputs if value is not None]
         if rule.rewrite(node, scope):
             changes[rule.name] += 1
-            graph.remove_unused([node, *(producer for producer in before if producer is not None)])
+            graph.remove_unused([node, *before])
+            if node.graph is None or node.op_type != op_type:
+                return
+            before = node.predecessors()

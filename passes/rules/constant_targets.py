@@ -2,8 +2,8 @@
 
 Reshape keeps a dimension by 0 and finds one by -1; Expand keeps a dimension by 1. No dynamic dimension is frozen.
 
-A computed dimension becomes -1 only where no other is kept: if one that is kept were 0 at run time, as a batch or a past
-may be, ONNX Runtime could not find the -1 out, while it could follow the computed target.
+A computed dimension becomes -1 only where no other is kept: if one that is kept were 0 at run time, as a batch or a
+past may be, ONNX Runtime could not find the -1 out, while it could follow the computed target.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""Put the branch that an If on a constant takes in the place of the If."""
+"""Put the branch that an If on a constant takes in the place of the If.
+
+Values of the branch keep their names unless another graph of the model has one of the same name; the outputs have those
+of the If's.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms.scopes import ScopeTree
 from optimizer.algorithms.sweep import Rule, Scope, owner
 
 if TYPE_CHECKING:
@@ -33,39 +36,35 @@ class InlineIf(Rule):
 
 
 def _may_inline(node: ir.Node, branch: ir.Graph, scope: Scope) -> bool:
-    """Whether the outputs can take the places of those of ``node``."""
-    if branch.initializers and scope.in_function(node):
+    """Whether the outputs of ``branch`` are its own, and can take the places of those of ``node``."""
+    if len(branch.outputs) != len(node.outputs) or (branch.initializers and not scope.may_lift(node)):
         return False
-    computed = [value for value in branch.outputs if value.producer() is not None and value.graph is branch]
     for output, inner in zip(node.outputs, branch.outputs, strict=True):
-        if output.is_graph_output() and (inner not in computed or branch.outputs.count(inner) > 1):
+        producer = inner.producer()
+        is_computed = producer is not None and producer.graph is branch
+        if not is_computed and (not inner.is_initializer() or inner.graph is not branch):
+            return False
+        if output.is_graph_output() and (not is_computed or branch.outputs.count(inner) > 1):
             return False
     return True
 
 
 def _inline(node: ir.Node, branch: ir.Graph, scope: Scope) -> None:
     target, results = owner(node), list(branch.outputs)
-    names = ScopeTree.of(scope.model).names
     branch.outputs.clear()
-    for value in list(branch.initializers.values()):
-        branch.initializers.pop(value.name or "")
-        _rename(value, names[value.name or ""], scope)
+    for name, value in list(branch.initializers.items()):
+        del branch.initializers[name]
+        scope.own_name(value)
         target.register_initializer(value)
     nodes = list(branch)
     branch.remove(nodes)
     for inner in nodes:
         for value in inner.outputs:
-            _rename(value, names[value.name or ""], scope)
+            scope.own_name(value)
     target.insert_before(node, nodes)
-    for output, result in zip(list(node.outputs), results, strict=True):
+    for output, result in zip(node.outputs, results, strict=True):
         if graph.has_uses(output):
             graph.bypass(node, result, output)
-
-
-def _rename(value: ir.Value, count: int, scope: Scope) -> None:
-    """Give ``value`` a name of its own, if others in the model have its name."""
-    if value.name and count > 1:
-        value.name = scope.unique_name("v")
 
 
 RULES: tuple[Rule, ...] = (InlineIf(),)

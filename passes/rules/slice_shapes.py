@@ -46,15 +46,19 @@ class SliceShapes(Rule):
 
     def _becomes(self, node: ir.Node, source: ir.Value, run: tuple[int, int, int], scope: Scope) -> bool:
         start, end, rank = run
-        shape = ir.node("Shape", [source], {**({"start": start} if start else {}), **({"end": end} if end < rank else {})})
-        shape.outputs[0].name, shape.name = node.outputs[0].name, node.name
-        costs = record_bytes.node_bytes(shape)
-        shape.replace_input_with(0, None)
+        bounds = [
+            *([ir.AttrInt64("start", start)] if start else []),
+            *([ir.AttrInt64("end", end)] if end < rank else []),
+        ]
+        costs = record_bytes.text_bytes([source.name, node.outputs[0].name, "Shape", node.name or None]) + sum(
+            record_bytes.field_bytes(record_bytes.attribute_bytes(bound)) for bound in bounds
+        )
         if len(freed_nodes([node])) < 2 or costs > freed_bytes([node]) or not self.permits(node, scope):
             return False
         node.op_type = "Shape"
         node.attributes.clear()
-        node.attributes.update(shape.attributes)
+        for bound in bounds:
+            node.attributes.add(bound)
         node.resize_inputs(1)
         node.replace_input_with(0, source)
         return True
