@@ -18,6 +18,7 @@ from optimizer import shapes as inference
 from optimizer.errors import ReferenceRunError
 from optimizer.input_roles import Clues, clues
 from optimizer.input_values import Wanted
+from optimizer.model import clone
 from optimizer.ort_values import element_type
 from optimizer.runtime import Session, Slot, session
 
@@ -132,7 +133,7 @@ def _clues(model: ir.Model, slots: Sequence[Slot]) -> dict[str, Clues]:
     if model.functions:
         from onnx_ir.passes.common import InlinePass  # noqa: PLC0415 - few models have functions
 
-        model = InlinePass()(model.clone()).model
+        model = InlinePass()(clone(model)).model
     inferred = {value: shape for value, (_, shape) in inference.inferred(model).items() if shape is not None}
     by_name = {value.name: value for value in model.graph.inputs}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optimizer.attempt import Failure
@@ -38,12 +38,18 @@ class RuntimeJudge:
     budget: Budget | None = None
     threads: int = 1
     time_limit: float = 40.0
+    _last: tuple[ir.Model, bool, Verdict] | None = field(default=None, init=False)
 
     def verdict(self, candidate: ir.Model, *, exact: bool) -> Verdict:
-        """The errors of all outputs of ``candidate``, and whether they hold."""
+        """The errors of all outputs of ``candidate``, and whether they hold; the last one asked for is remembered."""
+        if self._last is not None and self._last[0] is candidate and self._last[1] == exact:
+            return self._last[2]
         if exact or self.budget is None:
-            return self.validator.check_exact(candidate)
-        return self.validator.check_budget(candidate, self.budget)
+            verdict = self.validator.check_exact(candidate)
+        else:
+            verdict = self.validator.check_budget(candidate, self.budget)
+        self._last = (candidate, exact, verdict)
+        return verdict
 
     def failure(self, candidate: ir.Model, stage: Stage) -> Failure | None:
         """Why the outputs of ``candidate`` do not hold after ``stage``; ``None`` if they do."""

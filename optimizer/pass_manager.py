@@ -10,22 +10,22 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from optimizer import graph
 from optimizer.attempt import Attempt, Failure, Limits, attempt
-from optimizer.bisection import Denial, OutOfAttemptsError, repair
+from optimizer.bisection import OutOfAttemptsError, repair
 from optimizer.errors import CheckFailedError
 from optimizer.gates import signature_failure, size_failure
 from optimizer.model import byte_size
-from optimizer.report import PassRecord, StageRecord
+from optimizer.stage_runs import StageRun, record, settled, undone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import onnx_ir as ir
 
     from optimizer.pass_base import Context
+    from optimizer.report import StageRecord
     from optimizer.spec import Stage
     from optimizer.timing import Latency
 
@@ -74,17 +74,6 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class StageRun:
-    """A stage as it stands: where it started from, the attempt that holds, and what was left out for it."""
-
-    stage: Stage
-    base: ir.Model
-    attempt: Attempt
-    limits: tuple[Limits, ...]
-    denials: tuple[Denial, ...] = ()
-
-
-@dataclass(frozen=True)
 class Outcome:
     """The model that came out of all stages, their records, and the latency ratio, if it was measured."""
 
@@ -126,7 +115,7 @@ class PassManager:
         if self.judge is not None and self.settings.timing and any(run.attempt.changed for run in runs):
             runs, latency = self._timed(runs)
         model = runs[-1].attempt.model if runs else self.reference
-        return Outcome(model, tuple(_record(run) for run in runs), latency)
+        return Outcome(model, tuple(record(run) for run in runs), latency)
 
     def _run_from(self, base: ir.Model, stages: Sequence[tuple[Stage, Sequence[Limits]]]) -> list[StageRun]:
         runs: list[StageRun] = []
@@ -141,12 +130,12 @@ class PassManager:
         probe = self._probe(base, stage, timed=False)
         first = probe(limits)
         if first.failure is None:
-            return StageRun(stage, base, _settled(first, base), tuple(limits))
+            return StageRun(stage, base, settled(first, base), tuple(limits))
         if self.settings.strict:
             raise CheckFailedError(f"{stage}: {first.failure.reason}")
         self.observe(f"{stage}: finding what fails the {first.failure.gate} check")
         repaired = repair(stage, limits, probe, first)
-        return StageRun(stage, base, _settled(repaired.attempt, base), repaired.limits, repaired.denials)
+        return StageRun(stage, base, settled(repaired.attempt, base), repaired.limits, repaired.denials)
 
     def _probe(self, base: ir.Model, stage: Stage, *, timed: bool) -> Callable[[Sequence[Limits]], Attempt]:
         """A function that runs and judges ``stage`` within limits; it stops after too many calls or too late."""
@@ -209,7 +198,7 @@ class PassManager:
             if not any(run.attempt.changed for run in runs):
                 return runs, None
         reason = f"slower as a whole: {latency.ratio:.3f} times as long ({latency.low:.3f} to {latency.high:.3f})"
-        return [_undone(replace(run, base=self.reference), self.reference, reason) for run in runs], None
+        return [undone(replace(run, base=self.reference), self.reference, reason) for run in runs], None
 
     def _without_slowest(self, runs: list[StageRun]) -> list[StageRun] | None:
         """The runs with the first slow stage repaired and those after it run again; ``None`` if no stage is slow."""
@@ -226,68 +215,8 @@ class PassManager:
             probe = self._probe(run.base, run.stage, timed=True)
             failed = replace(run.attempt, failure=failure)
             repaired = repair(run.stage, run.limits, probe, failed, finest="step")
-            settled = _settled(repaired.attempt, run.base)
-            again = StageRun(run.stage, run.base, settled, repaired.limits, run.denials + repaired.denials)
+            held = settled(repaired.attempt, run.base)
+            again = StageRun(run.stage, run.base, held, repaired.limits, run.denials + repaired.denials)
             later = [(other.stage, other.limits) for other in runs[index + 1 :]]
-            return [*runs[:index], again, *self._run_from(settled.model, later)]
+            return [*runs[:index], again, *self._run_from(held.model, later)]
         return None
-
-
-def _settled(result: Attempt, base: ir.Model) -> Attempt:
-    """An attempt that changed nothing gives back the very model that it started from."""
-    return result if result.changed else replace(result, model=base)
-
-
-def _undone(run: StageRun, base: ir.Model, reason: str) -> StageRun:
-    denials = tuple(Denial(index, None, None, reason) for index in range(len(run.stage.passes)))
-    limits = tuple(replace(limit, skip=True) for limit in run.limits)
-    nothing = tuple(replace(member, changes={}, skipped="undone") for member in run.attempt.runs)
-    return StageRun(run.stage, base, Attempt(base, nothing), limits, run.denials + denials)
-
-
-def _record(run: StageRun) -> StageRecord:
-    members = tuple(
-        PassRecord(
-            name=member.name,
-            spec=str(member),
-            options=member.options(),
-            exact=member.exact,
-            changes=ran.changes,
-            seconds=ran.seconds,
-            notes=tuple(ran.notes),
-            skipped=ran.skipped,
-            undone=tuple(denial for denial in run.denials if denial.member == index),
-        )
-        for index, (member, ran) in enumerate(zip(run.stage.passes, run.attempt.runs, strict=True))
-    )
-    return StageRecord(
-        passes=members,
-        kept=run.attempt.changed,
-        reason=_reason(run, members),
-        seconds=sum(ran.seconds for ran in run.attempt.runs),
-        bytes=byte_size(run.attempt.model),
-        nodes=graph.count_nodes(run.attempt.model),
-        decisions=tuple(_decision(limit) for limit in run.limits),
-    )
-
-
-def _reason(run: StageRun, members: Sequence[PassRecord]) -> str:
-    undone = [denial for member in members for denial in member.undone]
-    if run.attempt.changed and not undone:
-        return "checked"
-    if run.attempt.changed:
-        return f"checked; {len(undone)} undone: {undone[0].reason}"
-    if undone:
-        return f"undone: {undone[0].reason}"
-    skipped = [member.skipped for member in members if member.skipped]
-    return f"skipped: {skipped[0]}" if skipped else "nothing to do"
-
-
-def _decision(limit: Limits) -> Mapping[str, Any]:
-    return {"skip": limit.skip, "steps": sorted(limit.steps), "sites": sorted(map(list, limit.sites))}
-
-
-def limits_from(decision: Mapping[str, Any]) -> Limits:
-    """The limits that a report's decision holds."""
-    sites = frozenset((str(step), str(site)) for step, site in decision["sites"])
-    return Limits(bool(decision["skip"]), frozenset(decision["steps"]), sites)

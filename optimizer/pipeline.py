@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from optimizer.errors import UsageError
 from optimizer.model import give_back, ingest, save, to_proto
 from optimizer.pass_base import Context, Pass
-from optimizer.pass_manager import PassManager, Settings, Stopwatch, limits_from
+from optimizer.pass_manager import PassManager, Settings, Stopwatch
 from optimizer.presets import DEFAULT, preset
 from optimizer.report import Report
 from optimizer.spec import Stage, parse_recipe, parse_stage
+from optimizer.stage_runs import limits_from
 from optimizer.stats import facts
 
 if TYPE_CHECKING:

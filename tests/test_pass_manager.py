@@ -14,8 +14,9 @@ from optimizer import graph
 from optimizer.attempt import Failure, Limits
 from optimizer.errors import CheckFailedError, PreconditionError
 from optimizer.pass_base import Context, Gain, Note, Pass, PassResult, Step
-from optimizer.pass_manager import PassManager, Settings, limits_from
+from optimizer.pass_manager import PassManager, Settings
 from optimizer.spec import Stage
+from optimizer.stage_runs import limits_from
 from optimizer.timing import Latency
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from optimizer import graph
 from optimizer.algorithms import record_bytes, tensors
 from optimizer.algorithms.freed import freed_bytes
+from optimizer.algorithms.reshape_targets import reshape_target
 from optimizer.algorithms.shape_elements import is_known
 from optimizer.algorithms.shape_operators import dims
 from optimizer.algorithms.sweep import Rule, Scope
@@ -28,22 +29,6 @@ if TYPE_CHECKING:
     from optimizer.algorithms.shape_elements import Element
 
 _MAX_READERS = 64
-
-
-def reshape_target(source: Sequence[Any] | None, wanted: Sequence[Element], *, zero_copies: bool) -> list[int] | None:
-    """A constant target by which a Reshape of ``source`` comes to ``wanted``."""
-    target: list[int] = []
-    for index, element in enumerate(wanted):
-        if is_known(element) and (element != 0 or zero_copies):
-            target.append(int(element))
-        elif is_known(element):
-            return None
-        elif zero_copies and source is not None and index < len(source) and source[index] == element:
-            target.append(0)
-        else:
-            target.append(-1)
-    is_ambiguous = target.count(-1) > 1 or (-1 in target and -1 not in wanted and 0 in target)
-    return None if is_ambiguous else target
 
 
 class ConstantTargets(Rule):

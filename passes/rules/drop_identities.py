@@ -107,19 +107,9 @@ class DropIdentities(Rule):
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Let the readers of ``node`` read what it reads."""
         source = node.inputs[0] if node.inputs else None
-        if source is None or not IDENTITIES[node.op_type](node, scope) or not can_bypass(node, source):
+        if source is None or not IDENTITIES[node.op_type](node, scope) or not graph.may_bypass(source, node.outputs[0]):
             return False
         return self.permits(node, scope) and graph.bypass(node, source)
-
-
-def can_bypass(node: ir.Node, source: ir.Value) -> bool:
-    """Whether ``graph.bypass`` would move the readers of the first output of ``node`` to ``source``."""
-    target = node.outputs[0]
-    if not target.is_graph_output():
-        return True
-    if source.is_graph_input() or source.is_initializer() or source.is_graph_output() or source.producer() is None:
-        return False
-    return source.graph is target.graph
 
 
 _NEUTRAL = {"Add": (0, True), "Sub": (0, False), "Mul": (1, True), "Div": (1, False), "Pow": (1, False)}
@@ -150,7 +140,7 @@ class DropNeutral(Rule):
             known = dims(source.shape)
             if not keeps_shape and (known is None or known != dims(node.outputs[0].shape)):
                 continue
-            if can_bypass(node, source):
+            if graph.may_bypass(source, node.outputs[0]):
                 return self.permits(node, scope) and graph.bypass(node, source)
         return False
 
@@ -168,7 +158,7 @@ class DropDoubleNot(Rule):
         if inner is None or not graph.is_standard(inner, node.op_type) or inner.inputs[0] is None:
             return False
         source = inner.inputs[0]
-        return can_bypass(node, source) and self.permits(node, scope) and graph.bypass(node, source)
+        return graph.may_bypass(source, node.outputs[0]) and self.permits(node, scope) and graph.bypass(node, source)
 
 
 RULES: tuple[Rule, ...] = (DropIdentities(), DropNeutral(), DropDoubleNot())

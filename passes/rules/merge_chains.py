@@ -10,10 +10,9 @@ import onnx_ir as ir
 from optimizer import graph
 from optimizer.algorithms import record_bytes, tensors, weights
 from optimizer.algorithms.freed import freed_bytes
+from optimizer.algorithms.reshape_targets import reshape_target
 from optimizer.algorithms.shape_operators import dims
 from optimizer.algorithms.sweep import Rule, Scope
-from passes.rules.constant_targets import reshape_target
-from passes.rules.drop_identities import can_bypass
 
 _MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
@@ -214,7 +213,7 @@ class MergeClips(Rule):
             lowest = inner.attributes.get_float("min", -1.0) if low is None else float(low.item())
             if lowest < 0:
                 return False
-        return can_bypass(node, source) and self.permits(node, scope) and graph.bypass(node, source)
+        return graph.may_bypass(source, node.outputs[0]) and self.permits(node, scope) and graph.bypass(node, source)
 
 
 RULES: tuple[Rule, ...] = (
