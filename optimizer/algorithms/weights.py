@@ -118,10 +118,14 @@ def rewrite(value: ir.Value, array: NDArray[np.generic]) -> None:
 
 
 def dying(nodes: Collection[ir.Node], but: Iterable[ir.Value | None] = ()) -> list[ir.Value]:
-    """The constants that nobody reads any more once ``nodes`` are gone, without those of ``but``."""
+    """The constants that nobody reads any more once ``nodes`` are gone, without those of ``but``.
+
+    They come shortest name first, so that what takes one over is small, and the same whatever order ``nodes`` are in.
+    """
     kept = {value for value in but if value is not None}
     read = {value: None for node in nodes for value in node.inputs if value is not None and value not in kept}
-    return [value for value in read if graph.constant_tensor(value) is not None and is_private(value, nodes)]
+    found = [value for value in read if graph.constant_tensor(value) is not None and is_private(value, nodes)]
+    return sorted(found, key=lambda value: (len(value.name or ""), value.name or ""))
 
 
 def constant_bytes(value: ir.Value) -> int:
