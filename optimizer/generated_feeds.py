@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 
 from optimizer import feed_sets, feed_shapes, input_values
 from optimizer import shapes as inference
 from optimizer.errors import ReferenceRunError
 from optimizer.input_roles import Clues, clues
 from optimizer.input_values import Wanted
+from optimizer.macs import count_macs
 from optimizer.model import clone
 from optimizer.ort_values import element_type
 from optimizer.runtime import Session, Slot, session
@@ -25,13 +27,11 @@ from optimizer.runtime import Session, Slot, session
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import onnx_ir as ir
-
     from optimizer.feed_sets import Feed, Split
     from optimizer.feed_shapes import Key, Plan, Port
 
 _SEARCH_SECONDS = 60.0
-_COUNTS = ((0.25, 8), (1.0, 4), (2.0, 3), (float("inf"), 2))  # seconds a run -> validation feeds
+_COUNTS = ((8e9, 8), (30e9, 4), (60e9, 3), (float("inf"), 2))  # MACs of a run -> validation feeds; no clock decides
 _UNKNOWN_RANK = (2,)
 _SEQUENCE_ITEMS = 2
 
@@ -97,7 +97,7 @@ def generate(
         model: The model; not changed.
         shapes: Shapes by input name where the user has set them.
         seed: Seed of all values.
-        count: How many; by default as many as make 8 validation feeds for a fast model and 2 for a slow one.
+        count: How many; by default as many as make 8 validation feeds, down to 2 for a model of many MACs.
         threads: Threads of ONNX Runtime.
 
     Raises:
@@ -111,10 +111,20 @@ def generate(
     fixed = feed_shapes.pinned(ports, given)
     free = {key: role for key, role in feed_shapes.roles(ports).items() if key not in fixed}
     recipe = Recipe(loaded.inputs, ports, _clues(model, loaded.inputs), (), Style(), seed)
-    recipe, seconds = _first_that_runs(recipe, loaded, fixed, free)
+    recipe = _first_that_runs(recipe, loaded, fixed, free)
     recipe, notes = _vary(recipe, loaded, fixed, free)
-    validation = next(feeds for limit, feeds in _COUNTS if seconds <= limit)
+    validation = next(feeds for limit, feeds in _COUNTS if _macs(model, recipe) <= limit)
     return feed_sets.split(recipe.feed, count or 3 * validation, "generated", notes)
+
+
+def _macs(model: ir.Model, recipe: Recipe) -> int:
+    """MACs of a run at the sizes of the recipe's first plan, as far as they are known."""
+    sized = clone(model)
+    sizes = {port.name: feed_shapes.shape_of(port, recipe.plans[0]) for port in recipe.ports}
+    for value in sized.graph.inputs:
+        if value.name in sizes and isinstance(value.type, ir.TensorType):
+            value.shape = ir.Shape(sizes[value.name])
+    return count_macs(sized).count or 0
 
 
 def _port(slot: Slot, model: ir.Model) -> Port:
@@ -144,24 +154,22 @@ def _clues(model: ir.Model, slots: Sequence[Slot]) -> dict[str, Clues]:
     return {slot.name: clues(by_name[slot.name], shape_of) for slot in slots}
 
 
-def _first_that_runs(
-    recipe: Recipe, loaded: Session, fixed: Plan, free: Mapping[Key, feed_shapes.Role]
-) -> tuple[Recipe, float]:
-    """The first plan and style that run, finite ones before others; and the seconds of a run."""
-    runs: tuple[Recipe, float] | None = None
+def _first_that_runs(recipe: Recipe, loaded: Session, fixed: Plan, free: Mapping[Key, feed_shapes.Role]) -> Recipe:
+    """The first plan and style that run, finite ones before others."""
+    runs: Recipe | None = None
     trouble = "it has no inputs"
     deadline = time.monotonic() + _SEARCH_SECONDS
     for style in _STYLES:
         for plan in feed_shapes.plans(free):
             candidate = replace(recipe, plans=({**fixed, **plan},), style=style)
             try:
-                seconds, finite = _trial(candidate, loaded, (0, 1))
+                finite = _trial(candidate, loaded, (0, 1))
             except ReferenceRunError as error:
                 trouble = str(error)
             else:
-                runs = runs or (candidate, seconds)
+                runs = runs or candidate
                 if finite:
-                    return candidate, seconds
+                    return candidate
                 break
             if time.monotonic() > deadline:
                 break
@@ -191,22 +199,14 @@ def _vary(
     return recipe, (f"inputs were generated: {_described(recipe, first)}", *extra)
 
 
-def _trial(recipe: Recipe, loaded: Session, numbers: Sequence[int]) -> tuple[float, bool]:
-    """Run some feeds; the seconds of the fastest, and whether all float outputs are finite.
+def _trial(recipe: Recipe, loaded: Session, numbers: Sequence[int]) -> bool:
+    """Run some feeds; whether all float outputs are finite.
 
     Raises:
         ReferenceRunError: If ONNX Runtime cannot run one.
     """
-    seconds, finite = float("inf"), True
-    for number in numbers:
-        feed = recipe.feed(number)
-        begun = time.perf_counter()
-        outputs = loaded.run(feed)
-        seconds = min(seconds, time.perf_counter() - begun)
-        finite = finite and all(_finite(output) for output in outputs.values())
-        if seconds > _COUNTS[-2][0]:
-            break  # one run of a slow model is enough
-    return seconds, finite
+    outputs = [output for number in numbers for output in loaded.run(recipe.feed(number)).values()]
+    return all(_finite(output) for output in outputs)
 
 
 def _finite(output: Any) -> bool:
