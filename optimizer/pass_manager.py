@@ -91,7 +91,7 @@ class PassManager:
         context: Handed to every pass.
         judge: Runs and times models.
         settings: How to decide.
-        stopwatch: Collects the CPU seconds of ``rewrite`` and ``gates``.
+        stopwatch: Collects the CPU seconds of ``rewrite`` and ``gates``, the search for what fails among the latter.
         observe: Called with what is being done, for a progress display.
         keep: Called with the stage's number and the model after each stage.
         clock: Seconds, for the time limit.
@@ -147,7 +147,7 @@ class PassManager:
             calls += 1
             if calls > 1 and (calls > MOST_ATTEMPTS or self.clock() > self._deadline):
                 raise OutOfAttemptsError
-            with self.stopwatch.measure("rewrite"):
+            with self.stopwatch.measure("rewrite" if calls == 1 else "gates"):
                 result = attempt(base, stage, limits, self.context)
             if result.failure is not None or not result.changed:
                 return result
