@@ -91,27 +91,53 @@ class Budget:
             spread: |r - m| / |r|, if it is known.
             arg_max: Whether an arg-max has a meaning here.
         """
+        uses = self.uses(found, spread, arg_max=arg_max)
+        return next((use.text for use in uses if use.share > 1), "")
+
+    def uses(self, found: Difference, spread: float | None = None, *, arg_max: bool = False) -> Iterator[Use]:
+        """What ``found`` uses of each limit; the arguments are those of ``failure``."""
         if found.failure:
-            return found.failure
+            yield Use(found.failure, float("inf"))
+            return
         sums, agreement = found.floats, self.agreement
-        if agreement is not None and found.discrete.elements and found.discrete.agreement < agreement:
-            return f"agrees in {found.discrete.agreement:.2%} of its elements, the limit is {agreement:.2%}"
+        if agreement is not None and found.discrete.elements:
+            yield _agreement_use(found.discrete.agreement, agreement, "agrees in {:.2%} of its elements")
         if not sums.elements or self == Budget.parse("none"):
-            return ""
+            return
         if sums.misplaced:
-            return f"has NaN or infinity at {sums.misplaced} other places than the reference"
-        if agreement is not None and arg_max and sums.agreement < agreement:
-            return f"has the same arg-max in {sums.agreement:.2%} of rows, the limit is {agreement:.2%}"
+            yield Use(f"has NaN or infinity at {sums.misplaced} other places than the reference", float("inf"))
+        if agreement is not None and arg_max:
+            yield _agreement_use(sums.agreement, agreement, "has the same arg-max in {:.2%} of rows")
         centered = sums.rel_l2 / spread if spread is not None and spread > _CONSTANT else None
         most = (("relative L2", sums.rel_l2, self.rel_l2), ("relative L2 around its mean", centered, self.centered),
                 ("largest difference", sums.max_abs, self.max_abs))  # fmt: skip
         for title, value, limit in most:
-            if value is not None and limit is not None and value > limit:
-                return f"has {title} {value:.3g}, the limit is {limit:g}"
-        for title, value, limit in (("SQNR", sums.sqnr, self.sqnr), ("cosine", sums.cosine, self.cosine)):
-            if limit is not None and value < limit:
-                return f"has {title} {value:.4g}, the limit is {limit:g}"
-        return ""
+            if value is not None and limit is not None:
+                yield Use(f"has {title} {value:.3g}, the limit is {limit:g}", _ratio(value, limit))
+        if self.sqnr is not None:
+            yield Use(f"has SQNR {sums.sqnr:.4g}, the limit is {self.sqnr:g}", 10 ** ((self.sqnr - sums.sqnr) / 20))
+        if self.cosine is not None:
+            share = _ratio(1 - sums.cosine, 1 - self.cosine)
+            yield Use(f"has cosine {sums.cosine:.4g}, the limit is {self.cosine:g}", share)
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a difference uses of one limit: in words, and as a share of it; more than 1 is too much."""
+
+    text: str
+    share: float
+
+
+def _agreement_use(value: float, limit: float, words: str) -> Use:
+    return Use(f"{words.format(value)}, the limit is {limit:.2%}", _ratio(1 - value, 1 - limit))
+
+
+def _ratio(value: float, limit: float) -> float:
+    """``value`` as a share of ``limit``, which may be zero."""
+    if np.isnan(value):
+        return float("inf")
+    return float(value / limit) if limit > 0 else float("inf") if value > 0 else 0.0
 
 
 def _limits(text: str, names: Sequence[str]) -> Iterator[tuple[str, float]]:
