@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optimizer.errors import CheckFailedError, ModelError, PreconditionError, UsageError
 from optimizer.model import check_structure, clone
@@ -27,12 +27,14 @@ class Limits:
         steps: Steps that may do nothing.
         sites: (step, site) pairs that may not be touched.
         only: For the steps named here, the only places that they may touch.
+        choices: What a search of an earlier run decided; ``None`` if the pass decides itself.
     """
 
     skip: bool = False
     steps: frozenset[str] = frozenset()
     sites: frozenset[tuple[str, str]] = frozenset()
     only: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    choices: Mapping[str, Any] | None = None
 
     def without_steps(self, steps: Sequence[str]) -> Limits:
         """These limits, and ``steps`` may do nothing."""
@@ -51,11 +53,13 @@ class Failure:
         gate: ``raised``, ``structure``, ``signature``, ``size``, ``outputs``, ``latency`` or ``budget``.
         reason: One line with the numbers.
         member: The index of the pass that is to blame, where that is known.
+        share: Of the budget, how much was used.
     """
 
     gate: str
     reason: str
     member: int | None = None
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class PassRun:
     seconds: float = 0.0
     permitted: tuple[tuple[str, str], ...] = ()
     skipped: str | None = None
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def _run_pass(
     started = time.process_time()
     try:
         member.requires(model, context)
-        result = member.run(model, replace(context, sites=sites))
+        result = member.run(model, replace(context, sites=sites, choices=limit.choices))
     except PreconditionError as reason:
         return model, PassRun({}, skipped=str(reason), seconds=time.process_time() - started), None
     except (UsageError, CheckFailedError):
@@ -116,7 +121,7 @@ def _run_pass(
         return model, PassRun({}, permitted=tuple(sites.permitted)), failure
     seconds = time.process_time() - started
     changes = {kind: count for kind, count in result.changes.items() if count}
-    run = PassRun(changes, tuple(result.notes), seconds, tuple(sites.permitted))
+    run = PassRun(changes, tuple(result.notes), seconds, tuple(sites.permitted), choices=result.choices)
     return result.model, run, _structure_failure(member, result.model) if changes else None
 
 

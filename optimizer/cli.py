@@ -58,8 +58,20 @@ def optimize(  # noqa: PLR0913, PLR0917 - typer makes each option of the command
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE.toml", help="Stages from a file.")] = None,
     data: DataOption = None,
     shape: ShapeOption = None,
+    allow_generated_data: Annotated[
+        bool, typer.Option("--allow-generated-data", help="Let lossy passes calibrate on generated inputs.")
+    ] = False,
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="LIMITS", help="What lossy passes may lose: default, none, sqnr=30, …")
+    ] = "default",
+    target: Annotated[
+        str, typer.Option("--target", metavar="NAME", help="The machine the model is for; auto is this one.")
+    ] = "auto",
     threads: ThreadsOption = 1,
-    time_limit: Annotated[float, typer.Option("--time-limit", metavar="S", help="Seconds to search and time.")] = 150.0,
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", metavar="S", help="Seconds to search and time.", show_default="150, 480 if lossy"),
+    ] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE.json", help="Write the report.")] = None,
     replay: Annotated[
         Path | None, typer.Option("--replay", metavar="REPORT.json", help="Repeat a run's decisions, without timing.")
@@ -91,6 +103,9 @@ def optimize(  # noqa: PLR0913, PLR0917 - typer makes each option of the command
             strict=strict,
             keep_all=keep_all,
             replay=replay,
+            budget=budget,
+            target=target,
+            allow_generated_data=allow_generated_data,
             threads=threads,
             time_limit=time_limit,
             seed=seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from optimizer.evidence import judge_for
+from optimizer.evidence import evidence_for
 from optimizer.model import ingest
 from optimizer.report_text import comparison_table
 from optimizer.stats import Facts, facts
@@ -68,7 +68,8 @@ def compare_models(  # noqa: PLR0913 - each option of the command, by keyword on
     observe("loading")
     sources = ingest(first), ingest(second)
     observe("running the reference")
-    judge, warnings = judge_for(sources[0].model, data, shapes=shapes, threads=threads, seed=seed)
+    evidence = evidence_for(sources[0].model, data, shapes=shapes, threads=threads, seed=seed)
+    judge = evidence.judge
     observe("running the candidate")
     verdict = judge.verdict(sources[1].model, exact=True)
     observe("timing")
@@ -78,5 +79,5 @@ def compare_models(  # noqa: PLR0913 - each option of the command, by keyword on
         (facts(sources[0].model), facts(sources[1].model)),
         verdict,
         latency,
-        warnings,
+        evidence.notes,
     )

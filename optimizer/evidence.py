@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optimizer.budget import Budget
 from optimizer.feeds import generate, load_feeds
 from optimizer.judge import RuntimeJudge
+from optimizer.lab import RuntimeLab
 from optimizer.runtime import session
 from optimizer.validation import Validator
 
@@ -15,16 +18,47 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from optimizer.feed_sets import Split
 
-def judge_for(
+
+@dataclass(frozen=True)
+class Evidence:
+    """What models are judged by.
+
+    Attributes:
+        judge: Knows the reference's outputs on the validation feeds.
+        split: All feeds.
+        notes: What to say about them.
+    """
+
+    judge: RuntimeJudge
+    split: Split
+    notes: tuple[str, ...]
+
+    def lab(self, reference: ir.Model, *, allow_generated: bool, is_timed: bool, time_limit: float) -> RuntimeLab:
+        """What lossy passes run models with."""
+        return RuntimeLab(
+            reference,
+            self.split,
+            self.judge.budget,
+            random=frozenset(self.judge.validator.random),
+            allow_generated=allow_generated,
+            threads=self.judge.threads,
+            is_timed=is_timed,
+            time_limit=time_limit,
+        )
+
+
+def evidence_for(  # noqa: PLR0913 - the data, how it is made and run, and what may be lost
     reference: ir.Model,
     data: str | Path | Iterable[Mapping[str, Any]] | None,
     *,
     shapes: Mapping[str, Sequence[int]] | None,
     threads: int,
     seed: int,
-) -> tuple[RuntimeJudge, tuple[str, ...]]:
-    """A judge that knows the reference's outputs, and what to say about the evidence.
+    budget: Budget | None = None,
+) -> Evidence:
+    """Feeds, and a judge that knows the reference's outputs.
 
     Raises:
         DataError: If the data cannot be read or does not fit the model.
@@ -36,4 +70,5 @@ def judge_for(
         loaded = session(reference, threads=threads)
         split = load_feeds(data, loaded.inputs, loaded.overridable)
     validator = Validator(reference, split.validation, threads=threads)
-    return RuntimeJudge(validator, split.validation, threads=threads), (*split.notes, *validator.notes)
+    judge = RuntimeJudge(validator, split.validation, budget=budget or Budget(), threads=threads)
+    return Evidence(judge, split, (*split.notes, *validator.notes))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optimizer.attempt import Failure
+from optimizer.budget import Budget
 from optimizer.runtime import prepare, session
 from optimizer.timing import clock_for, compare
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.budget import Budget
     from optimizer.spec import Stage
     from optimizer.timing import Latency
     from optimizer.validation import Validator, Verdict
@@ -31,31 +31,42 @@ class RuntimeJudge:
         budget: What lossy stages may lose.
         threads: Threads of ONNX Runtime.
         time_limit: Seconds for one latency comparison.
+        verdicts: How often a lossy candidate was judged.
     """
 
     validator: Validator
     feeds: Sequence[Mapping[str, Any]]
-    budget: Budget | None = None
+    budget: Budget = field(default_factory=Budget)
     threads: int = 1
     time_limit: float = 40.0
+    verdicts: int = field(default=0, init=False)
     _last: tuple[ir.Model, bool, Verdict] | None = field(default=None, init=False)
 
     def verdict(self, candidate: ir.Model, *, exact: bool) -> Verdict:
         """The errors of all outputs of ``candidate``, and whether they hold; the last one asked for is remembered."""
         if self._last is not None and self._last[0] is candidate and self._last[1] == exact:
             return self._last[2]
-        if exact or self.budget is None:
+        if exact:
             verdict = self.validator.check_exact(candidate)
         else:
+            self.verdicts += 1
             verdict = self.validator.check_budget(candidate, self.budget)
         self._last = (candidate, exact, verdict)
         return verdict
 
-    def failure(self, candidate: ir.Model, stage: Stage) -> Failure | None:
+    def failure(self, candidate: ir.Model, stage: Stage, allowance: float = 1.0) -> Failure | None:
         """Why the outputs of ``candidate`` do not hold after ``stage``; ``None`` if they do."""
-        exact = stage.exact
-        verdict = self.verdict(candidate, exact=exact)
-        return None if verdict.ok else Failure("outputs" if exact else "budget", verdict.reason)
+        verdict = self.verdict(candidate, exact=stage.exact)
+        if not verdict.ok:
+            return Failure("outputs" if stage.exact else "budget", verdict.reason, share=verdict.share)
+        if not stage.exact and verdict.share > allowance:
+            reason = f"uses {verdict.share:.0%} of the budget, this stage may use {allowance:.0%}"
+            return Failure("budget", reason, share=verdict.share)
+        return None
+
+    def share(self, candidate: ir.Model) -> float:
+        """The share of the budget that ``candidate`` uses."""
+        return self.verdict(candidate, exact=False).share
 
     def latency(self, reference: ir.Model, candidate: ir.Model) -> Latency:
         """The paired latency ratio of ``candidate`` to ``reference``."""

@@ -11,13 +11,15 @@ import enum
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from dataclasses import Field
 
     import onnx_ir as ir
+
+    from optimizer.algorithms.observations import Observation
 
 
 class Gain(enum.Enum):
@@ -54,11 +56,13 @@ class PassResult:
         model: The rewritten model (the one that was given, or another).
         changes: Real changes by kind, ``{"initializers merged": 12}``; kinds with zero changes are left out.
         notes: What was left alone, and why.
+        choices: What a search decided, as JSON values; ``--replay`` hands it back as ``Context.choices``.
     """
 
     model: ir.Model
     changes: Mapping[str, int]
     notes: Sequence[Note] = ()
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -94,6 +98,37 @@ class Sites:
         return step not in self.denied_steps
 
 
+class Lab(Protocol):
+    """Runs models for a pass, on feeds that no verdict is passed on.
+
+    Attributes:
+        calibration: Feeds to take ranges and statistics from.
+        has_data: Whether they are the user's, or made-up ones are allowed to calibrate.
+        is_timed: Whether times may decide; if not, decide by size and structure.
+    """
+
+    calibration: Sequence[Mapping[str, Any]]
+    has_data: bool
+    is_timed: bool
+
+    def observe(
+        self, model: ir.Model, values: Sequence[str], channel_axes: Mapping[str, int] | None = None
+    ) -> Mapping[str, Observation]:
+        """Statistics of values by name over the calibration feeds; of channels too where an axis is given."""
+
+    def share(self, model: ir.Model) -> float:
+        """The largest share of any limit of the budget that ``model`` uses on the selection feeds; 1 is all of it."""
+
+    def seconds(self, model: ir.Model) -> float:
+        """How long one inference takes: coarse, for choosing between candidates."""
+
+    def profile(self, model: ir.Model) -> Mapping[str, float]:
+        """Seconds of one inference by node name, as far as ONNX Runtime keeps the names."""
+
+    def time_left(self) -> float:
+        """Seconds that a search may still take."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What the manager offers a pass while it runs.
@@ -104,6 +139,9 @@ class Context:
         seed: Seed of everything random.
         target: The machine that the model is for; ``auto`` is this one.
         progress: Called with the share of the work done, 0 to 1.
+        lab: Feeds, errors and times for a lossy pass; ``None`` where nothing may be run.
+        allowance: The share of the budget that the stage may use, as ``Lab.share`` counts it.
+        choices: What an earlier run of the pass decided and is to be repeated; ``None`` if it decides itself.
     """
 
     reference: ir.Model
@@ -111,6 +149,9 @@ class Context:
     seed: int = 0
     target: str = "auto"
     progress: Callable[[float], None] = lambda _share: None
+    lab: Lab | None = None
+    allowance: float = 1.0
+    choices: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from optimizer import lossy_stages
 from optimizer.attempt import Attempt, Failure, Limits, attempt
 from optimizer.bisection import OutOfAttemptsError, repair
 from optimizer.errors import CheckFailedError
@@ -35,8 +36,11 @@ MOST_ATTEMPTS = 48
 class Judge(Protocol):
     """Compares a candidate with the reference by running both; ``None`` where the outputs hold."""
 
-    def failure(self, candidate: ir.Model, stage: Stage) -> Failure | None:
-        """Why the outputs of ``candidate`` do not hold after ``stage``."""
+    def failure(self, candidate: ir.Model, stage: Stage, allowance: float) -> Failure | None:
+        """Why the outputs of ``candidate`` do not hold after ``stage``, which may use ``allowance`` of the budget."""
+
+    def share(self, candidate: ir.Model) -> float:
+        """The share of the budget that ``candidate`` uses."""
 
     def latency(self, reference: ir.Model, candidate: ir.Model) -> Latency:
         """The paired latency ratio of ``candidate`` to ``reference``."""
@@ -119,8 +123,14 @@ class PassManager:
 
     def _run_from(self, base: ir.Model, stages: Sequence[tuple[Stage, Sequence[Limits]]]) -> list[StageRun]:
         runs: list[StageRun] = []
-        for stage, limits in stages:
-            runs.append(self._run_stage(base, stage, limits))
+        for number, (stage, limits) in enumerate(stages):
+            lossy_left = sum(not later.exact for later, _ in stages[number:])
+            run = (
+                self._run_stage(base, stage, limits)
+                if stage.exact
+                else self._run_lossy(base, stage, limits, lossy_left)
+            )
+            runs.append(run)
             base = runs[-1].attempt.model
             self.keep(len(runs), base)
         return runs
@@ -137,8 +147,45 @@ class PassManager:
         repaired = repair(stage, limits, probe, first)
         return StageRun(stage, base, settled(repaired.attempt, base), repaired.limits, repaired.denials)
 
-    def _probe(self, base: ir.Model, stage: Stage, *, timed: bool) -> Callable[[Sequence[Limits]], Attempt]:
+    def _run_lossy(self, base: ir.Model, stage: Stage, limits: Sequence[Limits], lossy_left: int) -> StageRun:
+        """Run ``stage`` inside its part of the budget; if its user did not name it, undo it unless it pays."""
+        self.observe(str(stage))
+        used = self.judge.share(base) if self.judge is not None and base is not self.reference else 0.0
+        allowance = lossy_stages.allowance(used, lossy_left)
+
+        def aimed(aim: float) -> Attempt:
+            return self._probe(base, stage, timed=False, aim=aim, allowance=allowance)(limits)
+
+        first = lossy_stages.within_budget(aimed, allowance)
+        run = StageRun(stage, base, settled(first, base), tuple(limits))
+        if first.failure is not None:
+            if self.settings.strict:
+                raise CheckFailedError(f"{stage}: {first.failure.reason}")
+            if first.failure.gate == "budget":
+                return undone(run, base, first.failure.reason)
+            repaired = repair(stage, limits, self._probe(base, stage, timed=False, allowance=allowance), first)
+            run = StageRun(stage, base, settled(repaired.attempt, base), repaired.limits, repaired.denials)
+        return self._worth(run)
+
+    def _worth(self, run: StageRun) -> StageRun:
+        """``run``, with a remark if it brings nothing, or undone if besides nobody named it."""
+        if not run.attempt.changed:
+            return run
+        latency = None
+        if self.judge is not None and self.settings.timing and lossy_stages.needs_time(run.stage):
+            self.observe(f"{run.stage}: timing it")
+            with self.stopwatch.measure("gates"):
+                latency = self.judge.latency(run.base, run.attempt.model)
+        reason = lossy_stages.worthless(run.stage, byte_size(run.base), byte_size(run.attempt.model), latency)
+        if not reason:
+            return run
+        return replace(run, remark=reason) if run.stage.named else undone(run, run.base, reason)
+
+    def _probe(
+        self, base: ir.Model, stage: Stage, *, timed: bool, aim: float = 1.0, allowance: float = 1.0
+    ) -> Callable[[Sequence[Limits]], Attempt]:
         """A function that runs and judges ``stage`` within limits; it stops after too many calls or too late."""
+        context = replace(self.context, allowance=aim)
         bytes_before = byte_size(base)
         calls = 0
 
@@ -148,23 +195,23 @@ class PassManager:
             if calls > 1 and (calls > MOST_ATTEMPTS or self.clock() > self._deadline):
                 raise OutOfAttemptsError
             with self.stopwatch.measure("rewrite" if calls == 1 else "gates"):
-                result = attempt(base, stage, limits, self.context)
+                result = attempt(base, stage, limits, context)
             if result.failure is not None or not result.changed:
                 return result
             with self.stopwatch.measure("gates"):
-                failure = self._failure(result.model, stage, bytes_before)
+                failure = self._failure(result.model, stage, bytes_before, allowance)
                 if failure is None and timed:
                     failure = self._slower(base, result.model)
             return replace(result, failure=failure)
 
         return probe
 
-    def _failure(self, candidate: ir.Model, stage: Stage, bytes_before: int) -> Failure | None:
+    def _failure(self, candidate: ir.Model, stage: Stage, bytes_before: int, allowance: float) -> Failure | None:
         failure = signature_failure(self.reference, candidate)
         if failure is None and stage.exact:
             failure = size_failure(bytes_before, byte_size(candidate))
         if failure is None and self.judge is not None:
-            failure = self.judge.failure(candidate, stage)
+            failure = self.judge.failure(candidate, stage, allowance)
         return failure
 
     def _slower(self, base: ir.Model, candidate: ir.Model) -> Failure | None:
@@ -189,7 +236,7 @@ class PassManager:
                 latency = self.judge.latency(self.reference, runs[-1].attempt.model)
                 if latency.verdict == "slower":
                     latency = self.judge.latency(self.reference, runs[-1].attempt.model)
-            if latency.verdict != "slower":
+            if latency.verdict != "slower" or any(_may_be_slower(run) for run in runs):
                 return runs, latency
             faster = self._without_slowest(runs)
             if faster is None:
@@ -207,7 +254,7 @@ class PassManager:
                 continue
             self.observe(f"{run.stage}: timing it alone")
             with self.stopwatch.measure("gates"):
-                failure = self._slower(run.base, run.attempt.model)
+                failure = self._slower(run.base, run.attempt.model) if run.stage.exact else None
             if failure is None:
                 continue
             if self.settings.strict:
@@ -220,3 +267,8 @@ class PassManager:
             later = [(other.stage, other.limits) for other in runs[index + 1 :]]
             return [*runs[:index], again, *self._run_from(held.model, later)]
         return None
+
+
+def _may_be_slower(run: StageRun) -> bool:
+    """Whether a lossy stage was kept that is for something else than speed, or that its user named."""
+    return run.attempt.changed and not run.stage.exact and (run.stage.named or not lossy_stages.needs_time(run.stage))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optimizer.budget import Budget
 from optimizer.errors import UsageError
 from optimizer.model import give_back, ingest, save, to_proto
 from optimizer.pass_base import Context, Pass
@@ -19,18 +19,20 @@ from optimizer.presets import DEFAULT, preset
 from optimizer.report import Report
 from optimizer.spec import Stage, parse_recipe, parse_stage
 from optimizer.stage_runs import limits_from
-from optimizer.stats import facts
+from optimizer.stats import Facts, facts
+from optimizer.targets import Target, is_this_machine, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
     from optimizer.attempt import Limits
-    from optimizer.judge import RuntimeJudge
+    from optimizer.evidence import Evidence
     from optimizer.model import Source
     from optimizer.pass_manager import Outcome
 
+_EXACT_SECONDS, _LOSSY_SECONDS = 150.0, 480.0
 LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
@@ -61,8 +63,11 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     strict: bool = False,
     keep_all: bool = False,
     replay: str | Path | None = None,
+    budget: str | Budget = "default",
+    target: str = "auto",
+    allow_generated_data: bool = False,
     threads: int = 1,
-    time_limit: float = 150.0,
+    time_limit: float | None = None,
     seed: int = 0,
     observe: Callable[[str], None] = lambda _doing: None,
 ) -> Result:
@@ -82,8 +87,11 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         strict: Raise on the first failed check.
         keep_all: Write the model after every stage beside ``output``.
         replay: Report of an earlier run, whose decisions are repeated without timing.
+        budget: What lossy stages may lose: ``default``, ``none``, limits such as ``sqnr=30``, or a ``Budget``.
+        target: The machine that the model is for; ``auto`` is this one.
+        allow_generated_data: Whether lossy passes may calibrate on generated feeds.
         threads: Threads of ONNX Runtime.
-        time_limit: Seconds for searching and timing.
+        time_limit: Seconds for searching and timing; 150 for exact stages, 480 with lossy ones.
         seed: Seed of generated feeds and of everything random.
         observe: Called with what is being done.
 
@@ -96,15 +104,21 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         source = ingest(model)
     stages = _stages(preset, passes, recipe)
     decisions = _decisions(replay, source, stages)
+    machine = resolve(target)
+    limit = time_limit or (_EXACT_SECONDS if all(stage.exact for stage in stages) else _LOSSY_SECONDS)
+    timed = timing and replay is None
     observe("running the reference")
     with watch.measure("gates"):
-        judge, warnings = _evidence(source, data, shapes, threads, seed) if run else (None, ("not run",))
+        evidence = _evidence(source, data, shapes, threads, seed, _budget(budget)) if run else None
         before = facts(source.model)
+    lab = None
+    if evidence is not None:
+        lab = evidence.lab(source.model, allow_generated=allow_generated_data, is_timed=timed, time_limit=limit)
     manager = PassManager(
         reference=source.model,
-        context=Context(reference=source.model, seed=seed),
-        judge=judge,
-        settings=Settings(strict, timing and replay is None, time_limit),
+        context=Context(reference=source.model, seed=seed, target=machine.name, lab=lab),
+        judge=evidence.judge if evidence is not None else None,
+        settings=Settings(strict, timed, limit),
         stopwatch=watch,
         observe=observe,
         keep=_keeper(output, keep_all=keep_all),
@@ -115,9 +129,13 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         with watch.measure("save"):
             save(outcome.model, Path(output))
     with watch.measure("gates"):
-        report = _report(source, outcome, judge, before, warnings)
+        report = _report(source, outcome, evidence, before, machine)
     seconds = {**watch.seconds, "wall": time.monotonic() - began}
     return Result(give_back(outcome.model, source), replace(report, seconds=seconds))
+
+
+def _budget(given: str | Budget) -> Budget:
+    return Budget.parse(given) if isinstance(given, str) else given
 
 
 def _stages(name: str | None, passes: Sequence[str | Pass] | None, recipe: str | Path | None) -> tuple[Stage, ...]:
@@ -138,16 +156,17 @@ def _allowed(stages: tuple[Stage, ...], *, run: bool) -> tuple[Stage, ...]:
     return stages
 
 
-def _evidence(
+def _evidence(  # noqa: PLR0913, PLR0917 - handed on as they are
     source: Source,
     data: str | Path | Iterable[Mapping[str, Any]] | None,
     shapes: Mapping[str, Sequence[int]] | None,
     threads: int,
     seed: int,
-) -> tuple[RuntimeJudge, tuple[str, ...]]:
-    from optimizer.evidence import judge_for  # noqa: PLC0415 - loads onnxruntime, which --no-run does not need
+    budget: Budget,
+) -> Evidence:
+    from optimizer.evidence import evidence_for  # noqa: PLC0415 - loads onnxruntime, which --no-run does not need
 
-    return judge_for(source.model, data, shapes=shapes, threads=threads, seed=seed)
+    return evidence_for(source.model, data, shapes=shapes, threads=threads, seed=seed, budget=budget)
 
 
 def _keeper(output: str | Path | None, *, keep_all: bool) -> Callable[[int, ir.Model], None]:
@@ -195,21 +214,32 @@ def _digest(source: Source) -> str:
     return hashlib.sha256(to_proto(source.model).SerializeToString(deterministic=True)).hexdigest()
 
 
-def _report(
-    source: Source, outcome: Outcome, judge: RuntimeJudge | None, before: Any, warnings: tuple[str, ...]
-) -> Report:
-    changed = any(stage.kept for stage in outcome.stages)
-    outputs = judge.verdict(outcome.model, exact=True).outputs if judge is not None and changed else ()
+def _report(source: Source, outcome: Outcome, evidence: Evidence | None, before: Facts, target: Target) -> Report:
+    kept = [stage for stage in outcome.stages if stage.kept]
+    exact = all(member.exact for stage in kept for member in stage.passes)
+    judge = evidence.judge if evidence is not None else None
+    outputs = judge.verdict(outcome.model, exact=exact).outputs if judge is not None and kept else ()
     return Report(
         model={"label": source.label, "kind": source.kind, "sha256": _digest(source)},
-        target=f"auto ({platform.machine()})",
+        target=f"{target.name} ({target.description})",
         versions={name: version(name) for name in LIBRARIES},
         before=before,
-        after=facts(outcome.model) if changed else before,
+        after=facts(outcome.model) if kept else before,
         outputs=outputs,
         latency=outcome.latency,
         stages=outcome.stages,
         seconds={},
-        verdict="unverified" if judge is None else "improved" if changed else "unchanged",
-        warnings=warnings,
+        verdict="unverified" if judge is None else "improved" if kept else "unchanged",
+        warnings=tuple(_warnings(evidence, target)),
     )
+
+
+def _warnings(evidence: Evidence | None, target: Target) -> Iterator[str]:
+    if evidence is None:
+        yield "not run"
+        return
+    yield from evidence.notes
+    if evidence.judge.verdicts:
+        yield f"lossy candidates were judged on the validation feeds {evidence.judge.verdicts} times"
+    if not is_this_machine(target):
+        yield f"times were measured on this machine, which is no {target.name}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from optimizer import graph
-from optimizer.attempt import Attempt, Limits
+from optimizer.attempt import Attempt, Limits, PassRun
 from optimizer.bisection import Denial
 from optimizer.model import byte_size
 from optimizer.report import PassRecord, StageRecord
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageRun:
-    """A stage as it stands: where it started from, the attempt that holds, and what was left out for it."""
+    """A stage as it stands: where it started from, the attempt that holds, what was left out for it, and a remark."""
 
     stage: Stage
     base: ir.Model
     attempt: Attempt
     limits: tuple[Limits, ...]
     denials: tuple[Denial, ...] = ()
+    remark: str = ""
 
 
 def settled(result: Attempt, base: ir.Model) -> Attempt:
@@ -66,14 +67,14 @@ def record(run: StageRun) -> StageRecord:
         seconds=sum(ran.seconds for ran in run.attempt.runs),
         bytes=byte_size(run.attempt.model),
         nodes=graph.count_nodes(run.attempt.model),
-        decisions=tuple(_decision(limit) for limit in run.limits),
+        decisions=tuple(_decision(*pair) for pair in zip(run.limits, run.attempt.runs, strict=True)),
     )
 
 
 def _reason(run: StageRun, members: Sequence[PassRecord]) -> str:
     undone = [denial for member in members for denial in member.undone]
     if run.attempt.changed and not undone:
-        return "checked"
+        return f"checked; {run.remark}" if run.remark else "checked"
     if run.attempt.changed:
         return f"checked; {len(undone)} undone: {undone[0].reason}"
     if undone:
@@ -82,11 +83,12 @@ def _reason(run: StageRun, members: Sequence[PassRecord]) -> str:
     return f"skipped: {skipped[0]}" if skipped else "nothing to do"
 
 
-def _decision(limit: Limits) -> Mapping[str, Any]:
-    return {"skip": limit.skip, "steps": sorted(limit.steps), "sites": sorted(map(list, limit.sites))}
+def _decision(limit: Limits, ran: PassRun) -> Mapping[str, Any]:
+    decision = {"skip": limit.skip, "steps": sorted(limit.steps), "sites": sorted(map(list, limit.sites))}
+    return {**decision, "choices": dict(ran.choices)} if ran.choices and not limit.skip else decision
 
 
 def limits_from(decision: Mapping[str, Any]) -> Limits:
     """The limits that a report's decision holds."""
     sites = frozenset((str(step), str(site)) for step, site in decision["sites"])
-    return Limits(bool(decision["skip"]), frozenset(decision["steps"]), sites)
+    return Limits(bool(decision["skip"]), frozenset(decision["steps"]), sites, choices=decision.get("choices"))

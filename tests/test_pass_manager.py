@@ -88,7 +88,7 @@ class FakeJudge:
     slow_without: frozenset[str] = frozenset()
     asked: list[str] = field(default_factory=list)
 
-    def failure(self, candidate, stage):
+    def failure(self, candidate, stage, allowance):
         self.asked.append("failure")
         missing = sorted(self.needed - graph.names_in_use(candidate))
         return Failure("outputs", f"differs without {missing}") if missing else None

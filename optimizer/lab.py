@@ -1,0 +1,100 @@
+"""Runs models for lossy passes: statistics over the calibration feeds, errors on the selection feeds, coarse times."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from optimizer.answers import Answers
+from optimizer.budget_check import BudgetCheck
+from optimizer.runtime import prepare, profile, session
+from optimizer.timing import clock_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.algorithms.observations import Observation
+    from optimizer.budget import Budget
+    from optimizer.feed_sets import Split
+
+_MOST_SELECTION = 12  # a search asks for the error many times
+_TIMED_SECONDS = 0.5
+_TIMED_RUNS = (5, 200)
+
+
+class RuntimeLab:
+    """What ``Context.lab`` is where models may be run; see ``pass_base.Lab``."""
+
+    def __init__(  # noqa: PLR0913 - what it runs, by what it judges, how it times
+        self,
+        reference: ir.Model,
+        split: Split,
+        budget: Budget,
+        *,
+        random: frozenset[str] = frozenset(),
+        allow_generated: bool = False,
+        threads: int = 1,
+        is_timed: bool = True,
+        time_limit: float = 600.0,
+        wall: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            reference: The model that errors are counted against.
+            split: The feeds; those for validation are not touched.
+            budget: What errors are counted in.
+            random: Outputs that are random.
+            allow_generated: Whether generated feeds may calibrate.
+            threads: Threads of ONNX Runtime.
+            is_timed: Whether times may decide.
+            time_limit: Seconds for searches, from now on.
+            wall: Seconds.
+        """
+        self.calibration: Sequence[Mapping[str, object]] = split.calibration
+        self.has_data = split.origin != "generated" or allow_generated
+        self.is_timed = is_timed
+        self._selection = split.selection[:_MOST_SELECTION]
+        answers = Answers(prepare(reference), self._selection, optimize=True, threads=threads)
+        self._check = BudgetCheck(reference, answers, random)
+        self._budget, self._threads = budget, threads
+        self._wall, self._deadline = wall, wall() + time_limit
+
+    def observe(
+        self, model: ir.Model, values: Sequence[str], channel_axes: Mapping[str, int] | None = None
+    ) -> Mapping[str, Observation]:
+        """Statistics of values by name over the calibration feeds; of channels too where an axis is given."""
+        from optimizer.calibration import observe  # noqa: PLC0415 - only lossy passes observe
+
+        return observe(model, values, self.calibration, channel_axes=channel_axes or {}, threads=self._threads)
+
+    def share(self, model: ir.Model) -> float:
+        """The largest share of any limit of the budget that ``model`` uses on the selection feeds."""
+        return self._check.verdict(model, self._budget, threads=self._threads).share
+
+    def seconds(self, model: ir.Model) -> float:
+        """The median time of one inference, over short samples of one session."""
+        clock = clock_for(self._threads)
+        run = session(model, threads=self._threads).runner(list(self._selection[:2]))
+        run()
+        begun = clock()
+        run()
+        once = clock() - begun
+        least, most = _TIMED_RUNS
+        samples = []
+        for _ in range(min(max(int(_TIMED_SECONDS / max(once, 1e-6)), least), most)):
+            begun = clock()
+            run()
+            samples.append(clock() - begun)
+        return statistics.median(samples)
+
+    def profile(self, model: ir.Model) -> Mapping[str, float]:
+        """Seconds of one inference by node name, as far as ONNX Runtime keeps the names."""
+        return profile(model, list(self._selection[:2]), threads=self._threads)
+
+    def time_left(self) -> float:
+        """Seconds that a search may still take."""
+        return self._deadline - self._wall()
