@@ -1,27 +1,30 @@
 """What ONNX Runtime's CPU provider runs in int8 when QuantizeLinear / DequantizeLinear (QDQ) stand around a node.
 
 One row a rule, the first that matches a node holds; ``row(node)`` finds it. Every row is measured: the tests build a
-small model for it, let ONNX Runtime optimize it (1.32, all optimizations) and look at what is left. A QDQ pair that
-does not fuse is pure overhead: DequantizeLinear, the float operator, QuantizeLinear. So where a row says ``FLOAT``, or
-there is none, insert no pair.
+small model for it, let ONNX Runtime (1.32) optimize it fully, look at what is left and compare the answers. A QDQ pair
+that does not fuse is pure overhead: DequantizeLinear, the float operator, QuantizeLinear. So where a row says
+``FLOAT``, or there is none, insert no pair.
 
-What holds for all rows, also tested:
+What holds for all rows, tested too:
 
-- Scale and zero point of activations are per tensor, 8 bits, signed or unsigned; weights too, in any combination.
-- Every input in ``Row.quantized`` comes from a DequantizeLinear, constants too: Add(DQ(x), float constant) is float. A
-  constant of an Add or Mul is of the activations' integer type, or it is float.
+- Scale and zero point of activations are per tensor, 8 bits. With 16 bits nothing is computed in integers.
+- All pairs of a model have one integer type. ONNX Runtime on x86 rewrites int8 *pairs* to uint8 when it loads a model,
+  so that mixing works there; on Arm it does not, and neither do int8 activations with uint8 weights.
+- Every input in ``Row.quantized`` comes from a DequantizeLinear. That of a constant (of Add, Mul, Concat, a MatMul's
+  left side) has the type in ``constant_type``, else the node is float. Kernels' weights are int8 or uint8.
 - A Q on the output is needed, but for what ``Row.without_q`` says. A node whose output is also read in float, or is an
   output of the graph, counts as one without: let those readers read the DQ.
-- SAME_SCALE: the scale and the zero point of the input and of the output are identical, or it is float.
-- A DQ with several readers is fine, for activations and for a shared weight.
+- SAME_SCALE: scale and zero point of the input and of the output are identical, or it is float.
+- A DQ may have several readers, also that of a shared weight. It stands in the same graph as its readers: the DQ of a
+  weight outside an If whose branch reads it makes a float Conv with the weight dequantized at every run.
 - A DequantizeLinear per channel needs opset 13, or the model does not load; that of the domain com.microsoft does not.
-  Below opset 11 a float bias makes a model that does not load: give it as int32 behind a DequantizeLinear.
-- With 16 bits nothing is computed in integers; only what moves elements may.
+- A bias may stay float or be int32 (scale = input scale * weight scale, zero point 0) where there is a Q on the output;
+  a Gemm's float bias then has the shape (N,), and below opset 11 a Conv's float bias makes a model that does not load.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-PER_CHANNEL_OPSET = 13
+PER_CHANNEL_OPSET = 13  # also enough for every row
 
 
 class Role(Enum):
@@ -38,7 +41,7 @@ class Role(Enum):
 
     KERNEL = "kernel"  # multiplies with a weight or a second activation, sums in int32, own output scale
     ELEMENTWISE = "elementwise"  # an integer kernel with its own output scale
-    SAME_SCALE = "same scale"  # the float operator's own integer version: moves elements, keeps scale and zero point
+    SAME_SCALE = "same scale"  # its own integer version: moves elements, keeps scale and zero point
     ABSORBED = "absorbed"  # the Q behind it does its work, so that it is removed
     REMOVED = "removed"  # goes whatever stands around it
     FLOAT = "float"  # never fused
@@ -58,12 +61,13 @@ class Row:
         runs_as: Operators of ONNX Runtime's optimized graph that it becomes with a DQ before and a Q behind.
         without_q: What it becomes with a DQ before and no Q behind; empty if it goes float.
         without_q_bias_int32: Whether ``without_q`` holds only if there is no bias or an int32 one behind a
-            DequantizeLinear. A float bias then makes the node float *and* has its weights dequantized at every run.
-            The bias of a MatMul is the Add behind it.
-        moves: Whether ONNX Runtime moves a Q in front of it and a DQ behind it, so that it runs in integers where only
-            one side has a pair. Others go float then, and so does the kernel in front of one with no Q between.
+            DequantizeLinear. A float bias then makes the node float *and* has its weights dequantized at every run,
+            many times slower than fp32. The bias of a MatMul is the Add behind it.
+        moves: Whether ONNX Runtime moves a Q in front of it and a DQ behind it, so that a pair on one side is enough.
+            Others go float then, and so does the kernel in front of one with no Q between.
         quantized: Positions of the inputs that need a DQ; ``None``: all of them.
-        per_channel: Whether its weight may have a scale for each output channel.
+        weights_only: What it becomes with a DQ on the weight alone; empty: the weight is dequantized at every run.
+        opset: The least that it holds from; below, it is float or the model does not load.
         when: The condition in words, empty if there is none.
         accepts: The condition.
     """
@@ -75,162 +79,201 @@ class Row:
     without_q_bias_int32: bool = False
     moves: bool = False
     quantized: tuple[int, ...] | None = (0,)
-    per_channel: bool = False
+    weights_only: frozenset[str] = frozenset()
+    opset: int = 10
     when: str = ""
     accepts: Callable[[ir.Node], bool] = _always
 
     @property
     def is_integer(self) -> bool:
-        """Whether QDQ pairs around such a node are worth inserting at all."""
+        """Whether QDQ pairs around such a node can be of use."""
         return self.role is not Role.FLOAT
 
 
-def row(node: ir.Node) -> Row | None:
-    """The rule for ``node`` by its operator and attributes; ``None`` if it is not in the table: it stays float."""
+def row(node: ir.Node, opset: int = PER_CHANNEL_OPSET) -> Row | None:
+    """The rule for ``node`` by its operator and attributes.
+
+    Args:
+        node: The node.
+        opset: The model's version of the default domain, once the pairs are in it.
+
+    Returns:
+        ``None`` if it is not in the table: it stays float.
+    """
     if node.domain not in {"", "ai.onnx"}:
         return None
-    return next((rule for rule in _BY_TYPE.get(node.op_type, ()) if rule.accepts(node)), None)
+    rules = _BY_TYPE.get(node.op_type, ())
+    return next((rule for rule in rules if rule.opset <= opset and rule.accepts(node)), None)
 
 
-def role(node: ir.Node) -> Role:
+def role(node: ir.Node, opset: int = PER_CHANNEL_OPSET) -> Role:
     """The role of ``node``; ``FLOAT`` if it is not in the table."""
-    rule = row(node)
+    rule = row(node, opset)
     return Role.FLOAT if rule is None else rule.role
 
 
-def quantized_inputs(node: ir.Node) -> tuple[int, ...]:
+def quantized_inputs(node: ir.Node, opset: int = PER_CHANNEL_OPSET) -> tuple[int, ...]:
     """Positions of the inputs of ``node`` that need a DequantizeLinear in front; empty if it stays float."""
-    rule = row(node)
+    rule = row(node, opset)
     if rule is None or not rule.is_integer:
         return ()
     wanted = range(len(node.inputs)) if rule.quantized is None else rule.quantized
     return tuple(index for index in wanted if index < len(node.inputs) and node.inputs[index] is not None)
 
 
-def _has(name: str, *values: object, default: object) -> Callable[[ir.Node], bool]:
-    """A condition: the attribute ``name``, or its default, is one of ``values``."""
+def channel_axis(node: ir.Node) -> int | None:
+    """The axis of a kernel's weight that may have scales of its own; ``None``: per tensor only.
 
-    def accepts(node: ir.Node) -> bool:
-        attribute = node.attributes.get(name)
-        return (default if attribute is None else attribute.value) in values
+    Scales along any other axis make the node float, and with no Q behind a MatMul worse: an error when it is run, or
+    wrong numbers where the weight is square. A MatMul with a weight of rank 3 or more takes one scale.
+    """
+    match node.op_type:
+        case "Conv":
+            return 0
+        case "Gemm":
+            return 0 if _int(node, "transB", 0) else 1
+        case "MatMul":
+            weight = node.inputs[1]
+            return 1 if weight is not None and weight.shape is not None and len(weight.shape) == 2 else None
+    return None
 
-    return accepts
+
+def constant_type(activation: str, target: str) -> str:
+    """The integer type of constants that meet activations in Add, Mul, Concat or on the left of a MatMul.
+
+    Args:
+        activation: ``uint8`` or ``int8``.
+        target: ``x86-vnni``, ``x86-avx2``, ``arm64``.
+    """
+    return activation if target.startswith("arm") else "uint8"
+
+
+def _int(node: ir.Node, name: str, default: int) -> int:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def _float(node: ir.Node, name: str, default: float) -> float:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_float()
+
+
+def _is_plain_gemm(node: ir.Node) -> bool:
+    has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
+    return not has_bias or (_float(node, "alpha", 1.0) == _float(node, "beta", 1.0) == 1.0)
+
+
+def _is_not_transposed(node: ir.Node) -> bool:
+    return _is_plain_gemm(node) and not _int(node, "transB", 0)
+
+
+def _is_dense(node: ir.Node) -> bool:
+    dilations = node.attributes.get("dilations")
+    return dilations is None or set(dilations.as_ints()) <= {1}
+
+
+def _has_one_output(node: ir.Node) -> bool:
+    return len(node.outputs) == 1 or all(not output.name for output in node.outputs[1:])
+
+
+def _is_nearest(node: ir.Node) -> bool:
+    mode = node.attributes.get("mode")
+    return mode is None or mode.as_string() == "nearest"
+
+
+def _is_to_float(node: ir.Node) -> bool:
+    return _int(node, "to", 0) == _FLOAT32
+
+
+_FLOAT32 = 1  # TensorProto.FLOAT
+_N_BITS = frozenset({"MatMulNBits"})
 
 
 def _kernels() -> Iterable[Row]:
-    yield Row("Conv", Role.KERNEL, frozenset({"QLinearConv"}), quantized=(0, 1), per_channel=True)
+    yield Row("Conv", Role.KERNEL, frozenset({"QLinearConv"}), quantized=(0, 1))
     yield Row(
         "MatMul",
         Role.KERNEL,
         frozenset({"QLinearMatMul"}),
-        without_q=frozenset({"MatMulIntegerToFloat"}),
+        without_q=frozenset({"MatMulIntegerToFloat", "QGemm"}),
         without_q_bias_int32=True,
         quantized=(0, 1),
-        per_channel=True,
+        weights_only=_N_BITS,
     )
-    yield Row(
+    when = "there is no bias, or alpha = beta = 1"
+    gemm = Row(
         "Gemm",
         Role.KERNEL,
         frozenset({"QGemm"}),
         without_q=frozenset({"QGemm"}),
         without_q_bias_int32=True,
         quantized=(0, 1),
-        per_channel=True,
+        when=when,
+        accepts=_is_plain_gemm,
     )
+    yield replace(gemm, weights_only=_N_BITS, when=f"transB = 0, and {when}", accepts=_is_not_transposed)
+    yield gemm
 
 
 def _elementwise() -> Iterable[Row]:
     for op_type in ("Add", "Mul"):
         yield Row(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), quantized=(0, 1))
+    yield Row("Where", Role.ELEMENTWISE, frozenset({"QLinearWhere"}), quantized=(1, 2))
     yield Row("Concat", Role.ELEMENTWISE, frozenset({"QLinearConcat"}), quantized=None)
-    for op_type in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"):
+    yield Row(
+        "AveragePool",
+        Role.ELEMENTWISE,
+        frozenset({"QLinearAveragePool"}),
+        when="not dilated; if it is, pairs around it make a model that does not load",
+        accepts=_is_dense,
+    )
+    for op_type in ("GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"):
         yield Row(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}))
 
 
 def _same_scale() -> Iterable[Row]:
-    for op_type in (
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "MaxPool",
-        "ReduceMax",
-        "ReduceMin",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ):
-        moves = op_type in {"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
-        without_q = frozenset({op_type} if moves else ())
-        yield Row(op_type, Role.SAME_SCALE, frozenset({op_type}), without_q, moves=moves)
+    for op_type in ("Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"):
+        runs_as = frozenset({op_type})
+        yield Row(op_type, Role.SAME_SCALE, runs_as, without_q=runs_as, moves=True)
+    for op_type in ("Expand", "Flatten", "Gather", "GatherElements", "Split", "Tile"):
+        yield Row(op_type, Role.SAME_SCALE, frozenset({op_type}))
+    yield Row("DepthToSpace", Role.SAME_SCALE, frozenset({"DepthToSpace"}), opset=11)
+    for op_type in ("ReduceMax", "ReduceMin"):
+        yield Row(op_type, Role.SAME_SCALE, frozenset({op_type}), opset=12)
+    pools = frozenset({"MaxPool", "NhwcMaxPool"})
     yield Row(
-        "Resize",
+        "MaxPool",
         Role.SAME_SCALE,
-        frozenset({"Resize"}),
-        when="mode is nearest",
-        accepts=_has("mode", "nearest", default="nearest"),
+        pools,
+        without_q=pools,
+        moves=True,
+        opset=12,
+        when="only its first output is used",
+        accepts=_has_one_output,
     )
+    yield Row("Resize", Role.SAME_SCALE, frozenset({"Resize"}), when="mode is nearest", accepts=_is_nearest)
 
 
 def _absorbed() -> Iterable[Row]:
     yield Row("Relu", Role.ABSORBED, when="the zero point behind it is qmin; otherwise the node before goes float too")
-    yield Row("Clip", Role.ABSORBED, when="the range that the Q behind it can express lies inside [min, max]")
-    yield Row("Identity", Role.REMOVED)
+    yield Row(
+        "Clip",
+        Role.ABSORBED,
+        when="the Q behind it expresses nothing outside [min, max]; otherwise the node before goes float too",
+    )
+    yield Row("Cast", Role.REMOVED, when="to float", accepts=_is_to_float)
     yield Row("Dropout", Role.REMOVED)
+    yield Row("Identity", Role.REMOVED)
 
 
-FLOAT_OPS = [
-    "Abs",
-    "BatchNormalization",
-    "Celu",
-    "ConvTranspose",
-    "Cos",
-    "CumSum",
-    "Div",
-    "Einsum",
-    "Elu",
-    "Erf",
-    "Exp",
-    "Floor",
-    "GatherND",
-    "Gelu",
-    "GlobalMaxPool",
-    "HardSigmoid",
-    "HardSwish",
-    "InstanceNormalization",
-    "LRN",
-    "LayerNormalization",
-    "Log",
-    "LogSoftmax",
-    "LpNormalization",
-    "Max",
-    "Mean",
-    "Min",
-    "Mish",
-    "Neg",
-    "PRelu",
-    "Pad",
-    "Pow",
-    "Reciprocal",
-    "ReduceMean",
-    "ReduceSum",
-    "Resize",
-    "Selu",
-    "Sin",
-    "Softplus",
-    "SpaceToDepth",
-    "Sqrt",
-    "Sub",
-    "Sum",
-    "Tanh",
-    "ThresholdedRelu",
-    "Trilu",
-]
+FLOAT_OPS = (
+    *("Abs", "ArgMax", "AveragePool", "BatchNormalization", "Celu", "ConvTranspose", "Cos", "CumSum", "Div", "Einsum"),
+    *("Elu", "Equal", "Erf", "Exp", "Floor", "GRU", "GatherND", "Gelu", "Gemm", "GlobalMaxPool", "Greater"),
+    *("HardSigmoid", "HardSwish", "InstanceNormalization", "LRN", "LSTM", "LayerNormalization", "Less", "Log"),
+    *("LogSoftmax", "LpNormalization", "Max", "MaxPool", "Mean", "Min", "Mish", "Neg", "PRelu", "Pad", "Pow"),
+    *("Reciprocal", "ReduceMean", "ReduceSum", "Resize", "Selu", "Sin", "Softplus", "SpaceToDepth", "Sqrt", "Sub"),
+    *("Sum", "Tanh", "ThresholdedRelu", "TopK", "Trilu"),
+)
 
 TABLE: tuple[Row, ...] = (
     *_kernels(),
