@@ -13,7 +13,11 @@ Each message is one line and says what was found and what to do. ``exit_code`` i
 
 from __future__ import annotations
 
-from typing import ClassVar
+import difflib
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class OnnxhoneError(Exception):
@@ -49,3 +53,11 @@ class CheckFailedError(OnnxhoneError):
     """A check failed and the user asked for ``--strict``."""
 
     exit_code: ClassVar[int] = 1
+
+
+def no_such(kind: str, name: str, existing: Sequence[str]) -> str:
+    """One line saying that ``name`` does not exist, what may have been meant, and what does exist."""
+    close = difflib.get_close_matches(name, existing, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    listed = ", ".join(existing) if existing else "none"
+    return f"no {kind} {name!r}{hint} (there are: {listed})"

@@ -17,7 +17,7 @@ Put right:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from optimizer.anatomy import Anatomy, ScopeProto
 
 KEPT, TRAINING = "onnxhone.kept", "onnxhone.training_info"
+_Message = TypeVar("_Message", onnx.ValueInfoProto, onnx.TensorAnnotation)
 _FIRST_WITH_FUNCTION_INFOS = 10  # IR version; before it, onnx-ir writes them into the main graph under made-up names
 
 
@@ -72,6 +73,34 @@ def remember_training(model: ir.Model, original: onnx.ModelProto) -> None:
     if original.training_info:
         needs = _names_in(original.training_info) & _Names(original.graph).all()
         model.graph.meta[TRAINING] = Training(tuple(original.training_info), frozenset(needs))
+
+
+def follow(graph: ir.Graph, renamed: Mapping[str, str]) -> None:
+    """Let what is kept aside for ``graph`` speak of its values by their new names."""
+    kept = graph.meta.get(KEPT)
+    if kept is None or not renamed:
+        return
+    graph.meta[KEPT] = Kept(
+        frozenset(renamed.get(name, name) for name in kept.infos),
+        tuple((kind, _called(info, "name", renamed)) for kind, info in kept.extra_infos),
+        tuple((kind, _annotation_called(one, renamed)) for kind, one in kept.extra_annotations),
+        {renamed.get(name, name): kind for name, kind in kept.types.items()},
+    )
+
+
+def _annotation_called(annotation: onnx.TensorAnnotation, renamed: Mapping[str, str]) -> onnx.TensorAnnotation:
+    twin = _called(annotation, "tensor_name", renamed)
+    for entry in twin.quant_parameter_tensor_names:
+        entry.value = renamed.get(entry.value, entry.value)
+    return twin
+
+
+def _called(message: _Message, field: str, renamed: Mapping[str, str]) -> _Message:
+    """A copy of ``message`` in which ``field`` has its new name."""
+    twin = type(message)()
+    twin.CopyFrom(message)
+    setattr(twin, field, renamed.get(getattr(twin, field), getattr(twin, field)))
+    return twin
 
 
 def put_back(model: ir.Model, proto: onnx.ModelProto, scopes: Sequence[ScopeProto], parts: Anatomy) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from optimizer.errors import UsageError
-from optimizer.registry import no_such
+from optimizer.errors import UsageError, no_such
 from optimizer.spec import Stage, parse_stage
 
 DEFAULT = "exact"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from importlib.metadata import EntryPoint, entry_points
 
-from optimizer.errors import UsageError
+from optimizer.errors import UsageError, no_such
 from optimizer.pass_base import Pass
 
 GROUP = "onnxhone.passes"
@@ -58,11 +57,3 @@ def _entry_point(name: str) -> EntryPoint:
 
 def _origin(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else point.value
-
-
-def no_such(kind: str, name: str, existing: list[str]) -> str:
-    """One line saying that ``name`` does not exist, what may have been meant, and what does exist."""
-    close = difflib.get_close_matches(name, existing, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    listed = ", ".join(existing) if existing else "none"
-    return f"no {kind} {name!r}{hint} (there are: {listed})"

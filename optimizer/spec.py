@@ -15,8 +15,8 @@ import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from optimizer.errors import UsageError
-from optimizer.registry import load_pass, no_such
+from optimizer.errors import UsageError, no_such
+from optimizer.registry import load_pass
 
 if TYPE_CHECKING:
     from pathlib import Path
