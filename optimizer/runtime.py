@@ -25,6 +25,7 @@ from optimizer.model import skeleton, to_proto
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import onnx
     import onnxruntime as ort
 
 INLINE_LIMIT = 1_500_000_000  # bytes of weights up to which a model goes to ONNX Runtime as one message
@@ -121,6 +122,10 @@ class Session:
         """The path of the profile, complete now."""
         return str(self._raw.end_profiling())
 
+    def end_profiling(self) -> str:
+        """The path of the profile, complete now."""
+        return str(self._raw.end_profiling())
+
     def _ready(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         return {name: ort_values.from_feed(value, self._types.get(name, "")) for name, value in feeds.items()}
 
@@ -162,8 +167,8 @@ def session(model: ir.Model | Loadable, *, optimize: bool = True, threads: int =
     return _open(model, _options(optimize, threads))
 
 
-def optimized_ops(model: ir.Model | Loadable) -> dict[str, int]:
-    """Operators that really run after ONNX Runtime's own optimizations, counted in subgraphs too, sorted by name.
+def optimized_graph(model: ir.Model | Loadable) -> onnx.GraphProto:
+    """The graph that really runs after ONNX Runtime's own optimizations, without the bytes of its larger initializers.
 
     Raises:
         ReferenceRunError: If ONNX Runtime cannot load the model.
@@ -179,8 +184,17 @@ def optimized_ops(model: ir.Model | Loadable) -> dict[str, int]:
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights.name)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         _open(model, options)
-        counts: Counter[str] = Counter()
-        _count_ops(onnx.load_model(target, load_external_data=False).graph.node, counts)
+        return onnx.load_model(target, load_external_data=False).graph
+
+
+def optimized_ops(model: ir.Model | Loadable) -> dict[str, int]:
+    """Operators of ``optimized_graph``, counted in subgraphs too, sorted by name.
+
+    Raises:
+        ReferenceRunError: If ONNX Runtime cannot load the model.
+    """
+    counts: Counter[str] = Counter()
+    _count_ops(optimized_graph(model).node, counts)
     return dict(sorted(counts.items()))
 
 
