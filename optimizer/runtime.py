@@ -122,10 +122,6 @@ class Session:
         """The path of the profile, complete now."""
         return str(self._raw.end_profiling())
 
-    def end_profiling(self) -> str:
-        """The path of the profile, complete now."""
-        return str(self._raw.end_profiling())
-
     def _ready(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         return {name: ort_values.from_feed(value, self._types.get(name, "")) for name, value in feeds.items()}
 
