@@ -14,15 +14,13 @@ import argparse
 import json
 import tempfile
 import time
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from onnx.backend.test import loader
-from onnx.backend.test.case import model as whole_models
 
+from backend_cases import backend_cases
 from optimizer.errors import ModelError
 from optimizer.lossless import difference
 from optimizer.model import byte_size, load, save
@@ -31,21 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def models_in_files() -> Iterator[tuple[str, onnx.ModelProto]]:
-    """The models that onnx's wheel has as files, by name."""
-    for path in sorted(Path(loader.DATA_DIR).rglob("*.onnx")):
-        yield str(path.relative_to(loader.DATA_DIR)), onnx.load(path, load_external_data=False)
-
-
 def backend_models() -> Iterator[tuple[str, onnx.ModelProto]]:
     """Every model that onnx ships for tests of backends, by name: made from the node tests, or read from the wheel."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tests compute on infinities on purpose
-        cases = [*loader.load_node_model_tests(), *whole_models.collect_testcases()]
-    for case in cases:
-        if case.model is not None:
-            yield f"{case.kind}/{case.name}", case.model
-    yield from models_in_files()
+    for case in backend_cases():
+        yield case.name, case.model
 
 
 def outcome(proto: onnx.ModelProto, folder: Path) -> tuple[str, str]:
