@@ -3,19 +3,19 @@
 A quantized model says little about what runs: a pair of QuantizeLinear and DequantizeLinear that ONNX Runtime does not
 fuse leaves the float operator and makes it slower. So the graph is taken after all of its optimizations, and each
 operator in it that multiplies with weights, or two activations, is counted as integer or float under the operator that
-it was in the model: a MatMul and its Add that became a QGemm are a MatMul. ONNX Runtime builds the names of its fused
-nodes from those of the originals, so that these can be told by a mark that each node's name is replaced with.
+it was in the model: a MatMul and its Add that became a QGemm are a MatMul.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnx_ir.traversal import RecursiveGraphIterator
 
+from optimizer import kernel_origins
+from optimizer.kernel_origins import INTEGER, KINDS, MADE
 from optimizer.model import clone
 from optimizer.runtime import optimized_graph
 
@@ -25,37 +25,6 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-INTEGER = {
-    "ConvInteger": "Conv",
-    "DynamicQuantizeLSTM": "LSTM",
-    "DynamicQuantizeMatMul": "MatMul",
-    "MatMulInteger": "MatMul",
-    "MatMulInteger16": "MatMul",
-    "MatMulIntegerToFloat": "MatMul",
-    "MatMulNBits": "MatMul",
-    "QAttention": "Attention",
-    "QGemm": "Gemm",
-    "QLinearConv": "Conv",
-    "QLinearMatMul": "MatMul",
-}
-FLOAT = {
-    "Attention": "Attention",
-    "Conv": "Conv",  # also of the domain com.microsoft.nchwc
-    "ConvTranspose": "ConvTranspose",
-    "FusedConv": "Conv",
-    "FusedGemm": "Gemm",
-    "FusedMatMul": "MatMul",
-    "GRU": "GRU",
-    "Gemm": "Gemm",
-    "LSTM": "LSTM",
-    "MatMul": "MatMul",
-    "MultiHeadAttention": "Attention",
-    "NhwcFusedConv": "Conv",
-    "RNN": "RNN",
-}
-_KINDS = {**FLOAT, **INTEGER}
-_MARK = re.compile(r"#(\d+)#")
-_BLOCKED = re.compile(r"(.+)_nchwc")  # names that ONNX Runtime gives to Conv in its blocked layout: of their output
 _NAMED = 3  # names in a line of text
 
 
@@ -163,29 +132,21 @@ def coverage(model: ir.Model) -> Coverage:
     nodes = list(_all_nodes(marked))
     given = {output.name: node.name for node in _all_nodes(model) for output in node.outputs if output.name}
     names = [_name(node, given) for node in nodes]
-    for number, node in enumerate(nodes):
-        node.name = f"#{number}#"
+    kernel_origins.mark(nodes)
     graphs = list(_graphs(optimized_graph(marked)))
-    found = [node for graph in graphs for node in graph.node if node.op_type in _KINDS]
-    origins = _origins(found, nodes)
-    kinds: Counter[str] = Counter()
-    integers: Counter[str] = Counter()
-    left = []
-    for kernel, index in zip(found, origins, strict=True):
-        origin = None if index is None else nodes[index]
-        if origin is not None and not _is_float(origin):
-            continue  # a MatMul of integers, for one
-        kind = _KINDS[kernel.op_type] if origin is None else _KINDS.get(origin.op_type, _KINDS[kernel.op_type])
-        kinds[kind] += 1
-        if kernel.op_type in INTEGER:
-            integers[kind] += 1
-        else:
-            left.append(Left(kernel.name if index is None else names[index], kind))
+    found = [node for graph in graphs for node in graph.node if node.op_type in KINDS]
+    counted = [
+        (kernel.op_type in INTEGER, Left(kernel.name if index is None else names[index], _kind(kernel, index, nodes)))
+        for kernel, index in zip(found, kernel_origins.origins(found, nodes), strict=True)
+        if index is None or (index != MADE and _is_float(nodes[index]))
+    ]
+    kinds = Counter(kernel.kind for _, kernel in counted)
+    integers = Counter(kernel.kind for is_integer, kernel in counted if is_integer)
     operators = Counter(node.op_type for graph in graphs for node in graph.node)
     return Coverage(
         {kind: Count(integers[kind], kinds[kind]) for kind in sorted(kinds)},
         operators["MatMulNBits"],
-        tuple(left),
+        tuple(kernel for is_integer, kernel in counted if not is_integer),
         operators["QuantizeLinear"],
         operators["DequantizeLinear"],
         tuple(name for graph in graphs for name in _round_trips(graph)),
@@ -205,42 +166,18 @@ def _name(node: ir.Node, given: Mapping[str, str | None]) -> str:
     return (given.get(output) if output else node.name) or output or node.op_type
 
 
+def _kind(kernel: onnx.NodeProto, index: int | None, nodes: Sequence[ir.Node]) -> str:
+    """The operator that ``kernel`` was in the model."""
+    kind = KINDS[kernel.op_type]
+    return kind if index is None else KINDS.get(nodes[index].op_type, kind)
+
+
 def _is_float(node: ir.Node) -> bool:
     """Whether a kernel computes floating-point numbers, as far as is known; integer operators stand for such."""
     if node.op_type in INTEGER:
         return True
     kind = node.outputs[0].dtype
     return kind is None or kind.is_floating_point()
-
-
-def _origins(kernels: Sequence[onnx.NodeProto], nodes: Sequence[ir.Node]) -> list[int | None]:
-    """The index of the node that each of ONNX Runtime's kernels comes from; ``None`` where it cannot be told."""
-    origins = [int(mark[1]) if (mark := _MARK.search(kernel.name)) else None for kernel in kernels]
-    claimed = {index for index in origins if index is not None}
-    index_of = {id(node): index for index, node in enumerate(nodes)}
-    makers = {output.name: node for node in nodes for output in node.outputs if output.name}
-    for place, kernel in enumerate(kernels):
-        blocked = _BLOCKED.match(kernel.name)
-        if origins[place] is None and blocked and blocked[1] in makers:
-            origins[place] = _kernel_before(makers[blocked[1]], index_of, claimed)
-    return origins
-
-
-def _kernel_before(node: ir.Node, index_of: Mapping[int, int], claimed: set[int]) -> int | None:
-    """The nearest kernel at or before ``node``, an activation or addition fused into it, that no other claims."""
-    waiting = [node]
-    for current in waiting:
-        index = index_of.get(id(current))
-        if index is None:
-            continue
-        if current.op_type in _KINDS:
-            if index not in claimed:
-                claimed.add(index)
-                return index
-            continue
-        producers = (value.producer() for value in current.inputs if value is not None)
-        waiting += [producer for producer in producers if producer is not None and producer not in waiting]
-    return None
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -9,7 +9,8 @@ import onnx_ir as ir
 from onnx import TensorProto
 from qdq import Qdq
 
-from optimizer.coverage import FLOAT, INTEGER, Count, Left, coverage
+from optimizer.coverage import Count, Left, coverage
+from optimizer.kernel_origins import FLOAT, INTEGER
 from optimizer.runtime import optimized_ops
 
 
@@ -70,6 +71,31 @@ def test_nodes_without_names_are_called_by_their_output():
     net.output(net.node("MatMul", value, float_weight(net, 6, 4)))
     found = seen(net, names=False)
     assert {left.name for left in found.left_float} == {node.output[0] for node in net.nodes}
+
+
+def test_half_precision_and_a_scale_that_is_folded_into_a_conv():
+    """ONNX Runtime writes more around the name of the output then."""
+    net = Qdq()
+    value = net.node("Conv", net.input(1, 16, 8, 8), float_weight(net, 16, 16, 3, 3))
+    value = net.node("Mul", value, net.constant(np.full((1, 16, 1, 1), 0.5, np.float32)))
+    half = net.node("Cast", value, to=TensorProto.FLOAT16)
+    weight = net.constant(np.ones((16, 16, 3, 3), np.float16))
+    net.output(net.node("Conv", half, weight), kind=TensorProto.FLOAT16)
+    found = seen(net)
+    assert {left.name for left in found.left_float} == {node.name for node in net.nodes if node.op_type == "Conv"}
+
+
+def test_a_product_that_runs_as_a_conv_is_none_of_the_kernels():
+    net = Qdq()
+    value = net.node("Conv", net.input(1, 16, 8, 8), float_weight(net, 16, 16, 3, 3))
+    scaled = net.node(
+        "Mul", net.node("Relu", value), net.constant(np.linspace(1, 2, 16, dtype=np.float32)[:, None, None])
+    )
+    net.output(net.node("Conv", scaled, float_weight(net, 16, 16, 3, 3)))
+    found = coverage(ir.from_proto(net.model()))
+    assert optimized_ops(ir.from_proto(net.model()))["Conv"] == 3
+    assert found.kernels == {"Conv": Count(0, 2)}
+    assert {left.name for left in found.left_float} == {node.name for node in net.nodes if node.op_type == "Conv"}
 
 
 def test_what_did_not_fuse_is_named():
