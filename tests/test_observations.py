@@ -221,6 +221,10 @@ def test_change_tells_feeds_apart():
     assert observed(same, same).change == 0
     assert observed(same, other).change > 0
     assert observed(same, same[:1]).change == np.inf
+    long = normal(5000)
+    elsewhere = long.copy()
+    elsewhere[1] += 1  # no element of the sample
+    assert observed(long, elsewhere).change == pytest.approx(1 / 5000, rel=1e-3)
     assert observed([np.nan, 1.0], [np.nan, 1.0]).change == 0
 
 

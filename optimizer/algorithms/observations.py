@@ -40,8 +40,8 @@ class Observation:
         squares: Sum of squares.
         minima: Sum over the feeds of each one's least element.
         maxima: Sum over the feeds of each one's largest element.
-        change: Largest difference of an element from the same one in the first feed, over a sample of at most a few
-            hundred; infinite where the shape differs.
+        change: Largest difference of a feed from the first one: of the mean, and of an element in a sample of at most
+            a few hundred; infinite where the shape differs.
     """
 
     channels: ChannelStatistics | None = None
@@ -57,6 +57,7 @@ class Observation:
     maxima: float = 0.0
     change: float = 0.0
     _first: tuple[tuple[int, ...], NDArray[Any]] | None = field(default=None, repr=False)
+    _first_total: float | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, channel_axis: int | None = None, *, histogram: bool = True) -> Observation:
@@ -166,16 +167,20 @@ class Observation:
         self.minima, self.maxima = self.minima + low, self.maxima + high
         if self.histogram is not None:
             self.histogram.fit(max(-low, high))
+        total = 0.0
         room, index = np.empty(min(flat.size, _BLOCK)), np.empty(min(flat.size, _BLOCK), np.intp)
         for start in range(0, flat.size, _BLOCK):
             size = min(_BLOCK, flat.size - start)
             block = room[:size]
             block[:] = flat[start : start + size]
             with np.errstate(over="ignore"):  # the square of a huge double is infinite
-                self.total += float(block.sum())
+                total += float(block.sum())
                 self.squares += float(np.einsum("i,i", block, block))  # @ would start threads for it
             if self.histogram is not None:
                 self.histogram.add(block, index[:size])
+        self._first_total = total if self._first_total is None else self._first_total
+        self.change = max(self.change, abs(total - self._first_total) / flat.size)
+        self.total += total
 
     def _compare(self, shape: tuple[int, ...], flat: NDArray[Any]) -> None:
         sample = flat[:: -(-flat.size // _SAMPLE)]
