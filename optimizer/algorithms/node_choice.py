@@ -1,0 +1,67 @@
+"""Which nodes a pass may touch: patterns that name nodes, values or operators.
+
+``op:MatMul`` stands for an operator, everything else for a name: that of the node, of an output, or of a constant that
+the node reads. Both are globs, in which case counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from optimizer import graph
+from optimizer.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_OPERATOR = "op:"
+
+
+@dataclass(frozen=True)
+class NodeChoice:
+    """Nodes by pattern.
+
+    Attributes:
+        include: Patterns, one of which a node has to match; none: every node does.
+        exclude: Patterns, none of which it may match.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for option, patterns in (("include", self.include), ("exclude", self.exclude)):
+            if any(not pattern or pattern == _OPERATOR for pattern in patterns):
+                raise UsageError(f"{option}= has an empty pattern: give name globs or op:TYPE")
+
+    def holds(self, node: ir.Node, *names: str | None) -> bool:
+        """Whether ``node`` is chosen; ``names`` are further names that it goes by."""
+        known = [*_names(node), *(name for name in names if name)]
+        if self.include and not any(_matches(pattern, node, known) for pattern in self.include):
+            return False
+        return not any(_matches(pattern, node, known) for pattern in self.exclude)
+
+    def unmatched(self, model: ir.Model) -> list[str]:
+        """The patterns that match no node of ``model``, in subgraphs and functions too."""
+        left = dict.fromkeys((*self.include, *self.exclude))
+        if not left:
+            return []
+        for node in graph.nodes(model):
+            names = _names(node)
+            for pattern in [pattern for pattern in left if _matches(pattern, node, names)]:
+                del left[pattern]
+        return list(left)
+
+
+def _names(node: ir.Node) -> list[str]:
+    constants = (value for value in node.inputs if value is not None and graph.constant_tensor(value) is not None)
+    found = [node.name, *(value.name for value in node.outputs), *(value.name for value in constants)]
+    return [name for name in found if name]
+
+
+def _matches(pattern: str, node: ir.Node, names: list[str]) -> bool:
+    if pattern.startswith(_OPERATOR):
+        return fnmatchcase(node.op_type, pattern.removeprefix(_OPERATOR))
+    return any(fnmatchcase(name, pattern) for name in names)

@@ -1,0 +1,143 @@
+"""Products with constant weights in int8, their activations quantized at each run; needs no data.
+
+MatMul and Gemm become DynamicQuantizeLinear, MatMulInteger and a scaling, which ONNX Runtime fuses, an LSTM becomes
+DynamicQuantizeLSTM; the algorithm and its formula are in ``optimizer.algorithms.dynamic_quantization``. Weights may be
+initializers or Constant nodes, behind Identity, Cast, Transpose and Reshape, in the main graph, in subgraphs and in
+functions. One that several nodes read is quantized once; one that an embedding reads too stays tied to it, in float.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from optimizer import graph, targets
+from optimizer.algorithms import weight_sources
+from optimizer.algorithms.dynamic_candidates import OLDEST_OPSET, PRODUCTS, Candidate, candidate
+from optimizer.algorithms.dynamic_quantization import Quantizer
+from optimizer.algorithms.leftovers import Leftovers
+from optimizer.algorithms.node_choice import NodeChoice
+from optimizer.algorithms.sweep import Scope
+from optimizer.errors import PreconditionError, UsageError
+from optimizer.pass_base import Gain, Pass, PassResult, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.pass_base import Context
+
+STEP = Step("quantize-dynamic", "a node with constant weights computes in int8")
+
+
+@dataclass(frozen=True)
+class QuantizeDynamic(Pass):
+    """Compute MatMul, Gemm and LSTM in int8, with the ranges of activations taken at each run.
+
+    Attributes:
+        granularity: A weight scale for each output channel, or one for the whole tensor.
+        weight_type: ``int8``, or ``uint8``, which is more exact and slower where the target's kernels saturate.
+        reduced_range: Hold int8 weights to 7 bits; ``auto`` does it where the target's kernels saturate else.
+        include: Touch only these nodes: name globs, or ``op:MatMul``.
+        exclude: Leave these nodes alone.
+        min_elements: Leave smaller weights alone, and ones less than four times that where x has a single row.
+    """
+
+    name: ClassVar[str] = "quantize-dynamic"
+    summary: ClassVar[str] = "MatMul, Gemm and LSTM with constant weights in int8, activations quantized at each run"
+    gain: ClassVar[Gain] = Gain.LATENCY
+
+    granularity: Literal["channel", "tensor"] = "channel"
+    weight_type: Literal["int8", "uint8"] = "int8"
+    reduced_range: bool | Literal["auto"] = "auto"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    min_elements: int = 1 << 14
+
+    def __post_init__(self) -> None:
+        if self.granularity not in {"channel", "tensor"}:
+            raise UsageError(f"granularity={self.granularity} is neither channel nor tensor")
+        if self.weight_type not in {"int8", "uint8"}:
+            raise UsageError(f"weight-type={self.weight_type} is neither int8 nor uint8")
+        if not isinstance(self.reduced_range, bool) and self.reduced_range != "auto":
+            raise UsageError(f"reduced-range={self.reduced_range} is neither true, false nor auto")
+        if self.min_elements < 0:
+            raise UsageError(f"min-elements={self.min_elements} is negative: give a number of elements from 0")
+        NodeChoice(self.include, self.exclude)
+
+    @property
+    def exact(self) -> bool:
+        """It rounds weights and activations."""
+        return False
+
+    def steps(self) -> Sequence[Step]:
+        """One; the manager splits it by node."""
+        return (STEP,)
+
+    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
+        """Refuse a model of an opset without DynamicQuantizeLinear.
+
+        Raises:
+            PreconditionError: If it has.
+        """
+        version = graph.opset_version(model)
+        if version < OLDEST_OPSET:
+            raise PreconditionError(f"needs opset {OLDEST_OPSET}, the model has {version}: run upgrade-opset first")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Quantize what pays in ``model``.
+
+        Raises:
+            ModelError: If external data cannot be read.
+        """
+        choice, left, changes = NodeChoice(self.include, self.exclude), Leftovers(), Counter[str]()
+        left.unmatched(choice.unmatched(model))
+        scope, found = Scope(model, context.sites), list(self._candidates(model, choice, left))
+        if not found and not left:
+            left.note("the model", "has no MatMul, Gemm or LSTM with constant weights")
+        quantizer = Quantizer(
+            scope, self.granularity == "channel", self._is_reduced(context), self.weight_type == "uint8"
+        )
+        together = {item.node for item in found}
+        for done, item in enumerate(found):
+            context.progress(done / len(found))
+            reason = self._obstacle(item, together, scope)
+            if reason is not None:
+                left.note(item.node, reason)
+            elif context.sites.permits(STEP.name, graph.site(item.node)):
+                op_type = item.node.op_type
+                if quantizer.quantize(item):
+                    changes[f"{op_type} in int8"] += 1
+                else:
+                    left.note(item.node, "has weights that are not finite")
+        return PassResult(model, dict(changes), left.notes())
+
+    def _is_reduced(self, context: Context) -> bool:
+        if self.reduced_range == "auto":
+            return targets.resolve(context.target).reduced_range
+        return bool(self.reduced_range)
+
+    def _candidates(self, model: ir.Model, choice: NodeChoice, left: Leftovers) -> Iterator[Candidate]:
+        for node in graph.nodes(model):
+            item = candidate(node)
+            if isinstance(item, str):
+                left.note(node, item)
+            elif item is not None:
+                if choice.holds(node, *(source.root.name for source in item.sources)):
+                    yield item
+                else:
+                    left.note(node, "is left out by include= or exclude=")
+
+    def _obstacle(self, item: Candidate, together: set[ir.Node], scope: Scope) -> str | None:
+        """Why ``item`` stays as it is though it has an integer form."""
+        if item.elements < self.min_elements * item.pays_from:
+            return f"has less than {self.min_elements * item.pays_from} weights: no gain"
+        if scope.opset(item.node) < OLDEST_OPSET:
+            return f"is in a function of an opset below {OLDEST_OPSET}"
+        for source in item.sources:
+            for reader, _ in weight_sources.readers(source.root):
+                if reader not in together and not graph.is_standard(reader, *PRODUCTS):
+                    return f"shares its weight with a {reader.op_type}, to which it stays tied"
+        return None
