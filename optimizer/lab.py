@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optimizer.answers import Answers
 from optimizer.budget_check import BudgetCheck
@@ -54,9 +54,10 @@ class RuntimeLab:
             time_limit: Seconds for searches, from now on.
             wall: Seconds.
         """
-        self.calibration: Sequence[Mapping[str, object]] = split.calibration
+        self.calibration: Sequence[dict[str, Any]] = split.calibration
         self.has_data = split.origin != "generated" or allow_generated
         self.is_timed = is_timed
+        self.memory: dict[Any, Any] = {}
         self._selection = split.selection[:_MOST_SELECTION]
         answers = Answers(prepare(reference), self._selection, optimize=True, threads=threads)
         self._check = BudgetCheck(reference, answers, random)

@@ -105,11 +105,13 @@ class Lab(Protocol):
         calibration: Feeds to take ranges and statistics from.
         has_data: Whether they are the user's, or made-up ones are allowed to calibrate.
         is_timed: Whether times may decide; if not, decide by size and structure.
+        memory: What passes found out and may ask again in the same run, under keys of their own.
     """
 
-    calibration: Sequence[Mapping[str, Any]]
+    calibration: Sequence[dict[str, Any]]
     has_data: bool
     is_timed: bool
+    memory: dict[Any, Any]
 
     def observe(
         self, model: ir.Model, values: Sequence[str], channel_axes: Mapping[str, int] | None = None

@@ -7,8 +7,10 @@ from optimizer.spec import Stage, parse_stage
 
 DEFAULT = "exact"
 
+_EXACT = ("dedup-initializers", "simplify", "dedup-initializers")
 PRESETS: dict[str, tuple[str, ...]] = {
-    "exact": ("dedup-initializers", "simplify", "dedup-initializers"),
+    "exact": _EXACT,
+    "int8": (*_EXACT, "upgrade-opset:version=13+unique-names+simplify+insert-qdq"),
 }
 
 

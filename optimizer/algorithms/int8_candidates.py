@@ -1,0 +1,122 @@
+"""Builds int8 candidates of one float model, any number of them, from one set of statistics.
+
+What does not depend on which units are chosen is computed once: ranges, integer weights, bias corrections.
+
+Bias correction (Nagel et al. 2019, arXiv:1906.04721, section 4.2): an integer weight W' = W + e shifts the mean of
+channel o by the sum of e[o, i] E[x_i] over input channels and taps; E[x_i] is taken from the calibration feeds, and
+the shift is subtracted from the bias. The border of a padded convolution is not looked at apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms import fusion_table
+from optimizer.algorithms.fusion_table import Role
+from optimizer.algorithms.kernel_weights import KernelWeight, channel_axis, quantize_weight
+from optimizer.algorithms.qdq_insertion import Insertion
+from optimizer.algorithms.qdq_placement import place, tail
+from optimizer.model import clone
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.observations import Observation, Range
+    from optimizer.algorithms.qdq_units import Unit
+    from optimizer.algorithms.quantization import Grid
+
+
+@dataclass
+class Int8Candidates:
+    """Candidates of ``model``.
+
+    Attributes:
+        model: The float model; never changed.
+        observations: Of all values in ``to_observe``.
+        ranges: The range of each of them.
+        grid: The integers of activations.
+        weight_grid: The integers of weights.
+        per_channel: Whether each output channel of a weight has its own scale.
+        correct_bias: Whether biases make up for the mean error of weights.
+    """
+
+    model: ir.Model
+    observations: Mapping[str, Observation]
+    ranges: Mapping[str, Range]
+    grid: Grid
+    weight_grid: Grid
+    per_channel: bool = True
+    correct_bias: bool = True
+    _weights: dict[str, KernelWeight] = field(default_factory=dict)
+
+    def build(self, chosen: Collection[str]) -> ir.Model:
+        """A candidate in which the nodes whose first outputs are ``chosen`` run in int8, and the glue between them."""
+        candidate = clone(self.model)
+        Insertion(candidate, place(candidate, chosen), self.ranges, self._weight, self.grid).insert()
+        return candidate
+
+    def _weight(self, node: ir.Node) -> KernelWeight:
+        name = node.outputs[0].name or ""
+        if name not in self._weights:
+            self._weights[name] = self._quantized(node)
+        return self._weights[name]
+
+    def _quantized(self, node: ir.Node) -> KernelWeight:
+        array = graph.constant_array(node.inputs[1])
+        if array is None:
+            raise ValueError(f"{node.inputs[1]} is no constant")
+        axis = channel_axis(node, array.ndim)
+        made = quantize_weight(array, self.weight_grid, axis if self.per_channel else None)
+        if not self.correct_bias:
+            return made
+        shift = self._shift(node, array, made.floats(), axis)
+        return KernelWeight(made.integers, made.parameters, shift)
+
+    def _shift(
+        self, node: ir.Node, array: NDArray[np.generic], integer: NDArray[np.float32], axis: int
+    ) -> NDArray[np.float64] | None:
+        value = node.inputs[0]
+        seen = None if value is None else self.observations.get(value.name or "")
+        if seen is None or seen.channels is None:
+            return None
+        means = np.asarray(seen.channels.mean, np.float64)
+        error = array.astype(np.float64) - integer.astype(np.float64)
+        if node.op_type == "Conv":
+            return _convolved(error, means, node.attributes.get_int("group", 1))
+        if error.ndim != 2:
+            return None
+        return error @ means if axis == 0 else means @ error
+
+
+def _convolved(error: NDArray[np.float64], means: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+    """The response of each output channel to the channels' means; ``error`` is (out, in / groups, taps…)."""
+    summed = error.reshape(error.shape[0], error.shape[1], -1).sum(axis=2)
+    by_group = summed.reshape(groups, -1, summed.shape[1])
+    return np.asarray(np.einsum("goi,gi->go", by_group, means.reshape(groups, -1))).reshape(-1)
+
+
+def to_observe(model: ir.Model, units: Sequence[Unit]) -> tuple[list[str], dict[str, int]]:
+    """Values whose ranges any choice of ``units`` may need, and the channel axis of those that kernels read."""
+    chosen = {output for unit in units for output in unit.outputs}
+    placement = place(model, chosen)
+    names = {value.name: None for value in placement.pairs if value.name}
+    axes: dict[str, int] = {}
+    for node in model.graph:
+        if node.outputs[0].name not in chosen:
+            continue
+        for index in fusion_table.quantized_inputs(node):
+            value = node.inputs[index]
+            if value is not None and value.name and graph.constant_tensor(value) is None:
+                names[value.name] = None
+        names[tail(node, placement.biases).name or ""] = None
+        data = node.inputs[0]
+        if fusion_table.role(node) is Role.KERNEL and data is not None and data.name in names:
+            axes[data.name or ""] = 1 if node.op_type == "Conv" else -1
+    return list(names), axes

@@ -1,0 +1,180 @@
+"""From a float model and its units to the int8 candidate that the budget allows: ranges, gains, search.
+
+What was observed and measured is kept in the lab's memory, by the model's content: a second try with a stricter aim
+runs nothing again that is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from optimizer import graph
+from optimizer.algorithms import node_times
+from optimizer.algorithms.int8_candidates import Int8Candidates, to_observe
+from optimizer.algorithms.mixed_precision import Search, grouped
+from optimizer.algorithms.qdq_placement import place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.algorithms.observations import Observation, Range
+    from optimizer.algorithms.qdq_units import Unit
+    from optimizer.algorithms.quantization import Grid
+    from optimizer.pass_base import Lab
+
+_AUTO = ("min-max", "percentile", "mse")
+
+
+@dataclass
+class Int8Search:
+    """One float model, and what was found out about quantizing it.
+
+    Attributes:
+        candidates: Builds candidates.
+        units: Those that take part, by name, in order.
+        lab: Measures.
+        method: How ranges are taken.
+        unseen: Units that were left out since their values were never observed.
+    """
+
+    candidates: Int8Candidates
+    units: Mapping[str, Unit]
+    lab: Lab
+    method: str
+    unseen: tuple[str, ...] = ()
+    errors: dict[str, float] = field(default_factory=dict)
+    gains: dict[str, float] = field(default_factory=dict)
+    shares: dict[frozenset[str], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(  # noqa: PLR0913 - what to quantize, and how
+        cls,
+        model: ir.Model,
+        units: Sequence[Unit],
+        lab: Lab,
+        activation: Grid,
+        weight: Grid,
+        *,
+        per_channel: bool,
+        correct_bias: bool,
+        method: str,
+    ) -> Int8Search:
+        """Observe what ``units`` need, or take it from the lab's memory."""
+        key = (_digest(model), tuple(unit.name for unit in units), str(activation), str(weight), per_channel,
+               correct_bias, method)  # fmt: skip
+        known = lab.memory.get(key)
+        if isinstance(known, cls):
+            return known
+        names, axes = to_observe(model, units)
+        seen = lab.observe(model, names, axes)
+        joining = _joining(model, [unit for unit in units if _is_seen(model, unit, seen)])
+        unseen = tuple(unit.name for unit in units if not _is_seen(model, unit, seen))
+        candidates = Int8Candidates(
+            model, seen, _ranges(seen, "min-max"), activation, weight, per_channel, correct_bias
+        )
+        made = cls(candidates, {unit.name: unit for unit in joining}, lab, method, unseen)
+        made._choose_ranges()
+        lab.memory[key] = made
+        return made
+
+    def everything(self) -> frozenset[str]:
+        """The names of all units."""
+        return frozenset(self.units)
+
+    def build(self, names: frozenset[str]) -> ir.Model:
+        """The candidate in which the units of these names are int8."""
+        return self.candidates.build({output for name in names for output in self.units[name].outputs})
+
+    def search(self, allowance: float, progress: Callable[[float], None]) -> frozenset[str]:
+        """The units to quantize within ``allowance``."""
+        if not self.gains:
+            self.gains = self._gains()
+        run = Search(self.build, self.lab, allowance, progress, self.errors, self.shares)
+        return run.run(grouped(list(self.units), self.gains))
+
+    def reasons(self, chosen: frozenset[str]) -> dict[str, str]:
+        """Why the kernels that are not ``chosen`` stayed float."""
+        found = dict.fromkeys(self.unseen, "none of the feeds reaches it")
+        for name, unit in self.units.items():
+            if name in chosen or not unit.is_kernel:
+                continue
+            gain, error = self.gains.get(name, math.nan), self.errors.get(name)
+            if gain <= 0:
+                found[name] = f"int8 is no faster here ({gain * 1e3:+.3f} ms saved)"
+            elif error is None:
+                found[name] = "the budget is used by others"
+            else:
+                found[name] = f"it alone uses {error:.0%} of the budget"
+        return found
+
+    def _choose_ranges(self) -> None:
+        """Take the method of least error over everything, where the method is to be chosen."""
+        if self.method != "auto":
+            self.candidates.ranges = _ranges(self.candidates.observations, self.method)
+            return
+        found = {}
+        for method in _AUTO:
+            self.candidates.ranges = _ranges(self.candidates.observations, method)
+            found[method] = self.lab.share(self.build(self.everything()))
+        self.method = min(found, key=lambda name: found[name])
+        self.candidates.ranges = _ranges(self.candidates.observations, self.method)
+        self.shares[self.everything()] = found[self.method]
+
+    def _gains(self) -> dict[str, float]:
+        """Seconds that each unit saves; without times, the bytes of its weights count."""
+        nodes = {node.outputs[0].name: node for node in self.candidates.model.graph}
+        if not self.lab.is_timed:
+            return {name: float(_bytes(unit, nodes)) for name, unit in self.units.items()}
+        placement = place(self.candidates.model, {output for unit in self.units.values() for output in unit.outputs})
+        names = {
+            name: tuple(
+                frozenset({node.name or "", output, placement.tails[node].name or ""})
+                for output in unit.outputs
+                if (node := nodes[output]) in placement.tails
+            )
+            for name, unit in self.units.items()
+        }
+        before = node_times.by_name(self.lab.profile(self.candidates.model))
+        after = node_times.by_name(self.lab.profile(self.build(self.everything())))
+        found = node_times.gains(names, before, after)
+        known = [gain for gain in found.values() if not math.isnan(gain)]
+        average = sum(known) / len(known) if known else 1.0
+        return {name: average if math.isnan(gain) else gain for name, gain in found.items()}
+
+
+def _joining(model: ir.Model, units: Sequence[Unit]) -> list[Unit]:
+    """Kernels, and the glue that has a place between them when all are int8."""
+    placement = place(model, {output for unit in units for output in unit.outputs})
+    joined = {node.outputs[0].name for node in placement.nodes}
+    return [unit for unit in units if unit.is_kernel or any(output in joined for output in unit.outputs)]
+
+
+def _is_seen(model: ir.Model, unit: Unit, seen: Mapping[str, Observation]) -> bool:
+    names, _ = to_observe(model, [unit])
+    return all(name in seen and seen[name].count for name in names)
+
+
+def _ranges(seen: Mapping[str, Observation], method: str) -> dict[str, Range]:
+    return {name: one.range(method) for name, one in seen.items() if one.count}
+
+
+def _bytes(unit: Unit, nodes: Mapping[str | None, ir.Node]) -> int:
+    tensors = [graph.constant_tensor(nodes[output].inputs[1]) for output in unit.outputs]
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _digest(model: ir.Model) -> str:
+    """A digest of the nodes and of all weights."""
+    state = hashlib.blake2b()
+    for node in model.graph:
+        state.update(f"{node.op_type}{[value.name for value in (*node.inputs, *node.outputs) if value]}".encode())
+    for name, value in model.graph.initializers.items():
+        state.update(name.encode())
+        if value.const_value is not None:
+            state.update(value.const_value.tobytes())
+    return state.hexdigest()

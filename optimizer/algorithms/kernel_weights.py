@@ -1,0 +1,129 @@
+"""Weights and biases of kernels as integers.
+
+    weight   int8, symmetric, one scale for each output channel or one for all: scale = max |w| / 127
+    bias     int32 with scale = input scale x weight scale, as the integer kernels add it to their sums
+
+Where a bias would not fit into 31 bits, because its channel's weights are nearly zero, the channel's weight scale is
+raised until it does: such weights lose little, a wrapped bias loses everything.
+
+``shrink`` tries smaller scales and takes, for each channel, the one of least squared error: outliers are clipped where
+that gains more than it loses (the MSE criterion of Nagel et al. 2021, arXiv:2106.08295, section 3.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer.algorithms import quantization
+from optimizer.algorithms.quantization import Grid, Parameters
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+_ROOM = 2.0**30  # of an int32 accumulator, for the bias
+_SHRINKS = tuple(1 - 0.04 * step for step in range(13))
+
+
+@dataclass(frozen=True)
+class KernelWeight:
+    """The weight of one kernel.
+
+    Attributes:
+        integers: In the shape of the float weight.
+        parameters: Scale and zero point.
+        shift: What to add to the bias so that the output's mean stays, one a channel; ``None`` if nothing is known.
+    """
+
+    integers: NDArray[Any]
+    parameters: Parameters
+    shift: NDArray[np.float64] | None = None
+
+    def floats(self) -> NDArray[np.float32]:
+        """The weight that the kernel computes with."""
+        return quantization.dequantize(self.integers, self.parameters)
+
+
+def channel_axis(node: ir.Node, rank: int) -> int:
+    """The axis of the weight of ``node`` that has the output channels."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if node.attributes.get_int("transB", 0) else 1
+    return rank - 1
+
+
+def quantize_weight(array: NDArray[Any], grid: Grid, axis: int | None, *, shrink: bool = True) -> KernelWeight:
+    """The integers of ``array``.
+
+    Args:
+        array: The float weight.
+        grid: The integers to use.
+        axis: The axis of the output channels, ``None`` for one scale.
+        shrink: Whether to look for the scale of least squared error.
+    """
+    largest = np.abs(array).max(initial=0) if axis is None else quantization.channel_max(array, axis)
+    best = quantization.symmetric(largest, grid, axis)
+    if shrink and array.size:
+        best = _least_error(array, np.asarray(largest, np.float64), grid, axis)
+    return KernelWeight(quantization.quantize(array, best), best)
+
+
+def _least_error(array: NDArray[Any], largest: NDArray[np.float64], grid: Grid, axis: int | None) -> Parameters:
+    best, least = quantization.symmetric(largest, grid, axis), None
+    for factor in _SHRINKS:
+        tried = quantization.symmetric(largest * factor, grid, axis)
+        error = _squared_error(array, tried)
+        if least is None:
+            least = error
+            continue
+        better = error < least
+        scale = np.where(better, tried.scale, best.scale).astype(np.float32)
+        best, least = replace(best, scale=scale), np.minimum(least, error)
+    return best
+
+
+def _squared_error(array: NDArray[Any], parameters: Parameters) -> NDArray[np.float64]:
+    back = quantization.dequantize(quantization.quantize(array, parameters), parameters)
+    squares = (back - array.astype(np.float32)) ** 2
+    if parameters.axis is None:
+        return np.asarray(squares.sum(dtype=np.float64))
+    others = tuple(index for index in range(array.ndim) if index != parameters.axis % array.ndim)
+    return np.asarray(squares.sum(axis=others, dtype=np.float64))
+
+
+def fit_bias(weight: KernelWeight, array: NDArray[Any], bias: NDArray[Any], input_scale: float) -> KernelWeight:
+    """``weight``, or one with larger scales for the channels whose bias would not fit into an int32.
+
+    Args:
+        weight: The integers of ``array``.
+        array: The float weight.
+        bias: One number a channel.
+        input_scale: The scale of the kernel's input.
+    """
+    needed = np.abs(bias.astype(np.float64)) / (input_scale * _ROOM)
+    if weight.parameters.axis is None:
+        needed = np.asarray(needed.max(initial=0.0))
+    if np.all(needed <= weight.parameters.scale):
+        return weight
+    scale = np.maximum(weight.parameters.scale, needed).astype(np.float32)
+    parameters = replace(weight.parameters, scale=scale)
+    return KernelWeight(quantization.quantize(array, parameters), parameters, weight.shift)
+
+
+def quantize_bias(bias: NDArray[Any], weight: KernelWeight, input_scale: float) -> tuple[NDArray[np.int32], Parameters]:
+    """The int32 bias and its parameters.
+
+    Args:
+        bias: One number a channel; ``weight.shift`` is added.
+        weight: The kernel's weight.
+        input_scale: The scale of its input.
+    """
+    wanted = bias.astype(np.float64) + (0 if weight.shift is None else weight.shift)
+    scale = (np.float32(input_scale) * weight.parameters.scale).astype(np.float32)
+    axis = None if weight.parameters.axis is None else 0
+    parameters = Parameters(scale, np.zeros(scale.shape, np.int32), quantization.INT32, axis)
+    return quantization.quantize(wanted, parameters), parameters

@@ -1,0 +1,131 @@
+"""Which units of a model to quantize: the most time saved while the measured error keeps its allowance.
+
+    e(u)      share of the budget that is used when only u is quantized
+    g(u)      seconds saved by u, from ONNX Runtime's own profile of the float and of the wholly quantized model
+    order     by e(u)^2 / g(u): squared errors of independent units add up, so this is the price of a second
+    choose    the longest prefix of the order that keeps the allowance, found by halving, each length measured as a
+              whole; then single units of the rest are tried in order
+
+Squared errors do not add up exactly, so nothing is believed that was not measured on the whole model. Units that save
+no time are left out at first; where that splits the integer regions and makes the whole slower, they come back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.pass_base import Lab
+
+_SAFETY = 0.9  # of the allowance, on the selection feeds: the validation feeds are others
+_MOST_GROUPS = 64  # units are searched in groups of neighbours where there are more
+_REFINING = 0.6  # share of the time after which nothing more is tried
+_NOTHING = 1e-9  # seconds
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that are quantized together: the members' names, and the seconds that they save by the profile."""
+
+    names: tuple[str, ...]
+    gain: float
+
+
+@dataclass
+class Search:
+    """One search.
+
+    Attributes:
+        build: Makes the model in which the units of the given names are quantized.
+        lab: Measures.
+        allowance: The share of the budget that may be used.
+        progress: Called with the share of the work done.
+        errors: What each group uses of the budget alone, by its first name; what is known is not measured again.
+        shares: What each choice uses.
+    """
+
+    build: Callable[[frozenset[str]], ir.Model]
+    lab: Lab
+    allowance: float
+    progress: Callable[[float], None] = lambda _share: None
+    errors: dict[str, float] = field(default_factory=dict)
+    shares: dict[frozenset[str], float] = field(default_factory=dict)
+    _budget: float = 0.0
+
+    def run(self, groups: Sequence[Group]) -> frozenset[str]:
+        """The names of the units to quantize; empty if no choice keeps the allowance."""
+        self._budget = max(self.lab.time_left(), 0.0)
+        everything = frozenset(name for group in groups for name in group.names)
+        paying = [group for group in groups if group.gain > _NOTHING] or list(groups)
+        if self._holds(everything):
+            return everything
+        worth = frozenset(name for group in paying for name in group.names)
+        if worth != everything and self._holds(worth):
+            return worth
+        ordered = self._ordered(paying)
+        chosen = self._longest_prefix(ordered)
+        return self._refined(chosen, ordered)
+
+    def _ordered(self, groups: Sequence[Group]) -> list[Group]:
+        prices = []
+        for number, group in enumerate(groups):
+            self.progress(number / (len(groups) + 1))
+            alone = self._share(frozenset(group.names))
+            self.errors.update(dict.fromkeys(group.names, alone))
+            prices.append(alone**2 / max(group.gain, _NOTHING))
+        return [group for _, _, group in sorted(zip(prices, range(len(groups)), groups, strict=True))]
+
+    def _longest_prefix(self, ordered: Sequence[Group]) -> int:
+        low, high = 0, len(ordered)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._holds(_names(ordered[:middle])):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _refined(self, prefix: int, ordered: Sequence[Group]) -> frozenset[str]:
+        chosen = _names(ordered[:prefix])
+        for group in ordered[prefix + 1 :]:
+            if self.lab.time_left() < (1 - _REFINING) * self._budget:
+                break
+            alone = self.errors.get(group.names[0], math.inf)
+            if self._share(chosen) ** 2 + alone**2 > (self.allowance * _SAFETY) ** 2:
+                continue
+            if self._holds(chosen | frozenset(group.names)):
+                chosen |= frozenset(group.names)
+        return chosen
+
+    def _holds(self, names: frozenset[str]) -> bool:
+        return self._share(names) <= self.allowance * _SAFETY
+
+    def _share(self, names: frozenset[str]) -> float:
+        if not names:
+            return 0.0
+        if names not in self.shares:
+            self.shares[names] = self.lab.share(self.build(names))
+        return self.shares[names]
+
+
+def grouped(names: Sequence[str], gains: Mapping[str, float], most: int = _MOST_GROUPS) -> list[Group]:
+    """Units as groups of neighbours, at most ``most`` of them.
+
+    Args:
+        names: In the order of the graph.
+        gains: Seconds that each saves.
+        most: How many groups at most.
+    """
+    size = math.ceil(len(names) / most)
+    chunks = [tuple(names[start : start + size]) for start in range(0, len(names), size)] if size else []
+    return [Group(chunk, sum(gains.get(name, 0.0) for name in chunk)) for chunk in chunks]
+
+
+def _names(groups: Sequence[Group]) -> frozenset[str]:
+    return frozenset(name for group in groups for name in group.names)

@@ -1,0 +1,151 @@
+"""`insert-qdq`: static int8 with QuantizeLinear / DequantizeLinear pairs, where ONNX Runtime fuses them and it pays.
+
+Ranges come from the calibration feeds. Which kernels become int8 is searched: as much as the budget allows, by the
+error on the selection feeds and the time that each saves. The rest stays float, and is named with its reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from optimizer import graph
+from optimizer.algorithms import quantization
+from optimizer.algorithms.int8_search import Int8Search
+from optimizer.algorithms.observations import METHODS
+from optimizer.algorithms.qdq_units import find_units
+from optimizer.errors import PreconditionError, UsageError
+from optimizer.pass_base import Gain, Note, Pass, PassResult, Step
+from optimizer.targets import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.algorithms.qdq_units import Unit
+    from optimizer.algorithms.quantization import Grid
+    from optimizer.pass_base import Context, Lab
+
+PER_TENSOR_OPSET, PER_CHANNEL_OPSET = 10, 13
+UNITS = Step("units", "nodes that become int8 together")
+
+
+@dataclass(frozen=True)
+class InsertQdq(Pass):
+    """Let kernels run in int8.
+
+    Attributes:
+        granularity: A scale for each output channel of a weight, or one for the whole tensor.
+        ranges: How ranges follow from what was seen.
+        activation: The type of activations; ``auto`` is the target's.
+        reduced_range: Whether weights use 7 bits, so that sums of pairs fit into 16; ``None`` is the target's.
+        correct_bias: Whether biases make up for the mean error of the weights.
+        include: Only these nodes: name globs, or ``op:Conv``; empty: all.
+        exclude: Never these.
+        search: Whether to leave out what the budget does not allow; without, all or nothing.
+    """
+
+    name: ClassVar[str] = "insert-qdq"
+    summary: ClassVar[str] = "run kernels in int8 where it pays, inside the budget; ranges from the calibration feeds"
+    gain: ClassVar[Gain] = Gain.LATENCY
+
+    granularity: Literal["channel", "tensor"] = "channel"
+    ranges: str = "auto"
+    activation: Literal["auto", "uint8", "int8"] = "auto"
+    reduced_range: bool | None = None
+    correct_bias: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    search: bool = True
+
+    def __post_init__(self) -> None:
+        if self.ranges not in {"auto", *METHODS}:
+            raise UsageError(f"ranges={self.ranges!r}: there are auto, {', '.join(METHODS)}")
+
+    @property
+    def exact(self) -> bool:
+        """8 bits are never exact."""
+        return False
+
+    def steps(self) -> Sequence[Step]:
+        """The units."""
+        return (UNITS,)
+
+    def requires(self, model: ir.Model, context: Context) -> None:
+        """Data, a runtime, an opset that has the operators, and something in float.
+
+        Raises:
+            PreconditionError: Saying which of these is missing and what to do.
+        """
+        needed = PER_CHANNEL_OPSET if self.granularity == "channel" else PER_TENSOR_OPSET
+        opset = graph.opset_version(model)
+        if opset < needed:
+            raise PreconditionError(
+                f"opset {opset} has no QDQ per {self.granularity}; run upgrade-opset:version={needed} first"
+            )
+        if not find_units(model)[0]:
+            quantized = any(node.op_type.startswith(("QLinear", "Dequantize")) for node in graph.nodes(model))
+            raise PreconditionError("it is quantized already" if quantized else "it has no float kernel to quantize")
+        if context.lab is None:
+            raise PreconditionError("ranges and errors need runs; leave out --no-run")
+        if not context.lab.has_data and context.choices is None:
+            raise PreconditionError("ranges need real inputs; give --data, or --allow-generated-data to make some up")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Insert pairs into ``model``."""
+        lab = _lab(context)
+        found, left = find_units(model)
+        units = [unit for unit in found if self._wants(unit) and context.sites.permits(UNITS.name, unit.name)]
+        activation, weight = self._grids(context.target)
+        work = Int8Search.of(
+            model, units, lab, activation, weight,
+            per_channel=self.granularity == "channel", correct_bias=self.correct_bias, method=self.ranges,
+        )  # fmt: skip
+        if context.choices is not None:
+            chosen = frozenset(context.choices["units"])
+        else:
+            chosen = work.search(context.allowance, context.progress) if self.search else work.everything()
+        notes = [Note(one.name, f"left float: {one.reason}") for one in left]
+        notes += [Note(name, f"left float: {reason}") for name, reason in work.reasons(chosen).items()]
+        notes += self._unmatched(found)
+        if not chosen:
+            return PassResult(model, {}, notes)
+        kernels = sum(len(unit.outputs) for unit in units if unit.is_kernel and unit.name in chosen)
+        choices = {"units": sorted(chosen), "ranges": work.method}
+        return PassResult(work.build(chosen), {"kernels in int8": kernels}, notes, choices)
+
+    def _grids(self, target: str) -> tuple[Grid, Grid]:
+        machine = resolve(target)
+        signed = (machine.activation if self.activation == "auto" else self.activation) == "int8"
+        reduced = machine.reduced_range if self.reduced_range is None else self.reduced_range
+        return (
+            quantization.INT8 if signed else quantization.UINT8,
+            quantization.WEIGHT_INT7 if reduced else quantization.WEIGHT_INT8,
+        )
+
+    def _wants(self, unit: Unit) -> bool:
+        if self.include and not any(_matches(pattern, unit) for pattern in self.include):
+            return False
+        return not any(_matches(pattern, unit) for pattern in self.exclude)
+
+    def _unmatched(self, units: Sequence[Unit]) -> list[Note]:
+        patterns = (*self.include, *self.exclude)
+        return [
+            Note(pattern, "matches no node")
+            for pattern in patterns
+            if not any(_matches(pattern, unit) for unit in units)
+        ]
+
+
+def _matches(pattern: str, unit: Unit) -> bool:
+    if pattern.startswith("op:"):
+        return fnmatchcase(unit.op_type, pattern.removeprefix("op:"))
+    return any(fnmatchcase(name, pattern) for name in (*unit.nodes, *unit.outputs))
+
+
+def _lab(context: Context) -> Lab:
+    if context.lab is None:
+        raise PreconditionError("ranges and errors need runs; leave out --no-run")
+    return context.lab
