@@ -353,6 +353,14 @@ def test_conv_of_each_rank_grouped_and_depthwise(rank, groups):
         assert_answers(model, 0.1)
 
 
+def test_the_time_of_a_conv_depends_on_its_groups():
+    graph = "g (float[1,8,9,9] x, float[8,{},3,3] w) => (y) {{ y = Conv<group={}>(x, w) }}"
+    text = f'<ir_version: 10, opset_import: ["": 21]> {graph}'
+    found = [row(ir.from_onnx_text(text.format(8 // groups, groups)).graph.node(0)) for groups in (1, 2, 8)]
+    assert {rule.runs_as for rule in found} == {frozenset({"QLinearConv"})}
+    assert found[0].pays < 1 < found[2].pays < found[1].pays
+
+
 def test_gemm_transposed_and_scaled():
     for options in ({"transB": 1}, {"transA": 0}, {"alpha": 0.5}, {"alpha": 0.5, "beta": 0.5}):
         model = kernel("Gemm", **options)

@@ -20,6 +20,11 @@ What holds for all rows, tested too:
 - A DequantizeLinear per channel needs opset 13, or the model does not load; that of the domain com.microsoft does not.
 - A bias may stay float or be int32 (scale = input scale * weight scale, zero point 0) where there is a Q on the output;
   a Gemm's float bias then has the shape (N,), and below opset 11 a Conv's float bias makes a model that does not load.
+
+What fuses need not pay: ``Row.pays`` is int8 time / fp32 time as ``benchmarks/fused_kernels.py`` measures it, here on
+x86 with AVX2 and no VNNI, one thread; run it to have them for another machine. An elementwise node between two integer
+ones costs more in float than 1: a Q and a DQ as well, about as long as a float Add of the same size. Softmax and
+AveragePool are slower in integers even so.
 """
 
 from __future__ import annotations
@@ -27,6 +32,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from optimizer.algorithms import fusion_conditions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,10 +54,6 @@ class Role(Enum):
     FLOAT = "float"  # never fused
 
 
-def _always(node: ir.Node) -> bool:  # noqa: ARG001 - the signature of a condition
-    return True
-
-
 @dataclass(frozen=True)
 class Row:
     """One rule.
@@ -68,6 +71,7 @@ class Row:
         quantized: Positions of the inputs that need a DQ; ``None``: all of them.
         weights_only: What it becomes with a DQ on the weight alone; empty: the weight is dequantized at every run.
         opset: The least that it holds from; below, it is float or the model does not load.
+        pays: int8 time / fp32 time where it was measured; of MaxPool behind an integer Conv (elsewhere it is 15).
         when: The condition in words, empty if there is none.
         accepts: The condition.
     """
@@ -81,8 +85,9 @@ class Row:
     quantized: tuple[int, ...] | None = (0,)
     weights_only: frozenset[str] = frozenset()
     opset: int = 10
+    pays: float | None = None
     when: str = ""
-    accepts: Callable[[ir.Node], bool] = _always
+    accepts: Callable[[ir.Node], bool] = fusion_conditions.always
 
     @property
     def is_integer(self) -> bool:
@@ -131,7 +136,7 @@ def channel_axis(node: ir.Node) -> int | None:
         case "Conv":
             return 0
         case "Gemm":
-            return 0 if _int(node, "transB", 0) else 1
+            return 0 if fusion_conditions.is_transposed(node) else 1
         case "MatMul":
             weight = node.inputs[1]
             return 1 if weight is not None and weight.shape is not None and len(weight.shape) == 2 else None
@@ -148,49 +153,14 @@ def constant_type(activation: str, target: str) -> str:
     return activation if target.startswith("arm") else "uint8"
 
 
-def _int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()
-
-
-def _float(node: ir.Node, name: str, default: float) -> float:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_float()
-
-
-def _is_plain_gemm(node: ir.Node) -> bool:
-    has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    return not has_bias or (_float(node, "alpha", 1.0) == _float(node, "beta", 1.0) == 1.0)
-
-
-def _is_not_transposed(node: ir.Node) -> bool:
-    return _is_plain_gemm(node) and not _int(node, "transB", 0)
-
-
-def _is_dense(node: ir.Node) -> bool:
-    dilations = node.attributes.get("dilations")
-    return dilations is None or set(dilations.as_ints()) <= {1}
-
-
-def _has_one_output(node: ir.Node) -> bool:
-    return len(node.outputs) == 1 or all(not output.name for output in node.outputs[1:])
-
-
-def _is_nearest(node: ir.Node) -> bool:
-    mode = node.attributes.get("mode")
-    return mode is None or mode.as_string() == "nearest"
-
-
-def _is_to_float(node: ir.Node) -> bool:
-    return _int(node, "to", 0) == _FLOAT32
-
-
-_FLOAT32 = 1  # TensorProto.FLOAT
 _N_BITS = frozenset({"MatMulNBits"})
 
 
 def _kernels() -> Iterable[Row]:
-    yield Row("Conv", Role.KERNEL, frozenset({"QLinearConv"}), quantized=(0, 1))
+    conv = Row("Conv", Role.KERNEL, frozenset({"QLinearConv"}), quantized=(0, 1), pays=0.6)
+    yield replace(conv, pays=1.2, when="depthwise: one input channel a group", accepts=fusion_conditions.is_depthwise)
+    yield replace(conv, pays=2.5, when="grouped", accepts=fusion_conditions.is_grouped)
+    yield conv
     yield Row(
         "MatMul",
         Role.KERNEL,
@@ -199,6 +169,7 @@ def _kernels() -> Iterable[Row]:
         without_q_bias_int32=True,
         quantized=(0, 1),
         weights_only=_N_BITS,
+        pays=0.6,
     )
     when = "there is no bias, or alpha = beta = 1"
     gemm = Row(
@@ -208,38 +179,48 @@ def _kernels() -> Iterable[Row]:
         without_q=frozenset({"QGemm"}),
         without_q_bias_int32=True,
         quantized=(0, 1),
+        pays=0.6,
         when=when,
-        accepts=_is_plain_gemm,
+        accepts=fusion_conditions.is_plain_gemm,
     )
-    yield replace(gemm, weights_only=_N_BITS, when=f"transB = 0, and {when}", accepts=_is_not_transposed)
+    yield replace(
+        gemm, weights_only=_N_BITS, when=f"transB = 0, and {when}", accepts=fusion_conditions.is_not_transposed
+    )
     yield gemm
 
 
 def _elementwise() -> Iterable[Row]:
-    for op_type in ("Add", "Mul"):
-        yield Row(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), quantized=(0, 1))
+    for op_type, pays in (("Add", 0.7), ("Mul", 1.0)):
+        yield Row(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), quantized=(0, 1), pays=pays)
     yield Row("Where", Role.ELEMENTWISE, frozenset({"QLinearWhere"}), quantized=(1, 2))
-    yield Row("Concat", Role.ELEMENTWISE, frozenset({"QLinearConcat"}), quantized=None)
+    yield Row("Concat", Role.ELEMENTWISE, frozenset({"QLinearConcat"}), quantized=None, pays=0.4)
     yield Row(
         "AveragePool",
         Role.ELEMENTWISE,
         frozenset({"QLinearAveragePool"}),
+        pays=10.0,
         when="not dilated; if it is, pairs around it make a model that does not load",
-        accepts=_is_dense,
+        accepts=fusion_conditions.is_dense,
     )
-    for op_type in ("GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"):
-        yield Row(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}))
+    for op_type, pays in (("GlobalAveragePool", 0.3), ("LeakyRelu", 1.6), ("Sigmoid", 1.0), ("Softmax", 5.7)):
+        yield Row(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), pays=pays)
 
 
 def _same_scale() -> Iterable[Row]:
-    for op_type in ("Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"):
+    for op_type, pays in (
+        ("Reshape", None),
+        ("Slice", 0.6),
+        ("Squeeze", None),
+        ("Transpose", 0.5),
+        ("Unsqueeze", None),
+    ):
         runs_as = frozenset({op_type})
-        yield Row(op_type, Role.SAME_SCALE, runs_as, without_q=runs_as, moves=True)
+        yield Row(op_type, Role.SAME_SCALE, runs_as, without_q=runs_as, moves=True, pays=pays)
     for op_type in ("Expand", "Flatten", "Gather", "GatherElements", "Split", "Tile"):
         yield Row(op_type, Role.SAME_SCALE, frozenset({op_type}))
     yield Row("DepthToSpace", Role.SAME_SCALE, frozenset({"DepthToSpace"}), opset=11)
-    for op_type in ("ReduceMax", "ReduceMin"):
-        yield Row(op_type, Role.SAME_SCALE, frozenset({op_type}), opset=12)
+    for op_type, pays in (("ReduceMax", 0.6), ("ReduceMin", None)):
+        yield Row(op_type, Role.SAME_SCALE, frozenset({op_type}), opset=12, pays=pays)
     pools = frozenset({"MaxPool", "NhwcMaxPool"})
     yield Row(
         "MaxPool",
@@ -248,10 +229,18 @@ def _same_scale() -> Iterable[Row]:
         without_q=pools,
         moves=True,
         opset=12,
+        pays=0.8,
         when="only its first output is used",
-        accepts=_has_one_output,
+        accepts=fusion_conditions.has_one_output,
     )
-    yield Row("Resize", Role.SAME_SCALE, frozenset({"Resize"}), when="mode is nearest", accepts=_is_nearest)
+    yield Row(
+        "Resize",
+        Role.SAME_SCALE,
+        frozenset({"Resize"}),
+        pays=1.3,
+        when="mode is nearest",
+        accepts=fusion_conditions.is_nearest,
+    )
 
 
 def _absorbed() -> Iterable[Row]:
@@ -261,7 +250,7 @@ def _absorbed() -> Iterable[Row]:
         Role.ABSORBED,
         when="the Q behind it expresses nothing outside [min, max]; otherwise the node before goes float too",
     )
-    yield Row("Cast", Role.REMOVED, when="to float", accepts=_is_to_float)
+    yield Row("Cast", Role.REMOVED, when="to float", accepts=fusion_conditions.is_to_float)
     yield Row("Dropout", Role.REMOVED)
     yield Row("Identity", Role.REMOVED)
 
