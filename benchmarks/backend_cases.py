@@ -65,7 +65,8 @@ def frozen(case: Case, which: str) -> Case | None:
     kept = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in kept]
     constants = {value.name for value in inputs[which == "others" :] if isinstance(feed.get(value.name), np.ndarray)}
-    if which == "none" or not constants or model.ir_version < _FIRST_IR_VERSION:
+    has_identity = any(entry.domain in {"", "ai.onnx"} for entry in model.opset_import)
+    if which == "none" or not constants or model.ir_version < _FIRST_IR_VERSION or not has_identity:
         return None
     for value in [value for value in model.graph.input if value.name in constants]:
         model.graph.input.remove(value)

@@ -13,7 +13,6 @@ input is taken at its word, apart from the likes of ``?`` that exporters write f
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import onnx
@@ -22,10 +21,9 @@ import onnx_ir as ir
 from optimizer import graph
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 MAX_INLINE_ELEMENTS = {True: 256, False: 16}  # integers carry shapes, axes and indices; floats at most a few scales
-_MAX_HINT_ROUNDS = 6
 NAMELESS = frozenset({"", "?", "*", "-1", "None", "none", "unk", "unknown", "dynamic"})
 
 Info = tuple["ir.TypeProtocol | None", "ir.Shape | None"]
@@ -38,53 +36,6 @@ def infer(model: ir.Model) -> None:
             value.type = kind
         if value.shape is None:
             value.shape = shape
-
-
-@contextmanager
-def annotated(
-    model: ir.Model, find_hints: Callable[[ir.Model], Mapping[ir.Value, ir.Shape]] = lambda _model: {}
-) -> Iterator[None]:
-    """Put inferred types and shapes on the values while the context lasts; afterwards they have what they had.
-
-    Declared shapes give way to inferred ones; where nothing is inferred the declared ones are taken away. Whoever gives
-    a value another shape meanwhile says that the declared one does not hold any more: it is forgotten, as are those
-    of new values. Outputs of graphs have what the outputs of their names had.
-
-    Args:
-        model: The model.
-        find_hints: Asked for the shapes of values that inference left open; what it finds is built upon.
-    """
-    before = {value: (value.type, value.shape) for node in graph.nodes(model) for value in node.outputs}
-    signatures = {
-        scope: {value.name: (value.type, value.shape) for value in scope.outputs} for scope in graph.graphs(model)
-    }
-    shown = {value: value.shape for value in before}
-    try:
-        for value in before:
-            value.shape = shown[value] = None
-        _show(inferred(model), shown)
-        hints: dict[ir.Value, ir.Shape] = {}
-        for _ in range(_MAX_HINT_ROUNDS):
-            more = find_hints(model)
-            if not more.keys() - hints.keys():
-                break
-            hints.update(more)
-            _show(inferred(model, hints), shown)
-        yield
-    finally:
-        for node in graph.nodes(model):
-            for value in node.outputs:
-                kind, shape = before.get(value, (None, None))
-                value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
-        for scope in graph.graphs(model):
-            for value in scope.outputs:
-                value.type, value.shape = signatures.get(scope, {}).get(value.name, (value.type, value.shape))
-
-
-def _show(found: Mapping[ir.Value, Info], shown: dict[ir.Value, ir.Shape | None]) -> None:
-    for value, (kind, shape) in found.items():
-        value.type, value.shape = kind or value.type, shape
-        shown[value] = shape
 
 
 def inferred(model: ir.Model, hints: Mapping[ir.Value, ir.Shape] | None = None) -> dict[ir.Value, Info]:

@@ -10,10 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph, shapes
+from optimizer import graph
+from optimizer.algorithms.annotation import annotated
 from optimizer.algorithms.dead_code import remove_dead
 from optimizer.algorithms.equal_nodes import merge_equal
-from optimizer.algorithms.shape_hints import HintFinder
 from optimizer.algorithms.sweep import Rule, Scope, sweep
 from optimizer.errors import PreconditionError
 from optimizer.fidelity import TRAINING
@@ -37,6 +37,7 @@ from passes.rules import (
     inline_if,
     lift_constants,
     merge_chains,
+    reshape_views,
     reuse_shapes,
     slice_shapes,
     transposes,
@@ -57,6 +58,7 @@ RULES: tuple[Rule, ...] = (
     *fold_constants.RULES,
     *reuse_shapes.RULES,
     *constant_targets.RULES,
+    *reshape_views.RULES,
     *slice_shapes.RULES,
     *inline_if.RULES,
     *drop_identities.RULES,
@@ -120,9 +122,9 @@ def _sort(model: ir.Model) -> Mapping[str, int]:
 
 
 def _round(model: ir.Model, sites: Sites) -> Counter[str]:
-    hints, changes = HintFinder(), Counter[str]()
-    with shapes.annotated(model, hints.find):
-        changes.update(sweep(model, RULES, sites, Scope(model, sites, hints.values)))
+    changes = Counter[str]()
+    with annotated(model) as values:
+        changes.update(sweep(model, RULES, sites, Scope(model, sites, values)))
         if sites.allows_step(MERGE_EQUAL.name):
             changes["equal nodes merged"] += merge_equal(model, MERGE_EQUAL, sites)
     if sites.allows_step(REMOVE_UNUSED.name):

@@ -14,25 +14,15 @@ import onnx_ir as ir
 
 from optimizer import graph
 from optimizer.algorithms.shape_operators import dims
-from optimizer.algorithms.shape_values import ShapeValues
+from optimizer.algorithms.symbols import factors, product
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from optimizer.algorithms.shape_elements import Element
+    from optimizer.algorithms.shape_values import ShapeValues
 
 Factors: TypeAlias = "tuple[int, Counter[str]]"
-
-
-class HintFinder:
-    """Finds hints for ``shapes.annotated``; afterwards ``values`` is what is known of integer tensors."""
-
-    values: ShapeValues | None = None
-
-    def find(self, model: ir.Model) -> dict[ir.Value, ir.Shape]:
-        """The shapes of what Reshape nodes of ``model`` give out."""
-        self.values = ShapeValues(model)
-        return reshape_hints(model, self.values)
 
 
 def reshape_hints(model: ir.Model, values: ShapeValues) -> dict[ir.Value, ir.Shape]:
@@ -43,7 +33,7 @@ def reshape_hints(model: ir.Model, values: ShapeValues) -> dict[ir.Value, ir.Sha
             if not graph.is_standard(node, "Reshape") or graph.has_references(node) or len(node.inputs) != 2:
                 continue
             source, wanted, output = node.inputs[0], values.elements(node.inputs[1]), node.outputs[0]
-            known = None if source is None else dims(source.shape)
+            known = None if source is None or output.type is None else dims(source.shape)
             if known is None or wanted is None or (0 in wanted and node.attributes.get_int("allowzero", 0) != 0):
                 continue
             shape = _reshaped(known, wanted)
@@ -74,11 +64,9 @@ def _factors(sizes: Iterable[Element]) -> Factors | None:
         if isinstance(size, int):
             number *= size
         elif isinstance(size, str):
-            for part in size.split("*"):
-                if part.isdecimal():
-                    number *= int(part)
-                else:
-                    symbols[part] += 1
+            own, parts = factors(size)
+            number *= own
+            symbols.update(parts)
         else:
             return None
     return number, symbols
@@ -88,7 +76,4 @@ def _quotient(whole: Factors, part: Factors) -> int | str | None:
     (number, symbols), (divisor, cancelled) = whole, part
     if divisor <= 0 or number % divisor or cancelled - symbols:
         return None
-    left = sorted((symbols - cancelled).elements())
-    if not left:
-        return number // divisor
-    return "*".join([*([str(number // divisor)] if number != divisor else []), *left])
+    return product(number // divisor, (symbols - cancelled).elements())

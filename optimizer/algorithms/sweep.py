@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from optimizer import graph
 from optimizer.algorithms import tensors
+from optimizer.algorithms.nonzero import nonzero_symbols
 from optimizer.algorithms.scopes import ScopeTree
 from optimizer.algorithms.shape_values import ShapeValues
 from optimizer.pass_base import Step
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 ContentKey: TypeAlias = "tuple[int, tuple[int, ...], bytes]"
 
 _FIRST_IR_VERSION = 4  # with initializers that are no inputs
+_ANY_CONSTANT = 9  # first opset in which Constant nodes hold any type
+_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 MAX_SHARED_BYTES = 1024  # constants up to this size are shared when they are equal
 
 
@@ -57,6 +60,14 @@ class Scope:
         if self._values is None:
             self._values = ShapeValues(self.model)
         return self._values
+
+    def nonzero(self, node: ir.Node) -> frozenset[str]:
+        """The symbols of dimensions that are not 0 where ``node`` is, at any run that succeeds."""
+        return self._nonzero.get(owner(node), frozenset())
+
+    @cached_property
+    def _nonzero(self) -> Mapping[ir.Graph, frozenset[str]]:
+        return nonzero_symbols(self.model.graph, self.values)
 
     @cached_property
     def _names(self) -> set[str]:
@@ -94,6 +105,13 @@ class Scope:
         Functions have none, and before IR version 4 each would have to be an input of the graph.
         """
         return self._has_initializers and not self.in_function(node)
+
+    def may_hold(self, node: ir.Node, kind: ir.DataType) -> bool:
+        """Whether there can be a new constant of type ``kind`` that ``node`` reads.
+
+        Before opset 9, Constant nodes hold floats only.
+        """
+        return self.may_lift(node) or self.opset(node) >= _ANY_CONSTANT or kind in _FLOATS
 
     @cached_property
     def _tree(self) -> ScopeTree:

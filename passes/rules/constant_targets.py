@@ -1,21 +1,22 @@
 """Give Reshape and Expand a constant target where the shape arithmetic says all but what they find out themselves.
 
-Reshape keeps a dimension by 0 and finds one by -1; Expand keeps a dimension by 1. No dynamic dimension is frozen.
-
-A computed dimension becomes -1 only where no other is kept: if one that is kept were 0 at run time, as a batch or a
-past may be, ONNX Runtime could not find the -1 out, while it could follow the computed target.
+Reshape keeps a dimension by 0 and finds one by -1 (``optimizer.algorithms.reshape_targets``); Expand keeps a dimension
+by 1. No dynamic dimension is frozen.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from optimizer import graph
 from optimizer.algorithms import record_bytes, tensors
 from optimizer.algorithms.freed import freed_bytes
-from optimizer.algorithms.reshape_targets import reshape_target
+from optimizer.algorithms.nonzero import found_dimension
+from optimizer.algorithms.reshape_targets import Wish
 from optimizer.algorithms.shape_elements import is_known
 from optimizer.algorithms.shape_operators import dims
 from optimizer.algorithms.sweep import Rule, Scope
@@ -23,7 +24,6 @@ from optimizer.algorithms.sweep import Rule, Scope
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from optimizer.algorithms.shape_elements import Element
@@ -42,37 +42,55 @@ class ConstantTargets(Rule):
         """Replace the computed target of ``node``, and of all others who read it, if they want the same."""
         if len(node.inputs) < 2 or node.inputs[1] is None or graph.constant_tensor(node.inputs[1]) is not None:
             return False
-        old, target = node.inputs[1], _target(node, scope)
-        if target is None:
-            return False
-        array, readers = np.array(target, dtype=np.int64), [node]
-        if scope.known_constant(node, array) is None:
-            if old.is_graph_output() or graph.use_count(old) > _MAX_READERS:
-                return False
+        targets = _targets(node, scope)
+        known = next((target for target in targets if scope.known_constant(node, _array(target)) is not None), None)
+        if known is not None:
+            return self._put(known, [node], scope)
+        old, target = node.inputs[1], None
+        if targets and not old.is_graph_output() and graph.use_count(old) <= _MAX_READERS:
             readers = list(dict.fromkeys(use.node for use in old.uses()))
-            if not all(_target(reader, scope) == target for reader in readers) or not _pays(old, array):
-                return False
-        readers = [reader for reader in readers if reader is node or self.permits(reader, scope)]
-        if not self.permits(node, scope):
+            others = [_targets(reader, scope) for reader in readers if reader is not node]
+            target = next((each for each in targets if all(each in other for other in others)), None)
+        if target is None or not scope.may_hold(node, ir.DataType.INT64) or not _pays(old, _array(target)):
             return False
-        constant = scope.constant(node, array, "s")
-        for reader in readers:
-            reader.replace_input_with(1, constant)
+        return self._put(target, readers, scope)
+
+    def _put(self, target: list[int], readers: Sequence[ir.Node], scope: Scope) -> bool:
+        permitted = [reader for reader in readers if self.permits(reader, scope)]
+        for reader in permitted:
+            reader.replace_input_with(1, scope.constant(reader, _array(target), "s"))
             if 0 in target and reader.op_type == "Reshape":
                 reader.attributes.pop("allowzero", None)  # 0 stands for the dimension that is read
-        return True
+        return bool(permitted)
 
 
-def _target(node: ir.Node, scope: Scope) -> list[int] | None:
-    """The constant by which ``node`` comes to the same shape."""
+def _array(target: list[int]) -> NDArray[np.int64]:
+    return np.array(target, dtype=np.int64)
+
+
+def _targets(node: ir.Node, scope: Scope) -> list[list[int]]:
+    """The constants by which ``node`` comes to the same shape, the best first."""
     if not graph.is_standard(node, "Reshape", "Expand") or graph.has_references(node) or node.inputs[0] is None:
-        return None
+        return []
     wanted, source = scope.values.elements(node.inputs[1]), dims(node.inputs[0].shape)
     if wanted is None:
-        return None
+        return []
     if node.op_type == "Expand":
-        return _expand_target(source, wanted)
-    return reshape_target(source, wanted, zero_copies=0 not in wanted or node.attributes.get_int("allowzero", 0) == 0)
+        target = _expand_target(source, wanted)
+        return [] if target is None else [target]
+    wish = Wish(
+        source,
+        wanted,
+        scope.nonzero(node),
+        zero_copies=0 not in wanted or node.attributes.get_int("allowzero", 0) == 0,
+        found=found_dimension(node, wanted),
+    )
+    known = dims(node.outputs[0].shape)
+    if -1 not in wanted or known is None or len(known) != len(wanted):
+        return wish.targets()
+    plain = [known[index] if element == -1 else element for index, element in enumerate(wanted)]
+    first = replace(wish, wanted=plain).targets()
+    return [*first, *(target for target in wish.targets() if target not in first)]
 
 
 def _expand_target(source: Sequence[Any] | None, wanted: Sequence[Element]) -> list[int] | None:

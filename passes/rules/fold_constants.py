@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from optimizer import graph
 from optimizer.algorithms import folding, record_bytes, tensors
@@ -16,7 +17,6 @@ from optimizer.algorithms.sweep import Rule, Scope
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
 
@@ -24,12 +24,11 @@ def _replace(rule: Rule, node: ir.Node, scope: Scope, found: Mapping[ir.Value, N
     """Let the outputs of ``node`` be constants, if that pays in bytes."""
     if not found or any(value.is_graph_output() for value in found):
         return False
-    new = sum(
-        record_bytes.tensor_bytes(tensors.compact(array, ""), value.name)
-        for value, array in found.items()
-        if scope.known_constant(node, array) is None
-    )
-    if new > freed_bytes([node]) or not rule.permits(node, scope):
+    new = {value: ir.tensor(array) for value, array in found.items() if scope.known_constant(node, array) is None}
+    if not all(scope.may_hold(node, tensor.dtype) for tensor in new.values()):
+        return False
+    cost = sum(record_bytes.tensor_bytes(tensors.compact(found[value], ""), value.name) for value in new)
+    if cost > freed_bytes([node]) or not rule.permits(node, scope):
         return False
     for value, array in found.items():
         scope.replace_by_constant(value, array)

@@ -57,7 +57,7 @@ class FuseSliceSqueeze(Rule):
         saved = weights.saved([before], weights.dying({node, before}), [swap])
         if not same or (pick.index < 0 and scope.opset(node) < _NEGATIVE_INDICES) or saved < 0:
             return False
-        if not self.permits(node, scope):
+        if not scope.may_hold(node, ir.DataType.INT64) or not self.permits(node, scope):
             return False
         _become_gather(node, pick, swap, scope)
         return True

@@ -48,7 +48,7 @@ class FuseViews(Rule):
         shorter = np.array([size for axis, size in enumerate(target) if axis not in gone], np.int64)
         swap = weights.swap(shorter, "shape", weights.dying({view}))
         saved = weights.saved([transpose], weights.dying({view, transpose, node}), [swap])
-        if saved < 0 or not self.permits(node, scope):
+        if saved < 0 or not scope.may_hold(node, ir.DataType.INT64) or not self.permits(node, scope):
             return False
         view.replace_input_with(1, swap.put(view, scope))
         view.outputs[0].shape = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -10,9 +10,13 @@ import onnx_ir as ir
 from optimizer import graph
 from optimizer.algorithms import record_bytes, tensors, weights
 from optimizer.algorithms.freed import freed_bytes
-from optimizer.algorithms.reshape_targets import reshape_target
+from optimizer.algorithms.reshape_targets import Wish
 from optimizer.algorithms.shape_operators import dims
 from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.views import View, view
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
@@ -47,19 +51,34 @@ class MergeReshapes(Rule):
         if weights.reader(inner.outputs[0]) is not node:
             return False
         wanted = dims(node.outputs[0].shape)
-        target = None if wanted is None else reshape_target(dims(source.shape), wanted, zero_copies=True)
-        if target is None or 0 in (wanted or ()):
+        if wanted is None or 0 in wanted:
             return False
-        array = np.array(target, dtype=np.int64)
+        targets = Wish(dims(source.shape), wanted, scope.nonzero(node)).targets()
+        if targets:
+            return self._become_reshape(node, inner, np.array(targets[0], dtype=np.int64), scope)
+        return self._become_view(node, inner, view(dims(source.shape), wanted), scope)
+
+    def _become_reshape(self, node: ir.Node, inner: ir.Node, array: NDArray[np.int64], scope: Scope) -> bool:
         cost = 0
         if scope.known_constant(node, array) is None:
             cost = record_bytes.tensor_bytes(tensors.compact(array, ""), "s_99999")
-        if cost + 12 > freed_bytes([inner]) or not self.permits(node, scope):
+        if not scope.may_hold(node, ir.DataType.INT64) or cost + 12 > freed_bytes([inner]):
+            return False
+        if not self.permits(node, scope):
             return False
         node.op_type = "Reshape"
         node.attributes.clear()
         node.resize_inputs(2)
-        graph.set_inputs(node, [source, scope.constant(node, array, "s")])
+        graph.set_inputs(node, [inner.inputs[0], scope.constant(node, array, "s")])
+        return True
+
+    def _become_view(self, node: ir.Node, inner: ir.Node, found: View | None, scope: Scope) -> bool:
+        """Where a -1 might not be found, ones can still be added or dropped at once."""
+        if found is None or inner.inputs[0] is None or found.cost(node, scope) + 12 > freed_bytes([inner]):
+            return False
+        if not self.permits(node, scope):
+            return False
+        found.put(node, inner.inputs[0], scope)
         return True
 
     @staticmethod

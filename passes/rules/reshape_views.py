@@ -1,0 +1,46 @@
+"""Add or drop axes of 1 by Unsqueeze or Squeeze where a Reshape does it by a computed target.
+
+::
+
+    Reshape(x[a, b], Concat(a, 1, b)) = Unsqueeze(x, 1)       Reshape(x[a, 1, b], Concat(a, b)) = Squeeze(x, 1)
+
+They need no target, so its arithmetic goes, and they work for any a and b, where a -1 could not be found for 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from optimizer import graph
+from optimizer.algorithms import record_bytes
+from optimizer.algorithms.freed import freed_bytes, freed_nodes
+from optimizer.algorithms.shape_operators import dims
+from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.views import view
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class ReshapeViews(Rule):
+    """Unsqueeze or Squeeze for a Reshape."""
+
+    name: ClassVar[str] = "reshape-views"
+    summary: ClassVar[str] = "Reshape by a computed target that only adds or drops ones becomes Unsqueeze or Squeeze"
+    ops: ClassVar[frozenset[str]] = frozenset({"Reshape"})
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Turn the Reshape ``node`` into what needs no target."""
+        source = node.inputs[0] if len(node.inputs) == 2 else None
+        if source is None or graph.constant_tensor(node.inputs[1]) is not None or len(freed_nodes([node])) < 2:
+            return False
+        found = view(dims(source.shape), dims(node.outputs[0].shape))
+        if found is None or found.cost(node, scope) + record_bytes.node_bytes(node) + 4 > freed_bytes([node]):
+            return False
+        if not self.permits(node, scope):
+            return False
+        found.put(node, source, scope)
+        return True
+
+
+RULES: tuple[Rule, ...] = (ReshapeViews(),)
