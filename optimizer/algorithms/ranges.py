@@ -5,11 +5,11 @@
     min-max         [min, max]: nothing is clipped
     moving-average  the mean over the feeds of each feed's min and max, as ONNX Runtime's calibrator averages them
     percentile      all but (100 - p) / 2 percent at either end (H. Wu et al., "Integer Quantization for Deep
-                    Learning Inference", arXiv 2004.09602, section 4)
+                    Learning Inference", arXiv 2004.09602)
     entropy         least KL(P || Q): P are the bins inside, with the clipped ones added to the outermost, Q the same
                     bins averaged over each of the levels (S. Migacz, "8-bit Inference with TensorRT", GTC 2017)
-    mse             least sum of (x - dequantize(quantize(x)))^2 (the same arXiv paper's sources; Banner et al.,
-                    "Post training 4-bit quantization", arXiv 1810.05723)
+    mse             least sum of (x - dequantize(quantize(x)))^2, by grid search (M. Nagel et al., "A White Paper on
+                    Neural Network Quantization", arXiv 2106.08295, section 3.1)
 
 Both ends are searched, so that a tensor that is not symmetric is clipped at the end that has the outliers. Whoever
 quantizes by a range widens it to hold 0, and so do the errors here.
