@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.attempt import Limits
+    from optimizer.coverage import Coverage
     from optimizer.evidence import Evidence
     from optimizer.model import Source
     from optimizer.pass_manager import Outcome
@@ -229,9 +230,16 @@ def _report(source: Source, outcome: Outcome, evidence: Evidence | None, before:
         latency=outcome.latency,
         stages=outcome.stages,
         seconds={},
+        coverage=None if exact else _coverage(outcome.model),
         verdict="unverified" if judge is None else "improved" if kept else "unchanged",
         warnings=tuple(_warnings(evidence, target)),
     )
+
+
+def _coverage(model: ir.Model) -> Coverage:
+    from optimizer.coverage import coverage  # noqa: PLC0415 - loads onnxruntime, which --no-run does not need
+
+    return coverage(model)
 
 
 def _warnings(evidence: Evidence | None, target: Target) -> Iterator[str]:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from optimizer.bisection import Denial
+    from optimizer.coverage import Coverage
     from optimizer.pass_base import Note
     from optimizer.stats import Facts
     from optimizer.timing import Latency
@@ -107,6 +108,7 @@ class Report:
         stages: In the order in which they ran.
         seconds: CPU seconds of ``load``, ``rewrite``, ``save`` and ``gates``, and ``wall``.
         verdict: ``improved``, ``unchanged`` or ``unverified``.
+        coverage: What of a quantized result runs in integers, as ONNX Runtime's optimized graph says.
         warnings: What the user should know: weak evidence, random outputs, shapes that were chosen.
     """
 
@@ -120,6 +122,7 @@ class Report:
     stages: tuple[StageRecord, ...]
     seconds: Mapping[str, float]
     verdict: str
+    coverage: Coverage | None = None
     warnings: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,6 +139,7 @@ class Report:
             "stages": [stage.to_dict() for stage in self.stages],
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "verdict": self.verdict,
+            "coverage": self.coverage.to_dict() if self.coverage is not None else None,
             "warnings": list(self.warnings),
         }
 

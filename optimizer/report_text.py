@@ -131,6 +131,8 @@ def _closing(report: Report) -> list[RenderableType]:
     lines += notes[:MOST_NOTES]
     if len(notes) > MOST_NOTES:
         lines.append(f"left alone: {len(notes) - MOST_NOTES} more, see --report")
+    if report.coverage is not None:
+        lines.insert(0, report.coverage.text())
     lines += [f"note: {warning}" for warning in report.warnings]
     seconds = ", ".join(f"{name} {value:.2f} s" for name, value in report.seconds.items())
     return [Text(line) for line in (*lines, f"time: {seconds}")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import graph
 from optimizer.algorithms import quantization
+from optimizer.algorithms.fusion_table import constant_type
 from optimizer.algorithms.int8_search import Int8Search
 from optimizer.algorithms.observations import METHODS
 from optimizer.algorithms.qdq_units import find_units
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from optimizer.pass_base import Context, Lab
 
 PER_TENSOR_OPSET, PER_CHANNEL_OPSET = 10, 13
+_GRIDS = {"uint8": quantization.UINT8, "int8": quantization.INT8}
 UNITS = Step("units", "nodes that become int8 together")
 
 
@@ -98,9 +100,8 @@ class InsertQdq(Pass):
         lab = _lab(context)
         found, left = find_units(model)
         units = [unit for unit in found if self._wants(unit) and context.sites.permits(UNITS.name, unit.name)]
-        activation, weight = self._grids(context.target)
         work = Int8Search.of(
-            model, units, lab, activation, weight,
+            model, units, lab, self._grids(context.target),
             per_channel=self.granularity == "channel", correct_bias=self.correct_bias, method=self.ranges,
         )  # fmt: skip
         if context.choices is not None:
@@ -116,14 +117,14 @@ class InsertQdq(Pass):
         choices = {"units": sorted(chosen), "ranges": work.method}
         return PassResult(work.build(chosen), {"kernels in int8": kernels}, notes, choices)
 
-    def _grids(self, target: str) -> tuple[Grid, Grid]:
+    def _grids(self, target: str) -> tuple[Grid, Grid, Grid]:
+        """The integers of activations, of constants that meet them, and of weights."""
         machine = resolve(target)
-        signed = (machine.activation if self.activation == "auto" else self.activation) == "int8"
+        activation = machine.activation if self.activation == "auto" else self.activation
         reduced = machine.reduced_range if self.reduced_range is None else self.reduced_range
-        return (
-            quantization.INT8 if signed else quantization.UINT8,
-            quantization.WEIGHT_INT7 if reduced else quantization.WEIGHT_INT8,
-        )
+        constant = constant_type(activation, machine.name)
+        weight = quantization.WEIGHT_INT7 if reduced else quantization.WEIGHT_INT8
+        return _GRIDS[activation], _GRIDS[constant], weight
 
     def _wants(self, unit: Unit) -> bool:
         if self.include and not any(_matches(pattern, unit) for pattern in self.include):

@@ -17,7 +17,7 @@ import numpy as np
 from optimizer import graph
 from optimizer.algorithms import fusion_table
 from optimizer.algorithms.fusion_table import Role
-from optimizer.algorithms.kernel_weights import KernelWeight, channel_axis, quantize_weight
+from optimizer.algorithms.kernel_weights import KernelWeight, quantize_weight
 from optimizer.algorithms.qdq_insertion import Insertion
 from optimizer.algorithms.qdq_placement import place, tail
 from optimizer.model import clone
@@ -42,6 +42,7 @@ class Int8Candidates:
         observations: Of all values in ``to_observe``.
         ranges: The range of each of them.
         grid: The integers of activations.
+        constants: The integers of constants that meet activations.
         weight_grid: The integers of weights.
         per_channel: Whether each output channel of a weight has its own scale.
         correct_bias: Whether biases make up for the mean error of weights.
@@ -51,6 +52,7 @@ class Int8Candidates:
     observations: Mapping[str, Observation]
     ranges: Mapping[str, Range]
     grid: Grid
+    constants: Grid
     weight_grid: Grid
     per_channel: bool = True
     correct_bias: bool = True
@@ -59,7 +61,7 @@ class Int8Candidates:
     def build(self, chosen: Collection[str]) -> ir.Model:
         """A candidate in which the nodes whose first outputs are ``chosen`` run in int8, and the glue between them."""
         candidate = clone(self.model)
-        Insertion(candidate, place(candidate, chosen), self.ranges, self._weight, self.grid).insert()
+        Insertion(candidate, place(candidate, chosen), self.ranges, self._weight, self.grid, self.constants).insert()
         return candidate
 
     def _weight(self, node: ir.Node) -> KernelWeight:
@@ -72,9 +74,9 @@ class Int8Candidates:
         array = graph.constant_array(node.inputs[1])
         if array is None:
             raise ValueError(f"{node.inputs[1]} is no constant")
-        axis = channel_axis(node, array.ndim)
+        axis = fusion_table.channel_axis(node)
         made = quantize_weight(array, self.weight_grid, axis if self.per_channel else None)
-        if not self.correct_bias:
+        if not self.correct_bias or axis is None:
             return made
         shift = self._shift(node, array, made.floats(), axis)
         return KernelWeight(made.integers, made.parameters, shift)

@@ -57,16 +57,25 @@ class Int8Search:
         model: ir.Model,
         units: Sequence[Unit],
         lab: Lab,
-        activation: Grid,
-        weight: Grid,
+        grids: tuple[Grid, Grid, Grid],
         *,
         per_channel: bool,
         correct_bias: bool,
         method: str,
     ) -> Int8Search:
-        """Observe what ``units`` need, or take it from the lab's memory."""
-        key = (_digest(model), tuple(unit.name for unit in units), str(activation), str(weight), per_channel,
-               correct_bias, method)  # fmt: skip
+        """Observe what ``units`` need, or take it from the lab's memory.
+
+        Args:
+            model: The float model.
+            units: What may become int8.
+            lab: Observes and measures.
+            grids: The integers of activations, of constants that meet them, and of weights.
+            per_channel: Whether each output channel of a weight has its own scale.
+            correct_bias: Whether biases make up for the mean error of weights.
+            method: How ranges are taken; ``auto`` takes the one of least error.
+        """
+        key = (_digest(model), tuple(unit.name for unit in units), str(grids), per_channel, correct_bias,
+               method)  # fmt: skip
         known = lab.memory.get(key)
         if isinstance(known, cls):
             return known
@@ -74,9 +83,7 @@ class Int8Search:
         seen = lab.observe(model, names, axes)
         joining = _joining(model, [unit for unit in units if _is_seen(model, unit, seen)])
         unseen = tuple(unit.name for unit in units if not _is_seen(model, unit, seen))
-        candidates = Int8Candidates(
-            model, seen, _ranges(seen, "min-max"), activation, weight, per_channel, correct_bias
-        )
+        candidates = Int8Candidates(model, seen, _ranges(seen, "min-max"), *grids, per_channel, correct_bias)
         made = cls(candidates, {unit.name: unit for unit in joining}, lab, method, unseen)
         made._choose_ranges()
         lab.memory[key] = made

@@ -21,7 +21,6 @@ from optimizer.algorithms import quantization
 from optimizer.algorithms.quantization import Grid, Parameters
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
 _ROOM = 2.0**30  # of an int32 accumulator, for the bias
@@ -45,15 +44,6 @@ class KernelWeight:
     def floats(self) -> NDArray[np.float32]:
         """The weight that the kernel computes with."""
         return quantization.dequantize(self.integers, self.parameters)
-
-
-def channel_axis(node: ir.Node, rank: int) -> int:
-    """The axis of the weight of ``node`` that has the output channels."""
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "Gemm":
-        return 0 if node.attributes.get_int("transB", 0) else 1
-    return rank - 1
 
 
 def quantize_weight(array: NDArray[Any], grid: Grid, axis: int | None, *, shrink: bool = True) -> KernelWeight:

@@ -7,7 +7,7 @@
               whole; then single units of the rest are tried in order
 
 Squared errors do not add up exactly, so nothing is believed that was not measured on the whole model. Units that save
-no time are left out at first; where that splits the integer regions and makes the whole slower, they come back.
+no time are left out; where that splits the integer regions and so makes the whole slower, they come back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _SAFETY = 0.9  # of the allowance, on the selection feeds: the validation feeds are others
 _MOST_GROUPS = 64  # units are searched in groups of neighbours where there are more
-_REFINING = 0.6  # share of the time after which nothing more is tried
+_MEASURING = 0.6  # share of the time after which no more single groups are measured
+_REFINING = 0.8  # and nothing more is tried
 _NOTHING = 1e-9  # seconds
 
 
@@ -61,23 +62,31 @@ class Search:
     def run(self, groups: Sequence[Group]) -> frozenset[str]:
         """The names of the units to quantize; empty if no choice keeps the allowance."""
         self._budget = max(self.lab.time_left(), 0.0)
-        everything = frozenset(name for group in groups for name in group.names)
+        everything = _names(groups)
         paying = [group for group in groups if group.gain > _NOTHING] or list(groups)
-        if self._holds(everything):
-            return everything
-        worth = frozenset(name for group in paying for name in group.names)
-        if worth != everything and self._holds(worth):
-            return worth
+        whole = [choice for choice in dict.fromkeys((everything, _names(paying))) if self._holds(choice)]
+        if whole:
+            return self._fastest(whole)
         ordered = self._ordered(paying)
-        chosen = self._longest_prefix(ordered)
-        return self._refined(chosen, ordered)
+        chosen = self._refined(self._longest_prefix(ordered), ordered)
+        rest = chosen | (everything - _names(paying))
+        return self._fastest([chosen, rest]) if chosen and rest != chosen and self._holds(rest) else chosen
+
+    def _fastest(self, choices: Sequence[frozenset[str]]) -> frozenset[str]:
+        """The choice that runs fastest; the first if there is one only, or times may not decide."""
+        if len(choices) == 1 or not self.lab.is_timed:
+            return choices[0]
+        return min(choices, key=lambda names: self.lab.seconds(self.build(names)))
 
     def _ordered(self, groups: Sequence[Group]) -> list[Group]:
+        """``groups`` by the price of a second; those for which there was no time come last."""
         prices = []
         for number, group in enumerate(groups):
             self.progress(number / (len(groups) + 1))
-            alone = self._share(frozenset(group.names))
-            self.errors.update(dict.fromkeys(group.names, alone))
+            alone = math.inf
+            if self.lab.time_left() > (1 - _MEASURING) * self._budget:
+                alone = self._share(frozenset(group.names))
+                self.errors.update(dict.fromkeys(group.names, alone))
             prices.append(alone**2 / max(group.gain, _NOTHING))
         return [group for _, _, group in sorted(zip(prices, range(len(groups)), groups, strict=True))]
 

@@ -35,6 +35,7 @@ class Insertion:
         ranges: The range of each activation by the value's name.
         weights: The integer weight of each kernel by the name of the kernel's first output.
         grid: The integers of activations.
+        constants: The integers of constants that meet them.
     """
 
     model: ir.Model
@@ -42,6 +43,7 @@ class Insertion:
     ranges: Mapping[str, Range]
     weights: Callable[[ir.Node], KernelWeight]
     grid: Grid
+    constants: Grid
     _taken: set[str] = field(default_factory=set)
     _dequantized: dict[tuple[ir.Value, bytes], ir.Value] = field(default_factory=dict)
 
@@ -121,7 +123,8 @@ class Insertion:
             array = graph.constant_array(value)
             if value is None or array is None:
                 continue
-            parameters = quantization.asymmetric(float(array.min(initial=0)), float(array.max(initial=0)), self.grid)
+            low, high = float(array.min(initial=0)), float(array.max(initial=0))
+            parameters = quantization.asymmetric(low, high, self.constants)
             node.replace_input_with(
                 index, self._constant(value, quantization.quantize(array, parameters), parameters, node)
             )
