@@ -76,13 +76,16 @@ def quantize_rows(rows: NDArray[Any], grid: Grid, *, symmetric: bool = True, sea
     return result
 
 
-def relative_error(rows: NDArray[Any], quantized: Rows) -> float:
+def relative_error(rows: NDArray[Any], back: NDArray[np.float32]) -> float:
     """Root mean square over the rows of |w - w'| / |w|: what an output of the kernel is off by, for white inputs.
 
     Rows of less than a millionth of the largest norm do not count: they are dead.
+
+    Args:
+        rows: The weights, (rows, elements).
+        back: What their integers stand for.
     """
-    error = square_sums(rows - quantized.floats())
-    power = square_sums(rows)
+    error, power = square_sums(rows - back), square_sums(rows)
     alive = power > 1e-12 * power.max(initial=0.0)
     return float(np.sqrt(np.mean(error[alive] / power[alive]))) if alive.any() else 0.0
 

@@ -1,0 +1,138 @@
+"""Constants that are kernels' weights, and what is to be told of them before they are stored as integers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms import weight_sources
+from optimizer.algorithms.holders import holders
+from optimizer.algorithms.weight_layouts import Layout
+from optimizer.sparse import SparseTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optimizer.algorithms.holders import Holder
+    from optimizer.algorithms.scopes import ScopeTree
+
+PRODUCTS = frozenset({"MatMul", "Gemm"})
+_POSITIONS = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "MatMul": (0, 1),
+    "Gemm": (0, 1),
+    "LSTM": (1, 2),
+    "GRU": (1, 2),
+    "RNN": (1, 2),
+    "Gather": (0,),
+    "Slice": (0,),
+}
+_ALONG_LAST_AXIS = frozenset({*PRODUCTS, "Slice"})
+OPERATORS = frozenset(_POSITIONS)
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """A constant that only kernels and look-ups read.
+
+    Attributes:
+        holder: The constant.
+        readers: Who reads it, through views or not, and at which position.
+        layout: Its rows.
+    """
+
+    holder: Holder
+    readers: tuple[tuple[ir.Node, int], ...]
+    layout: Layout
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """The readers without positions."""
+        return tuple(node for node, _ in self.readers)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a matrix whose lines are looked up, and nothing else is done with it."""
+        gathers = (node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0 for node in self.nodes)
+        return len(self.layout.shape) == 2 and all(gathers) and all(self._directly())
+
+    @property
+    def is_matrix_of_one_product(self) -> bool:
+        """Whether all that is done with it is one product that ONNX Runtime can do with integers.
+
+        Weights that several nodes share are not fused: they would be dequantized at each run.
+        """
+        (node, position), *others = self.readers
+        return not others and position == 1 and _is_plain_product(node)
+
+    @property
+    def is_for_single_rows(self) -> bool:
+        """Whether every product with it is known to have a single row of activations."""
+        shapes = [graph.static_shape(node.inputs[0]) for node in self.nodes]
+        return all(shape is not None and math.prod(shape[:-1]) == 1 for shape in shapes)
+
+    def _directly(self) -> Iterator[bool]:
+        return (node.inputs[position] is self.holder.value for node, position in self.readers)
+
+
+def stored_weights(tree: ScopeTree) -> Iterator[StoredWeight | tuple[str, str]]:
+    """Each float constant that a kernel or a look-up reads as its weight; those to be left alone as (name, reason)."""
+    for holder in holders(tree, lambda _: False):
+        if not holder.tensor.dtype.is_floating_point():
+            continue
+        readers = tuple(weight_sources.readers(holder.value))
+        fitting = [(node, position) for node, position in readers if _is_weight(node, position)]
+        if not fitting:
+            continue
+        others = [node.op_type for node, position in readers if (node, position) not in fitting]
+        reason = _obstacle(holder, others)
+        yield StoredWeight(holder, readers, _layout(holder, *fitting[0])) if reason is None else (holder.name, reason)
+
+
+def _is_weight(node: ir.Node, position: int) -> bool:
+    return graph.is_standard(node, *OPERATORS) and position in _POSITIONS[node.op_type]
+
+
+def _obstacle(holder: Holder, others: list[str]) -> str | None:
+    if holder.stay is not None:
+        return holder.stay.value
+    if isinstance(holder.tensor, SparseTensor):
+        return "is sparse"
+    if holder.tensor.dtype != ir.DataType.FLOAT:
+        return f"is of type {holder.tensor.dtype.name.lower()}: only float32 is quantized"
+    if others:
+        return f"is read by a {others[0]} too"
+    if weight_sources.is_given_out(holder.value):
+        return "is a graph output"
+    return "is a vector" if len(holder.shape) < 2 else None
+
+
+def _layout(holder: Holder, node: ir.Node, position: int) -> Layout:
+    """The rows that belong to output channels of ``node``, as far as views between it and the constant let them."""
+    shape = holder.shape
+    if node.op_type in {"LSTM", "GRU", "RNN"} and len(shape) == 3:
+        return Layout(shape, 2)
+    if node.op_type not in PRODUCTS or len(shape) != 2:
+        return Layout(shape, len(shape) - 1 if node.op_type in _ALONG_LAST_AXIS else 1)
+    source = weight_sources.source(node.inputs[position])
+    flips = [step.op_type for step in source.path if step.op_type in {"Transpose", "Reshape"}] if source else []
+    has_columns = position == 1 and not node.attributes.get_int("transB", 0)
+    if len(flips) % 2:
+        has_columns = not has_columns
+    return Layout(shape, 0 if has_columns else 1)
+
+
+def _is_plain_product(node: ir.Node) -> bool:
+    """Whether ``node`` is a MatMul with a matrix, or a Gemm that is one with an addition behind it."""
+    if not graph.is_standard(node, *PRODUCTS) or graph.has_references(node):
+        return False
+    source = weight_sources.source(node.inputs[1])
+    if source is None or source.dtype != ir.DataType.FLOAT or source.array().ndim != 2:
+        return False
+    given = node.attributes.get_float
+    return not node.attributes.get_int("transA", 0) and given("alpha", 1.0) == 1.0 and given("beta", 1.0) == 1.0

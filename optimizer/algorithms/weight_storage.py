@@ -1,0 +1,118 @@
+"""Which integers a weight is stored as, and what ONNX Runtime is to make of them.
+
+``auto`` chooses by what was measured, see ``dequantized``: integer kernels for products with 4 bits, whose memory is an
+eighth at about the same time, and for those of a single row, which are faster; look-ups in integers for tables of a
+million elements and more; floats for everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import onnx_ir as ir
+
+from optimizer.algorithms.block_quantization import INT4, UINT4
+from optimizer.algorithms.quantization import UINT8, WEIGHT_INT8
+from optimizer.algorithms.weight_layouts import Packed, pack, pack_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.dequantized import Dequantizer
+    from optimizer.algorithms.quantization import Grid
+    from optimizer.algorithms.weight_only import StoredWeight
+
+AUTOMATIC: dict[int, dict[str, tuple[int, ...]]] = {  # by bits, from the smallest file to the least error
+    8: {"auto": (0, 128, 32), "32": (32,), "16": (16,)},
+    4: {"32": (32,), "16": (16,)},
+}
+TOLERATED = 0.01  # relative error of a weight
+_TYPES = {
+    (8, True): (WEIGHT_INT8, ir.DataType.INT8),
+    (8, False): (UINT8, ir.DataType.UINT8),
+    (4, True): (INT4, ir.DataType.INT4),
+    (4, False): (UINT4, ir.DataType.UINT4),
+}
+_BROADCASTS, _PER_CHANNEL, _BLOCKED = 7, 13, 21  # opsets of Mul, of scales along an axis, of blocks and of 4 bits
+_LARGE_TABLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How weights are stored.
+
+    Attributes:
+        bits: 8 or 4.
+        symmetric: Whether zero points are 0.
+        blocks: How many elements share a scale, 0 for a whole row: the first that keeps the error tolerable.
+        compute: ``float``, ``integer`` or ``auto``.
+    """
+
+    bits: int
+    symmetric: bool
+    blocks: tuple[int, ...]
+    compute: Literal["auto", "float", "integer"]
+
+    @property
+    def grid(self) -> Grid:
+        """The integers."""
+        return _TYPES[self.bits, self.symmetric][0]
+
+    @property
+    def kind(self) -> ir.DataType:
+        """What they are stored as."""
+        return _TYPES[self.bits, self.symmetric][1]
+
+    @property
+    def oldest_opset(self) -> int:
+        """The opset that a model needs at least."""
+        if self.bits == 4:
+            return _BLOCKED
+        return self._opset_of_kernels if self.compute == "integer" else _BROADCASTS
+
+    @property
+    def _opset_of_kernels(self) -> int:
+        return _PER_CHANNEL if self.bits == 8 and self.blocks == (0,) else _BLOCKED
+
+    def store(self, weight: StoredWeight, dequantizer: Dequantizer) -> str:
+        """Store ``weight``, which is finite; returns what it became, for the report."""
+        what = f"weights in {self.bits} bits"
+        if self._has_kernel(weight, dequantizer.scope.opset(weight.nodes[0])):
+            dequantizer.as_integers(weight, self._matrix)
+            return f"{what}, for integer kernels"
+        array = weight.holder.tensor.numpy()
+        if self._is_looked_up(weight):
+            dequantizer.as_table(weight, pack(array, weight.layout, self.grid, symmetric=True, block=0))
+            return f"{what}, looked up as integers"
+
+        def make(block: int) -> Packed:
+            return pack(array, weight.layout, self.grid, symmetric=self.symmetric, block=block)
+
+        dequantizer.as_floats(weight, self._tolerable(make))
+        return what
+
+    def _matrix(self, matrix: NDArray[Any]) -> Packed:
+        return self._tolerable(lambda block: pack_matrix(matrix, self.grid, symmetric=self.symmetric, block=block))
+
+    def _tolerable(self, make: Callable[[int], Packed]) -> Packed:
+        """What the first length of blocks gives that keeps the error low enough; else the last one."""
+        *first, last = self.blocks
+        for block in first:
+            packed = make(block)
+            if packed.error <= TOLERATED:
+                return packed
+        return make(last)
+
+    def _has_kernel(self, weight: StoredWeight, opset: int) -> bool:
+        if self.compute == "float" or opset < self._opset_of_kernels or not weight.is_matrix_of_one_product:
+            return False
+        return self.compute == "integer" or self.bits == 4 or weight.is_for_single_rows
+
+    def _is_looked_up(self, weight: StoredWeight) -> bool:
+        if self.bits == 4 or not self.symmetric or self.blocks[0] != 0 or not weight.is_table:
+            return False
+        is_large = weight.holder.tensor.size >= _LARGE_TABLE
+        return self.compute == "integer" or (self.compute == "auto" and is_large)

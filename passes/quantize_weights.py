@@ -1,0 +1,160 @@
+"""Weights stored as 8 or 4 bit integers, computed with in floats; needs no data.
+
+Weights of Conv, ConvTranspose, MatMul, Gemm, LSTM, GRU, RNN and the tables of Gather and Slice, wherever they are
+stored and whoever shares them. Each becomes integers with a scale for each row, or for each block of one: the formula
+is in ``optimizer.algorithms.block_quantization``. What ONNX Runtime makes of them is told in
+``optimizer.algorithms.dequantized``: float32 constants when it loads the model, with the speed and the memory of the
+float model and no error but that of the weights; or MatMulNBits, with the memory of the integers and an error of its
+own; tables are looked up in integers where they are large.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.dequantized import Dequantizer
+from optimizer.algorithms.leftovers import Leftovers
+from optimizer.algorithms.node_choice import NodeChoice
+from optimizer.algorithms.scopes import ScopeTree
+from optimizer.algorithms.sweep import Scope
+from optimizer.algorithms.weight_only import StoredWeight, stored_weights
+from optimizer.algorithms.weight_storage import AUTOMATIC, Storage
+from optimizer.errors import PreconditionError, UsageError
+from optimizer.model import clone
+from optimizer.pass_base import Gain, Pass, PassResult, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.pass_base import Context
+
+STEP = Step("quantize-weights", "a weight is stored as integers")
+_IR_VERSION_OF_4_BITS = 10
+
+
+@dataclass(frozen=True)
+class QuantizeWeights(Pass):
+    """Store weights as integers.
+
+    Attributes:
+        bits: 8 or 4.
+        block: How many elements of a row share a scale, 0 for all. ``auto``: 32 with 4 bits; with 8 the largest of
+            0, 128 and 32 that keeps the weight's own error within 1 %; and smaller ones if the budget asks for it.
+        scheme: ``symmetric``, or ``asymmetric`` with a zero point for each scale. ``auto``: symmetric with 8 bits.
+        compute: What the integers become: ``float`` constants, or ``integer`` kernels where there are ones. ``auto``:
+            kernels for products with 4 bits or of a single row, and for large tables.
+        include: Touch only weights of these nodes: globs of names of nodes or weights, or ``op:Conv``.
+        exclude: Leave the weights of these nodes alone.
+        min_elements: Leave smaller weights alone.
+    """
+
+    name: ClassVar[str] = "quantize-weights"
+    summary: ClassVar[str] = "weights stored as 8 or 4 bit integers, in rows or blocks, computed with in floats"
+    gain: ClassVar[Gain] = Gain.SIZE
+
+    bits: int = 8
+    block: int | Literal["auto"] = "auto"
+    scheme: Literal["auto", "symmetric", "asymmetric"] = "auto"
+    compute: Literal["auto", "float", "integer"] = "auto"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    min_elements: int = 1 << 10
+
+    def __post_init__(self) -> None:
+        if self.bits not in {4, 8}:
+            raise UsageError(f"bits={self.bits} is neither 4 nor 8")
+        if self.block != "auto" and not _is_length(self.block):
+            raise UsageError(f"block={self.block} is neither auto, 0 nor a power of two from 16")
+        if self.scheme not in {"auto", "symmetric", "asymmetric"}:
+            raise UsageError(f"scheme={self.scheme} is neither auto, symmetric nor asymmetric")
+        if self.compute not in {"auto", "float", "integer"}:
+            raise UsageError(f"compute={self.compute} is neither auto, float nor integer")
+        if self.min_elements < 0:
+            raise UsageError(f"min-elements={self.min_elements} is negative: give a number of elements from 0")
+        NodeChoice(self.include, self.exclude)
+
+    @property
+    def exact(self) -> bool:
+        """It rounds weights."""
+        return False
+
+    @property
+    def storages(self) -> dict[str, Storage]:
+        """What to try, by what ``choices`` call it: finer blocks, one after the other, where ``block`` is ``auto``."""
+        symmetric = self.scheme == "symmetric" or (self.scheme == "auto" and self.bits == 8)
+        tries = {str(self.block): (self.block,)} if self.block != "auto" else AUTOMATIC[self.bits]
+        return {name: Storage(self.bits, symmetric, blocks, self.compute) for name, blocks in tries.items()}
+
+    def steps(self) -> Sequence[Step]:
+        """One; the manager splits it by weight."""
+        return (STEP,)
+
+    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
+        """Refuse a model of an opset that cannot hold what the options ask for.
+
+        Raises:
+            PreconditionError: If it cannot.
+        """
+        needed = max(storage.oldest_opset for storage in self.storages.values())
+        version = graph.opset_version(model)
+        if version < needed:
+            raise PreconditionError(f"needs opset {needed}, the model has {version}: run upgrade-opset first")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Store the weights of ``model`` as integers; where models may be run, in the largest blocks that hold the aim.
+
+        Raises:
+            ModelError: If external data cannot be read.
+        """
+        storages = self.storages
+        chosen = None if context.choices is None else context.choices.get("block")
+        if chosen in storages:
+            storages = {chosen: storages[chosen]}
+        *first, last = storages
+        for name in first:
+            result = self._stored(clone(model), context, name)
+            if context.lab is None or not result.changes or context.lab.share(result.model) <= context.allowance:
+                return result
+        return self._stored(model, context, last)
+
+    def _stored(self, model: ir.Model, context: Context, name: str) -> PassResult:
+        """``model`` with its weights in the storage called ``name``."""
+        left, changes, storage = Leftovers(), Counter[str](), self.storages[name]
+        dequantizer = Dequantizer(Scope(model, context.sites), storage.kind)
+        found = list(self._weights(model, left))
+        if not found and not left:
+            left.note("the model", "has no float32 weights that a kernel reads")
+        for done, weight in enumerate(found):
+            context.progress(done / len(found))
+            if not np.isfinite(weight.holder.tensor.numpy()).all():
+                left.note(weight.holder.name, "is not finite")
+            elif context.sites.permits(STEP.name, graph.site(weight.nodes[0])):
+                changes[storage.store(weight, dequantizer)] += 1
+        if changes and self.bits == 4:
+            model.ir_version = max(model.ir_version, _IR_VERSION_OF_4_BITS)
+        return PassResult(model, dict(changes), left.notes(), {"block": name} if changes else {})
+
+    def _weights(self, model: ir.Model, left: Leftovers) -> Iterator[StoredWeight]:
+        choice = NodeChoice(self.include, self.exclude)
+        left.unmatched(choice.unmatched(model))
+        for weight in stored_weights(ScopeTree.of(model)):
+            if not isinstance(weight, StoredWeight):
+                left.note(*weight)
+            elif weight.holder.tensor.size < self.min_elements:
+                left.note(weight.holder.name, f"has less than {self.min_elements} elements")
+            elif all(choice.holds(node, weight.holder.name) for node in weight.nodes):
+                yield weight
+            else:
+                left.note(weight.holder.name, "is left out by include= or exclude=")
+
+
+def _is_length(block: int) -> bool:
+    """Whether ONNX Runtime's kernels have blocks of this length."""
+    return block == 0 or (block >= 16 and block & (block - 1) == 0)
