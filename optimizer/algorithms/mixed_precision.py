@@ -84,7 +84,7 @@ class Search:
         for number, group in enumerate(groups):
             self.progress(number / (len(groups) + 1))
             alone = math.inf
-            if self.lab.time_left() > (1 - _MEASURING) * self._budget:
+            if self.lab.time_left() >= (1 - _MEASURING) * self._budget:
                 alone = self._share(frozenset(group.names))
                 self.errors.update(dict.fromkeys(group.names, alone))
             prices.append(alone**2 / max(group.gain, _NOTHING))
