@@ -4,6 +4,7 @@ MatMul and Gemm become DynamicQuantizeLinear, MatMulInteger and a scaling, which
 DynamicQuantizeLSTM; the algorithm and its formula are in ``optimizer.algorithms.dynamic_quantization``. Weights may be
 initializers or Constant nodes, behind Identity, Cast, Transpose and Reshape, in the main graph, in subgraphs and in
 functions. One that several nodes read is quantized once; one that an embedding reads too stays tied to it, in float.
+Where the error may be measured and is over what the stage may use, the nodes that cost most of it stay in float.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import graph, targets
-from optimizer.algorithms import weight_sources
-from optimizer.algorithms.dynamic_candidates import OLDEST_OPSET, PRODUCTS, Candidate, candidate
+from optimizer.algorithms.dynamic_candidates import OLDEST_OPSET, Candidate, candidate
 from optimizer.algorithms.dynamic_quantization import Quantizer
 from optimizer.algorithms.leftovers import Leftovers
+from optimizer.algorithms.mixed_precision import Search, grouped
 from optimizer.algorithms.node_choice import NodeChoice
 from optimizer.algorithms.sweep import Scope
 from optimizer.errors import PreconditionError, UsageError
+from optimizer.model import clone
 from optimizer.pass_base import Gain, Pass, PassResult, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Sequence
+    from collections.abc import Set as AbstractSet
 
     import onnx_ir as ir
 
+    from optimizer.algorithms.block_quantization import Rows
     from optimizer.pass_base import Context
 
 STEP = Step("quantize-dynamic", "a node with constant weights computes in int8")
@@ -87,57 +91,72 @@ class QuantizeDynamic(Pass):
             raise PreconditionError(f"needs opset {OLDEST_OPSET}, the model has {version}: run upgrade-opset first")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
-        """Quantize what pays in ``model``.
+        """Quantize what pays in ``model``; where models may be run, as much of it as holds the aim.
 
         Raises:
             ModelError: If external data cannot be read.
         """
-        choice, left, changes = NodeChoice(self.include, self.exclude), Leftovers(), Counter[str]()
-        left.unmatched(choice.unmatched(model))
-        scope, found = Scope(model, context.sites), list(self._candidates(model, choice, left))
+        known: dict[Hashable, Rows] = {}
+        if context.lab is None or context.choices:
+            floats = frozenset((context.choices or {}).get("float", ()))
+            return self._quantized(model, context, floats, known)
+        found = self._candidates(Scope(model, context.sites), Leftovers())
+        work = {graph.site(item.node): float(item.elements) for item in found}
+
+        def build(chosen: frozenset[str]) -> PassResult:
+            return self._quantized(clone(model), context, work.keys() - chosen, known)
+
+        search = Search(lambda chosen: build(chosen).model, context.lab, context.allowance, context.progress)
+        return build(search.run(grouped(list(work), work)))
+
+    def _quantized(
+        self, model: ir.Model, context: Context, floats: AbstractSet[str], known: dict[Hashable, Rows]
+    ) -> PassResult:
+        """``model`` with all candidates in int8 but those at the sites ``floats``."""
+        left, changes, scope = Leftovers(), Counter[str](), Scope(model, context.sites)
+        found = self._candidates(scope, left)
         if not found and not left:
             left.note("the model", "has no MatMul, Gemm or LSTM with constant weights")
-        quantizer = Quantizer(
-            scope, self.granularity == "channel", self._is_reduced(context), self.weight_type == "uint8"
-        )
-        together = {item.node for item in found}
+        per_channel, unsigned = self.granularity == "channel", self.weight_type == "uint8"
+        quantizer = Quantizer(scope, per_channel, self._is_reduced(context), unsigned, known)
         for done, item in enumerate(found):
             context.progress(done / len(found))
-            reason = self._obstacle(item, together, scope)
-            if reason is not None:
-                left.note(item.node, reason)
-            elif context.sites.permits(STEP.name, graph.site(item.node)):
-                op_type = item.node.op_type
-                if quantizer.quantize(item):
-                    changes[f"{op_type} in int8"] += 1
-                else:
-                    left.note(item.node, "has weights that are not finite")
-        return PassResult(model, dict(changes), left.notes())
+            site, op_type = graph.site(item.node), item.node.op_type
+            if site in floats:
+                left.note(item.node, "stays in float: its error would cost too much of the budget")
+            elif not item.is_finite:
+                left.note(item.node, "has weights that are not finite")
+            elif context.sites.permits(STEP.name, site):
+                quantizer.quantize(item)
+                changes[f"{op_type} in int8"] += 1
+        return PassResult(model, dict(changes), left.notes(), {"float": sorted(floats)} if changes else {})
 
     def _is_reduced(self, context: Context) -> bool:
         if self.reduced_range == "auto":
             return targets.resolve(context.target).reduced_range
         return bool(self.reduced_range)
 
-    def _candidates(self, model: ir.Model, choice: NodeChoice, left: Leftovers) -> Iterator[Candidate]:
-        for node in graph.nodes(model):
+    def _candidates(self, scope: Scope, left: Leftovers) -> list[Candidate]:
+        choice, found = NodeChoice(self.include, self.exclude), []
+        left.unmatched(choice.unmatched(scope.model))
+        for node in graph.nodes(scope.model):
             item = candidate(node)
             if isinstance(item, str):
                 left.note(node, item)
             elif item is not None:
-                if choice.holds(node, *(source.root.name for source in item.sources)):
-                    yield item
+                reason = self._obstacle(item, choice, scope)
+                if reason is None:
+                    found.append(item)
                 else:
-                    left.note(node, "is left out by include= or exclude=")
+                    left.note(node, reason)
+        return found
 
-    def _obstacle(self, item: Candidate, together: set[ir.Node], scope: Scope) -> str | None:
+    def _obstacle(self, item: Candidate, choice: NodeChoice, scope: Scope) -> str | None:
         """Why ``item`` stays as it is though it has an integer form."""
+        if not choice.holds(item.node, *(source.root.name for source in item.sources)):
+            return "is left out by include= or exclude="
         if item.elements < self.min_elements * item.pays_from:
             return f"has less than {self.min_elements * item.pays_from} weights: no gain"
         if scope.opset(item.node) < OLDEST_OPSET:
             return f"is in a function of an opset below {OLDEST_OPSET}"
-        for source in item.sources:
-            for reader, _ in weight_sources.readers(source.root):
-                if reader not in together and not graph.is_standard(reader, *PRODUCTS):
-                    return f"shares its weight with a {reader.op_type}, to which it stays tied"
-        return None
+        return item.tie()

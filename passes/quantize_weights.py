@@ -6,6 +6,9 @@ is in ``optimizer.algorithms.block_quantization``. What ONNX Runtime makes of th
 ``optimizer.algorithms.dequantized``: float32 constants when it loads the model, with the speed and the memory of the
 float model and no error but that of the weights; or MatMulNBits, with the memory of the integers and an error of its
 own; tables are looked up in integers where they are large.
+
+Where the error may be measured and is over what the stage may use, blocks get smaller, and if that is not enough the
+weights that cost most of it for their size are stored in 16 bits instead of 8, or 8 instead of 4.
 """
 
 from __future__ import annotations
@@ -19,21 +22,23 @@ import numpy as np
 from optimizer import graph
 from optimizer.algorithms.dequantized import Dequantizer
 from optimizer.algorithms.leftovers import Leftovers
+from optimizer.algorithms.mixed_precision import Search, grouped
 from optimizer.algorithms.node_choice import NodeChoice
 from optimizer.algorithms.scopes import ScopeTree
 from optimizer.algorithms.sweep import Scope
 from optimizer.algorithms.weight_only import StoredWeight, stored_weights
-from optimizer.algorithms.weight_storage import AUTOMATIC, Storage
+from optimizer.algorithms.weight_storage import AUTOMATIC, Packs, Storage
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.model import clone
 from optimizer.pass_base import Gain, Pass, PassResult, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     import onnx_ir as ir
 
-    from optimizer.pass_base import Context
+    from optimizer.pass_base import Context, Lab
 
 STEP = Step("quantize-weights", "a weight is stored as integers")
 _IR_VERSION_OF_4_BITS = 10
@@ -108,27 +113,41 @@ class QuantizeWeights(Pass):
             raise PreconditionError(f"needs opset {needed}, the model has {version}: run upgrade-opset first")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
-        """Store the weights of ``model`` as integers; where models may be run, in the largest blocks that hold the aim.
+        """Store the weights of ``model`` as integers.
+
+        Where models may be run, in the largest blocks that hold the aim; if none do, some weights get more bits.
 
         Raises:
             ModelError: If external data cannot be read.
         """
-        storages = self.storages
-        chosen = None if context.choices is None else context.choices.get("block")
-        if chosen in storages:
-            storages = {chosen: storages[chosen]}
-        *first, last = storages
-        for name in first:
-            result = self._stored(clone(model), context, name)
-            if context.lab is None or not result.changes or context.lab.share(result.model) <= context.allowance:
+        packs: Packs = {}
+        *first, last = self.storages
+        if context.choices:
+            wide = frozenset(context.choices.get("wide", ()))
+            return self._stored(model, context, context.choices.get("block", last), wide, packs)
+        if context.lab is None:
+            return self._stored(model, context, next(iter(self.storages)), frozenset(), packs)
+        for name in (*first, last):
+            result = self._stored(clone(model), context, name, frozenset(), packs)
+            if not result.changes or context.lab.share(result.model) <= context.allowance:
                 return result
-        return self._stored(model, context, last)
+        return self._searched(model, context, context.lab, packs)
 
-    def _stored(self, model: ir.Model, context: Context, name: str) -> PassResult:
-        """``model`` with its weights in the storage called ``name``."""
+    def _searched(self, model: ir.Model, context: Context, lab: Lab, packs: Packs) -> PassResult:
+        """``model`` with as many bytes in the last storage as hold the aim, the others in the next wider."""
+        name = list(self.storages)[-1]
+        sizes = {weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(model, Leftovers())}
+
+        def build(narrow: frozenset[str]) -> PassResult:
+            return self._stored(clone(model), context, name, sizes.keys() - narrow, packs)
+
+        search = Search(lambda narrow: build(narrow).model, lab, context.allowance, context.progress)
+        return build(search.run(grouped(list(sizes), sizes)))
+
+    def _stored(self, model: ir.Model, context: Context, name: str, wide: AbstractSet[str], packs: Packs) -> PassResult:
+        """``model`` with its weights in the storage called ``name``, but for ``wide`` ones, which get more bits."""
         left, changes, storage = Leftovers(), Counter[str](), self.storages[name]
-        dequantizer = Dequantizer(Scope(model, context.sites), storage.kind)
-        found = list(self._weights(model, left))
+        dequantizer, found = Dequantizer(Scope(model, context.sites)), list(self._weights(model, left))
         if not found and not left:
             left.note("the model", "has no float32 weights that a kernel reads")
         for done, weight in enumerate(found):
@@ -136,10 +155,12 @@ class QuantizeWeights(Pass):
             if not np.isfinite(weight.holder.tensor.numpy()).all():
                 left.note(weight.holder.name, "is not finite")
             elif context.sites.permits(STEP.name, graph.site(weight.nodes[0])):
-                changes[storage.store(weight, dequantizer)] += 1
+                chosen = storage.wider if weight.holder.name in wide else storage
+                changes[chosen.store(weight, dequantizer, packs)] += 1
         if changes and self.bits == 4:
             model.ir_version = max(model.ir_version, _IR_VERSION_OF_4_BITS)
-        return PassResult(model, dict(changes), left.notes(), {"block": name} if changes else {})
+        choices = {"block": name, "wide": sorted(wide)} if changes else {}
+        return PassResult(model, dict(changes), left.notes(), choices)
 
     def _weights(self, model: ir.Model, left: Leftovers) -> Iterator[StoredWeight]:
         choice = NodeChoice(self.include, self.exclude)

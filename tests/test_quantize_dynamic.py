@@ -339,6 +339,31 @@ def test_the_manager_may_deny_a_node():
     assert "w" in result.model.graph.initializers
 
 
+class Strict:
+    """A laboratory for which a model uses twice the budget if it has more than one integer product."""
+
+    is_timed = False
+
+    def share(self, given: ir.Model) -> float:
+        return 0.5 if sum(node.op_type == "MatMulInteger" for node in given.graph) < 2 else 2.0
+
+    def time_left(self) -> float:
+        return 100.0
+
+
+def test_what_costs_too_much_of_the_budget_stays_in_float():
+    text = """g (float[M, 96] x) => (float[M, 80] a, float[M, 80] b) <float[1] w = {0}, float[1] v = {0}>
+              { a = MatMul(x, w) b = MatMul(x, v) }"""
+    given = model(text, w=W, v=W + 1)
+    options = QuantizeDynamic(min_elements=0)
+    result = options.run(clone(given), Context(given, lab=Strict()))
+    assert result.changes == {"MatMul in int8": 1}
+    assert result.choices == {"float": ["MatMul -> b"]}
+    assert reasons(result) == {"b": "stays in float: its error would cost too much of the budget"}
+    again = options.run(clone(given), Context(given, choices=result.choices))
+    assert to_proto(again.model) == to_proto(result.model)
+
+
 def test_reduced_range_holds_weights_to_7_bits():
     given = model(MATMUL, w=W)
     result = quantized(given, reduced_range=True)

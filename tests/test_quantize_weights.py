@@ -35,6 +35,7 @@ W, WT, X = weight(96, 80), weight(80, 96), RANDOM.standard_normal((5, 96)).astyp
 FILLED = {
     "w": W,
     "wt": WT,
+    "even": RANDOM.standard_normal((80, 96)).astype(np.float32),
     "wh": W.astype(np.float16),
     "k": weight(24, 16, 3, 3),
     "d": weight(64, 1, 5, 5),
@@ -337,22 +338,50 @@ def test_the_manager_may_deny_a_weight():
 
 
 class Strict:
-    """A laboratory that finds every candidate too bad, until some have been tried."""
+    """A laboratory for which every model uses twice the budget that ``holds`` does not like."""
 
-    def __init__(self, refusals: int) -> None:
-        self.left = refusals
+    is_timed = False
+
+    def __init__(self, holds) -> None:
+        self.holds = holds
 
     def share(self, given: ir.Model) -> float:
-        self.left -= 1
-        return 0.5 if self.left < 0 else 2.0
+        return 0.5 if self.holds(given) else 2.0
+
+    def time_left(self) -> float:
+        return 100.0
 
 
-@pytest.mark.parametrize(("refusals", "chosen"), [(0, "auto"), (1, "32"), (2, "16")])
-def test_blocks_shrink_while_the_aim_is_missed(refusals, chosen):
-    before = model(KINDS["Conv"])
-    result = QuantizeWeights().run(clone(before), Context(before, lab=Strict(refusals)))
-    assert result.choices == {"block": chosen}
-    replayed = QuantizeWeights().run(clone(before), Context(before, lab=Strict(9), choices=result.choices))
+def block_of(given: ir.Model) -> int:
+    (integers,) = [v.const_value for v in given.graph.initializers.values() if v.dtype == ir.DataType.INT8]
+    return integers.shape[-1]
+
+
+@pytest.mark.parametrize(("most", "chosen"), [(1000, "auto"), (32, "32"), (16, "16")])
+def test_blocks_shrink_while_the_aim_is_missed(most, chosen):
+    before = model(KINDS["Gemm transB"].replace("wt", "even"))
+    lab = Strict(lambda given: block_of(given) <= most)
+    result = QuantizeWeights().run(clone(before), Context(before, lab=lab))
+    assert result.choices == {"block": chosen, "wide": []}
+    replayed = QuantizeWeights().run(clone(before), Context(before, choices=result.choices))
+    assert to_proto(replayed.model) == to_proto(result.model)
+
+
+@pytest.mark.parametrize(("bits", "wider"), [(8, ir.DataType.INT16), (4, ir.DataType.INT8)])
+def test_a_weight_that_costs_too_much_gets_more_bits(bits, wider):
+    before = model(
+        """g (float[M, 96] x) => (float[M, 80] a, float[M, 80] b) <float[1] w = {0}, float[1] wt = {0}>
+           { a = MatMul(x, w) b = Gemm<transB=1>(x, wt) }"""
+    )
+    name = f"wt_{wider.name.lower()}"
+    lab = Strict(lambda given: name in given.graph.initializers)
+    result = QuantizeWeights(bits=bits, compute="float").run(clone(before), Context(before, lab=lab))
+    assert result.changes == {FLOAT.format(bits): 1, FLOAT.format(bits * 2): 1}
+    assert result.choices == {"block": "16", "wide": ["wt"]}
+    assert result.model.graph.initializers[name].dtype == wider
+    assert_close(before, result.model, 0.25)
+    options = QuantizeWeights(bits=bits, compute="float")
+    replayed = options.run(clone(before), Context(before, choices=result.choices))
     assert to_proto(replayed.model) == to_proto(result.model)
 
 

@@ -27,7 +27,7 @@ from optimizer.algorithms import weight_sources
 from optimizer.algorithms.sweep import Scope, owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,11 +41,9 @@ class Dequantizer:
 
     Attributes:
         scope: The model.
-        kind: The type that integers are stored as.
     """
 
     scope: Scope
-    kind: ir.DataType
 
     def __post_init__(self) -> None:
         self._made: dict[Hashable, tuple[ir.Value, ir.Value, ir.Value | None]] = {}
@@ -68,21 +66,13 @@ class Dequantizer:
         _remove(root)
         result.name, root.name = root.name, None
 
-    def as_integers(self, weight: StoredWeight, make: Callable[[NDArray[Any]], Packed]) -> None:
-        """Let the one product that reads ``weight`` read a DequantizeLinear.
+    def as_integers(self, weight: StoredWeight, packed: Packed) -> None:
+        """Let the one product that reads ``weight`` read a DequantizeLinear of the matrix ``packed``.
 
         The integers go into the graph of the product: ONNX Runtime cannot load a model whose DequantizeLinear would
         fuse and reads a constant of an outer graph.
-
-        Args:
-            weight: The weight.
-            make: Quantizes a matrix (inputs, outputs).
         """
         (node,), root = weight.nodes, weight.holder.value
-        source = weight_sources.source(node.inputs[1])
-        if source is None:
-            raise ValueError(f"{graph.site(node)} has no constant weight any more")
-        packed = make(source.array().T if node.attributes.get_int("transB", 0) else source.array())
         chain = _Chain(self.scope, node, root.name or "weight")
         constants = [value for value in self._constants(node, root, packed, local=True) if value is not None]
         blocks = {"axis": 0, "block_size": packed.block} if packed.block else {"axis": 1}
@@ -110,10 +100,9 @@ class Dequantizer:
         may_lift = self.scope.may_lift(anchor)
         key = (root, id(packed), owner(anchor) if local or not may_lift else None)
         if key not in self._made:
-            tensors = [(packed.integers.astype(self.kind.numpy()), f"{root.name}_{self.kind.name.lower()}")]
-            tensors.append((packed.scale, f"{root.name}_scale"))
+            tensors = [(packed.integers, f"{root.name}_{packed.integers.dtype}"), (packed.scale, f"{root.name}_scale")]
             if packed.zero_point is not None:
-                tensors.append((packed.zero_point.astype(self.kind.numpy()), f"{root.name}_zero_point"))
+                tensors.append((packed.zero_point, f"{root.name}_zero_point"))
             make = self._inner_constant if local and may_lift else self.scope.constant
             integers, scale, *zero = (make(anchor, array, hint) for array, hint in tensors)
             self._made[key] = integers, scale, zero[0] if zero else None

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
@@ -49,6 +50,19 @@ class Candidate:
         shape = graph.static_shape(self.node.inputs[0])
         is_product = self.node.op_type in PRODUCTS
         return ONE_ROW if is_product and shape is not None and math.prod(shape[:-1]) == 1 else 1
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the weights are free of NaN and infinities."""
+        return all(bool(np.isfinite(item.tensor.numpy()).all()) for item in self.sources)
+
+    def tie(self) -> str | None:
+        """What keeps it in float because it reads the same weight and has no integer form."""
+        for source in self.sources:
+            for reader, _ in weight_sources.readers(source.root):
+                if not graph.is_standard(reader, *PRODUCTS, "LSTM"):
+                    return f"shares its weight with a {reader.op_type}, to which it stays tied"
+        return None
 
 
 def candidate(node: ir.Node) -> Candidate | str | None:

@@ -25,7 +25,7 @@ have 0.7 times the error (measured with AVX2).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optimizer.algorithms.block_quantization import Rows
     from optimizer.algorithms.dynamic_candidates import Candidate
     from optimizer.algorithms.quantization import Grid
     from optimizer.algorithms.weight_sources import Source
@@ -59,12 +60,14 @@ class Quantizer:
         per_channel: Whether each column of a weight has a scale of its own.
         reduced: Whether weights are held to 7 bits.
         unsigned: Whether weights are uint8 around 128; none of them saturates, so that ``reduced`` does not count.
+        known: What was quantized before, for the same weights of another copy of the model; is added to.
     """
 
     scope: Scope
     per_channel: bool = True
     reduced: bool = False
     unsigned: bool = False
+    known: dict[Hashable, Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._activations: dict[Hashable, tuple[ir.Value, ...]] = {}
@@ -75,16 +78,13 @@ class Quantizer:
         """The integers of weights, before ``unsigned`` shifts them."""
         return WEIGHT_INT7 if self.reduced and not self.unsigned else WEIGHT_INT8
 
-    def quantize(self, item: Candidate) -> bool:
-        """Put the integer form in the place of ``item``; ``False`` if its weights are not finite."""
-        if not all(np.isfinite(source.array()).all() for source in item.sources):
-            return False
+    def quantize(self, item: Candidate) -> None:
+        """Put the integer form in the place of ``item``, whose weights are finite."""
         if item.node.op_type == "LSTM":
             self._recurrence(item)
         else:
             self._product(item)
         weight_sources.discard([item.node])
-        return True
 
     def _product(self, item: Candidate) -> None:
         node, (weight,) = item.node, item.sources
@@ -118,7 +118,7 @@ class Quantizer:
         if key not in self._weights:
             matrix = weight.array() if transposed else weight.array().T
             rows = matrix if alpha == 1.0 else matrix * np.float32(alpha)
-            found = quantize_rows(rows if self.per_channel else rows.reshape(1, -1), self.grid)
+            found = self._rows(weight, rows if self.per_channel else rows.reshape(1, -1), alpha, transposed)
             scale = found.scale if self.per_channel else found.scale[0]
             made = self._constants(node, weight, found.integers.reshape(rows.shape).T, scale)
             self._weights[key] = (*made, *([self._zero_points(node, weight, scale)] if self.unsigned else []))
@@ -173,12 +173,18 @@ class Quantizer:
             array = weight.array()
             directions, gates, _ = array.shape
             groups = (directions, gates) if self.per_channel else (directions,)
-            found = quantize_rows(array.reshape(math.prod(groups), -1), self.grid)
+            found = self._rows(weight, array.reshape(math.prod(groups), -1))
             integers = found.integers.reshape(array.shape).transpose(0, 2, 1)
             scale = found.scale.reshape(groups)
             made = self._constants(node, weight, integers, scale)
             self._weights[key] = (*made, self._zero_points(node, weight, scale))
         return self._weights[key]
+
+    def _rows(self, weight: Source, rows: NDArray[Any], *form: Hashable) -> Rows:
+        named = (weight.root.name, weight.steps, rows.shape, form)
+        if named not in self.known:
+            self.known[named] = quantize_rows(rows, self.grid)
+        return self.known[named]
 
     def _constants(
         self, node: ir.Node, weight: Source, integers: NDArray[Any], scale: NDArray[np.float32] | np.float32

@@ -16,7 +16,7 @@ shorter than asked for: rows of 120 have blocks of 30 for 32.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy as np
 from optimizer.algorithms.block_quantization import quantize_rows, relative_error
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from optimizer.algorithms.quantization import Grid
@@ -70,6 +71,12 @@ class Packed:
     shape: tuple[int, ...] | None
     error: float
     block: int
+
+    def stored_as(self, kind: ir.DataType) -> Packed:
+        """The same in the type of a tensor, which for 4 bits is another than numpy computes with."""
+        dtype = kind.numpy()
+        zero = None if self.zero_point is None else self.zero_point.astype(dtype)
+        return replace(self, integers=self.integers.astype(dtype), zero_point=zero)
 
 
 def divisor(length: int, block: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -16,6 +16,8 @@ from optimizer.sparse import SparseTensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from optimizer.algorithms.holders import Holder
     from optimizer.algorithms.scopes import ScopeTree
@@ -75,6 +77,14 @@ class StoredWeight:
         """Whether every product with it is known to have a single row of activations."""
         shapes = [graph.static_shape(node.inputs[0]) for node in self.nodes]
         return all(shape is not None and math.prod(shape[:-1]) == 1 for shape in shapes)
+
+    def matrix(self) -> NDArray[Any]:
+        """What the one product that reads it multiplies with, as (inputs, outputs)."""
+        (node,) = self.nodes
+        source = weight_sources.source(node.inputs[1])
+        if source is None:
+            raise ValueError(f"{graph.site(node)} has no constant weight")
+        return source.array().T if node.attributes.get_int("transB", 0) else source.array()
 
     def _directly(self) -> Iterator[bool]:
         return (node.inputs[position] is self.holder.value for node, position in self.readers)

@@ -56,7 +56,12 @@ class Source:
     @property
     def key(self) -> Hashable:
         """Equal for readers that see the same numbers in the same shape."""
-        return self.root, tuple(_step(node) for node in self.path if node.op_type != "Identity")
+        return self.root, self.steps
+
+    @property
+    def steps(self) -> tuple[Hashable, ...]:
+        """What ``path`` does, in terms that hold for every copy of the model."""
+        return tuple(_step(node) for node in self.path if node.op_type != "Identity")
 
     def array(self) -> NDArray[Any]:
         """The weight as the reader sees it; not to be written to."""

@@ -8,12 +8,14 @@ million elements and more; floats for everything else.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.block_quantization import INT4, UINT4
-from optimizer.algorithms.quantization import UINT8, WEIGHT_INT8
+from optimizer.algorithms.quantization import UINT8, WEIGHT_INT8, Grid
 from optimizer.algorithms.weight_layouts import Packed, pack, pack_matrix
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.dequantized import Dequantizer
-    from optimizer.algorithms.quantization import Grid
     from optimizer.algorithms.weight_only import StoredWeight
 
 AUTOMATIC: dict[int, dict[str, tuple[int, ...]]] = {  # by bits, from the smallest file to the least error
@@ -30,7 +31,9 @@ AUTOMATIC: dict[int, dict[str, tuple[int, ...]]] = {  # by bits, from the smalle
     4: {"32": (32,), "16": (16,)},
 }
 TOLERATED = 0.01  # relative error of a weight
+_INT16 = Grid(np.dtype(np.int16), -32767, 32767)
 _TYPES = {
+    (16, True): (_INT16, ir.DataType.INT16),
     (8, True): (WEIGHT_INT8, ir.DataType.INT8),
     (8, False): (UINT8, ir.DataType.UINT8),
     (4, True): (INT4, ir.DataType.INT4),
@@ -39,13 +42,15 @@ _TYPES = {
 _BROADCASTS, _PER_CHANNEL, _BLOCKED = 7, 13, 21  # opsets of Mul, of scales along an axis, of blocks and of 4 bits
 _LARGE_TABLE = 1 << 20
 
+Packs: TypeAlias = "dict[tuple[str, Storage], Packed]"
+
 
 @dataclass(frozen=True)
 class Storage:
     """How weights are stored.
 
     Attributes:
-        bits: 8 or 4.
+        bits: 16, 8 or 4.
         symmetric: Whether zero points are 0.
         blocks: How many elements share a scale, 0 for a whole row: the first that keeps the error tolerable.
         compute: ``float``, ``integer`` or ``auto``.
@@ -77,34 +82,40 @@ class Storage:
     def _opset_of_kernels(self) -> int:
         return _PER_CHANNEL if self.bits == 8 and self.blocks == (0,) else _BLOCKED
 
-    def store(self, weight: StoredWeight, dequantizer: Dequantizer) -> str:
-        """Store ``weight``, which is finite; returns what it became, for the report."""
+    @property
+    def wider(self) -> Storage:
+        """The next one with more bits, for weights that need them."""
+        return Storage(16, True, (0,), "float") if self.bits == 8 else Storage(8, True, (32,), "float")
+
+    def store(self, weight: StoredWeight, dequantizer: Dequantizer, packs: Packs) -> str:
+        """Store ``weight``, which is finite; returns what it became, for the report.
+
+        Args:
+            weight: The weight.
+            dequantizer: Puts the integers into the model.
+            packs: What was quantized before, for the same weights of another copy of the model; is added to.
+        """
         what = f"weights in {self.bits} bits"
         if self._has_kernel(weight, dequantizer.scope.opset(weight.nodes[0])):
-            dequantizer.as_integers(weight, self._matrix)
+            dequantizer.as_integers(weight, self._packed(weight, packs, pack_matrix, weight.matrix()))
             return f"{what}, for integer kernels"
-        array = weight.holder.tensor.numpy()
+        array, layout = weight.holder.tensor.numpy(), weight.layout
         if self._is_looked_up(weight):
-            dequantizer.as_table(weight, pack(array, weight.layout, self.grid, symmetric=True, block=0))
+            dequantizer.as_table(weight, pack(array, layout, self.grid, symmetric=True, block=0))
             return f"{what}, looked up as integers"
-
-        def make(block: int) -> Packed:
-            return pack(array, weight.layout, self.grid, symmetric=self.symmetric, block=block)
-
-        dequantizer.as_floats(weight, self._tolerable(make))
+        dequantizer.as_floats(weight, self._packed(weight, packs, partial(pack, layout=layout), array))
         return what
 
-    def _matrix(self, matrix: NDArray[Any]) -> Packed:
-        return self._tolerable(lambda block: pack_matrix(matrix, self.grid, symmetric=self.symmetric, block=block))
-
-    def _tolerable(self, make: Callable[[int], Packed]) -> Packed:
+    def _packed(self, weight: StoredWeight, packs: Packs, make: Callable[..., Packed], array: NDArray[Any]) -> Packed:
         """What the first length of blocks gives that keeps the error low enough; else the last one."""
-        *first, last = self.blocks
-        for block in first:
-            packed = make(block)
-            if packed.error <= TOLERATED:
-                return packed
-        return make(last)
+        key = weight.holder.name, self
+        if key not in packs:
+            for block in self.blocks:
+                packed = make(array, grid=self.grid, symmetric=self.symmetric, block=block)
+                if packed.error <= TOLERATED:
+                    break
+            packs[key] = packed.stored_as(self.kind)
+        return packs[key]
 
     def _has_kernel(self, weight: StoredWeight, opset: int) -> bool:
         if self.compute == "float" or opset < self._opset_of_kernels or not weight.is_matrix_of_one_product:
