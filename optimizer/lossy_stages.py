@@ -72,3 +72,8 @@ def worthless(stage: Stage, bytes_before: int, bytes_after: int, latency: Latenc
 def needs_time(stage: Stage) -> bool:
     """Whether it takes a measurement of time to tell what ``stage`` brings."""
     return any(member.gain is Gain.LATENCY for member in stage.passes if not member.exact)
+
+
+def changed_lossily(stage: Stage, result: Attempt) -> bool:
+    """Whether a lossy pass of ``stage`` changed anything."""
+    return any(ran.changes for member, ran in zip(stage.passes, result.runs, strict=True) if not member.exact)

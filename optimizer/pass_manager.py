@@ -171,6 +171,8 @@ class PassManager:
         """``run``, with a remark if it brings nothing, or undone if besides nobody named it."""
         if not run.attempt.changed:
             return run
+        if not lossy_stages.changed_lossily(run.stage, run.attempt):
+            return undone(run, run.base, "its lossy passes changed nothing, so the others have no purpose")
         latency = None
         if self.judge is not None and self.settings.timing and lossy_stages.needs_time(run.stage):
             self.observe(f"{run.stage}: timing it")

@@ -41,7 +41,8 @@ class InsertQdq(Pass):
     Attributes:
         granularity: A scale for each output channel of a weight, or one for the whole tensor.
         ranges: How ranges follow from what was seen.
-        activation: The type of activations; ``auto`` is the target's.
+        activation: The type of activations; ``auto`` is the target's. On x86 it is always uint8: ONNX Runtime rewrites
+            int8 there, and fails to where a value has several readers.
         reduced_range: Whether weights use 7 bits, so that sums of pairs fit into 16; ``None`` is the target's.
         correct_bias: Whether biases make up for the mean error of the weights.
         include: Only these nodes: name globs, or ``op:Conv``; empty: all.
@@ -87,9 +88,10 @@ class InsertQdq(Pass):
             raise PreconditionError(
                 f"opset {opset} has no QDQ per {self.granularity}; run upgrade-opset:version={needed} first"
             )
-        if not find_units(model)[0]:
-            quantized = any(node.op_type.startswith(("QLinear", "Dequantize")) for node in graph.nodes(model))
-            raise PreconditionError("it is quantized already" if quantized else "it has no float kernel to quantize")
+        units, left = find_units(model)
+        if not any(unit.is_kernel for unit in units):
+            reasons = sorted({one.reason for one in left})
+            raise PreconditionError(f"no kernel can be quantized: {'; '.join(reasons) or 'there is none'}")
         if context.lab is None:
             raise PreconditionError("ranges and errors need runs; leave out --no-run")
         if not context.lab.has_data and context.choices is None:
@@ -120,7 +122,9 @@ class InsertQdq(Pass):
     def _grids(self, target: str) -> tuple[Grid, Grid, Grid]:
         """The integers of activations, of constants that meet them, and of weights."""
         machine = resolve(target)
-        activation = machine.activation if self.activation == "auto" else self.activation
+        activation = (
+            machine.activation if self.activation == "auto" or machine.name.startswith("x86") else self.activation
+        )
         reduced = machine.reduced_range if self.reduced_range is None else self.reduced_range
         constant = constant_type(activation, machine.name)
         weight = quantization.WEIGHT_INT7 if reduced else quantization.WEIGHT_INT8

@@ -171,8 +171,9 @@ def _ranges(seen: Mapping[str, Observation], method: str) -> dict[str, Range]:
 
 
 def _bytes(unit: Unit, nodes: Mapping[str | None, ir.Node]) -> int:
-    tensors = [graph.constant_tensor(nodes[output].inputs[1]) for output in unit.outputs]
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    """Bytes of the constants that the unit reads, at least 1: activations take less room too."""
+    tensors = [graph.constant_tensor(value) for output in unit.outputs for value in nodes[output].inputs]
+    return 1 + sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def _digest(model: ir.Model) -> str:

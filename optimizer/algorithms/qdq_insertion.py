@@ -46,6 +46,7 @@ class Insertion:
     constants: Grid
     _taken: set[str] = field(default_factory=set)
     _dequantized: dict[tuple[ir.Value, bytes], ir.Value] = field(default_factory=dict)
+    _small: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = field(default_factory=dict)
 
     def insert(self) -> None:
         """Write all pairs; float constants that nobody reads any more go."""
@@ -147,7 +148,12 @@ class Insertion:
 
     def _pair(self, value: ir.Value, parameters: Parameters, readers: set[ir.Node] | None) -> None:
         """A pair on ``value``; all its readers see the dequantized form, or only ``readers``."""
-        uses = [use for use in value.uses() if readers is None or use.node in readers]
+        uses = [
+            use
+            for use in value.uses()
+            if readers is None or (use.node in readers and use.idx in fusion_table.quantized_inputs(use.node))
+        ]
+        is_output = readers is None and value.is_graph_output()
         name = value.name or "value"
         quantize = self._node("QuantizeLinear", value, parameters, name)
         dequantize = self._node("DequantizeLinear", quantize.outputs[0], parameters, name)
@@ -158,21 +164,27 @@ class Insertion:
         else:
             self.model.graph.insert_after(producer, [quantize, dequantize])
         for use in uses:
-            if readers is None or use.idx in fusion_table.quantized_inputs(use.node):
-                use.node.replace_input_with(use.idx, dequantize.outputs[0])
-        if readers is None and value.is_graph_output():
+            use.node.replace_input_with(use.idx, dequantize.outputs[0])
+        if is_output:
             _become_output(dequantize.outputs[0], value)
 
     def _node(self, op_type: str, value: ir.Value, parameters: Parameters, name: str) -> ir.Node:
-        scale = self._initializer(f"{name}.scale", parameters.scale)
+        scale = self._shared(f"{name}.scale", parameters.scale)
         inputs = [value, scale]
         if parameters.grid is not quantization.INT32:
-            inputs.append(self._initializer(f"{name}.zero_point", parameters.zero_point))
+            inputs.append(self._shared(f"{name}.zero_point", parameters.zero_point))
         attributes = {} if parameters.axis is None else {"axis": parameters.axis}
         node = ir.node(op_type, inputs, attributes=attributes)
         node.name = self._unique(f"{name}.{op_type}")
         node.outputs[0].name = self._unique(f"{name}.{'quantized' if op_type[0] == 'Q' else 'dequantized'}")
         return node
+
+    def _shared(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """A scale or zero points: one initializer for all that are equal."""
+        key = (array.dtype.name, array.shape, array.tobytes())
+        if key not in self._small:
+            self._small[key] = self._initializer(name, array)
+        return self._small[key]
 
     def _initializer(self, name: str, array: NDArray[Any]) -> ir.Value:
         tensor = ir.tensor(array, name=self._unique(name))

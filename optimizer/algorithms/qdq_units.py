@@ -71,7 +71,12 @@ def find_units(model: ir.Model) -> tuple[list[Unit], list[LeftFloat]]:
                 by_weight.setdefault(weight, []).append(node)
             else:
                 units.append(_unit([node], is_kernel=True))
-        elif role is Role.ELEMENTWISE and node.op_type not in _KEPT_FLOAT and _is_float32(node.outputs[0]):
+        elif (
+            role is Role.ELEMENTWISE
+            and not is_quantized(node)
+            and node.op_type not in _KEPT_FLOAT
+            and _is_float32(node.outputs[0])
+        ):
             units.append(_unit([node], is_kernel=False))
     units += [_unit(nodes, is_kernel=True) for nodes in by_weight.values()]
     left += _inner_kernels(model)
@@ -88,6 +93,8 @@ def kernel_objection(node: ir.Node) -> str:
     """Why the kernel ``node`` has to stay float; empty if it need not."""
     weight = node.inputs[_WEIGHT_INPUT]
     constant = graph.constant_tensor(weight)
+    if is_quantized(node):
+        return "it is quantized already"
     if node.op_type != "MatMul" and constant is None:
         return "its weight is computed"
     if constant is not None and constant.dtype is not ir.DataType.FLOAT:
@@ -104,6 +111,12 @@ def kernel_objection(node: ir.Node) -> str:
     if graph.constant_tensor(node.inputs[0]) is not None:
         return "both its inputs are constant" if constant is not None else "its first input is constant"
     return _gemm_objection(node) if node.op_type == "Gemm" else ""
+
+
+def is_quantized(node: ir.Node) -> bool:
+    """Whether an input of ``node`` comes from a DequantizeLinear."""
+    makers = [value.producer() for value in node.inputs if value is not None]
+    return any(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
 
 
 def _gemm_objection(node: ir.Node) -> str:
