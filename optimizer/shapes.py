@@ -2,9 +2,10 @@
 
 The skeleton has the nodes and the small constants that carry shapes, but no weights: a weight is only an input with
 its shape, so that models of any size fit. Its values have names of their own (``0``, ``1`` …), so that names that
-are missing, repeated or hidden by a subgraph cannot mix values up, and its nodes are in topological order. Declared
-shapes of intermediate values are not shown to the inference, since exporters and editors leave stale ones behind;
-nor are those of a subgraph's inputs, which a loop may change. Only the graph's inputs are believed.
+are missing, repeated or hidden by a subgraph cannot mix values up, and its nodes are in topological order. Nodes that
+inference is wrong about (``inference_faults``) are hidden from it. Declared shapes of intermediate values are not shown
+to the inference, since exporters and editors leave stale ones behind; nor are those of a subgraph's inputs, which a
+loop may change. Only the graph's inputs are believed.
 
 Dimensions that are not numbers get a symbol: two dimensions with one symbol are equal at every run. A name on a graph
 input is taken at its word, apart from the likes of ``?`` that exporters write for "unknown".
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from optimizer import graph
+from optimizer import graph, inference_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,17 @@ def inferred(model: ir.Model, hints: Mapping[ir.Value, ir.Shape] | None = None) 
         model: Not changed.
         hints: Shapes of intermediate values that are known for sure; the inference builds on them.
     """
-    skeleton = _Skeleton(hints or {})
+    hidden: dict[ir.Value, Info] = {}
+    while True:
+        found = _found(_Skeleton(hints or {}, hidden), model)
+        faulty = inference_faults.faulty_nodes(model, {value: shape for value, (_, shape) in found.items()})
+        wrong = {value: found[value] for node in faulty for value in node.outputs if value in found}
+        if wrong.keys() <= hidden.keys():
+            return found
+        hidden = {value: _only_rank(info, number) for number, (value, info) in enumerate({**wrong, **hidden}.items())}
+
+
+def _found(skeleton: _Skeleton, model: ir.Model) -> dict[ir.Value, Info]:
     proto = _run(skeleton.build(model))
     if proto is None:
         return {}
@@ -55,6 +66,12 @@ def inferred(model: ir.Model, hints: Mapping[ir.Value, ir.Shape] | None = None) 
         if value is not None and value.producer() is not None:
             found[value] = _info(info.type)
     return found
+
+
+def _only_rank(info: Info, number: int) -> Info:
+    """Type and rank of what a node gives out, with a symbol of its own for each dimension."""
+    kind, shape = info
+    return kind, None if shape is None else ir.Shape([f"hidden {number} axis {axis}" for axis in range(len(shape))])
 
 
 def _run(proto: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -91,11 +108,12 @@ def _info(proto: onnx.TypeProto) -> Info:
 class _Skeleton:
     """Builds the skeleton; afterwards ``values`` maps its names back and ``nested`` says if there are subgraphs."""
 
-    def __init__(self, hints: Mapping[ir.Value, ir.Shape]) -> None:
+    def __init__(self, hints: Mapping[ir.Value, ir.Shape], hidden: Mapping[ir.Value, Info]) -> None:
         self.values: dict[str, ir.Value] = {}
         self.nested = False
         self._names: dict[ir.Value, str] = {}
         self._hints = hints
+        self._hidden = hidden  # outputs of nodes whose operators are not shown, with what is known of them
         self._functions: set[tuple[str, str, str]] = set()
         self._main = onnx.GraphProto()
 
@@ -128,7 +146,8 @@ class _Skeleton:
         for node in graph.in_order(source):
             self._add_node(proto, node, inlined)
         for value in source.outputs:
-            _write_type(proto.output.add(name=self._name(value)).type, value.type, self._hints.get(value))
+            kind, shape = self._hidden.get(value, (value.type, self._hints.get(value)))
+            _write_type(proto.output.add(name=self._name(value)).type, kind, shape)
 
     def _add_constant(self, value: ir.Value) -> None:
         """Add a constant to the main graph, where subgraphs see it too: small ones with their data."""
@@ -160,21 +179,18 @@ class _Skeleton:
         return name
 
     def _add_node(self, proto: onnx.GraphProto, node: ir.Node, inlined: set[str]) -> None:
-        out = proto.node.add(op_type=node.op_type, domain=node.domain, overload=node.overload)
+        is_hidden = any(value in self._hidden for value in node.outputs)
+        op_type = "Hidden" if is_hidden else node.op_type
+        out = proto.node.add(op_type=op_type, domain=node.domain, overload=node.overload)
         out.input.extend("" if value is None else self._read(proto, value, inlined) for value in node.inputs)
         out.output.extend(self._name(value) if value.name else "" for value in node.outputs)
         for attribute in node.attributes.data.values():
             self._add_attribute(out, attribute)
         known = node.domain in graph.STANDARD_DOMAINS or node.op_identifier() in self._functions
         for value in node.outputs:
-            hint = self._hints.get(value)
-            if (
-                (hint is not None or not known)
-                and value.type is not None
-                and value.name
-                and not value.is_graph_output()
-            ):
-                _write_type(proto.value_info.add(name=self._name(value)).type, value.type, hint)
+            kind, shape = self._hidden.get(value, (value.type, self._hints.get(value)))
+            if (shape is not None or is_hidden or not known) and kind and value.name and not value.is_graph_output():
+                _write_type(proto.value_info.add(name=self._name(value)).type, kind, shape)
 
     def _add_attribute(self, out: onnx.NodeProto, attribute: ir.Attr) -> None:
         if attribute.is_ref():

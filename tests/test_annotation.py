@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from random_graphs import graphs
 
 from optimizer import graph
 from optimizer.algorithms import symbols
@@ -76,7 +77,7 @@ def models(draw):
 
 
 def shapes_at_run_time(proto, sizes):
-    """The shape of every value; ``None`` where the model fails at these sizes."""
+    """The shape of every value; ``None`` where the model cannot be run at these sizes."""
     shown = onnx.ModelProto()
     shown.CopyFrom(proto)
     del shown.graph.output[:]
@@ -93,15 +94,15 @@ def shapes_at_run_time(proto, sizes):
     return dict(zip(names, (array.shape for array in found), strict=True))
 
 
-@settings(max_examples=80, deadline=None)
-@given(models(), st.tuples(*[st.integers(1, 4)] * 4))
-def test_numbers_are_right_and_a_symbol_stands_for_one_number(proto, sizes):
+def assert_true_at(proto, sizes):
+    """Hold that numbers are right, and that a symbol stands for one number, at these sizes of the input."""
     model = ir.from_proto(proto)
     with annotated(model):
         known = {value.name: dims(value.shape) for node in graph.nodes(model) for value in node.outputs}
     actual = shapes_at_run_time(proto, sizes)
     assume(actual is not None)
-    numbers = dict(zip(["N", "S", "A", "B"], sizes, strict=True))
+    given_dims = proto.graph.input[0].type.tensor_type.shape.dim
+    numbers = {dim.dim_param: size for dim, size in zip(given_dims, sizes, strict=True) if dim.dim_param}
     pairs = [pair for name, shape in known.items() if shape for pair in zip(shape, actual[name], strict=True)]
     for said, size in sorted(pairs, key=lambda pair: isinstance(pair[0], str) and "*" in pair[0]):
         if isinstance(said, int):
@@ -112,6 +113,57 @@ def test_numbers_are_right_and_a_symbol_stands_for_one_number(proto, sizes):
             assert numbers.setdefault(said, size) == size
         elif all(part in numbers for part in parts):
             assert factor * math.prod(numbers[part] for part in parts) == size
+
+
+@settings(max_examples=60, deadline=None)
+@given(models(), st.tuples(*[st.integers(1, 4)] * 4))
+def test_what_is_said_of_views_and_joins_is_true(proto, sizes):
+    assert_true_at(proto, sizes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(graphs("all", symbols=True))
+def test_what_is_said_of_operators_at_any_operator_set_is_true(found):
+    assert_true_at(*found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(graphs("views", symbols=True))
+def test_what_is_said_of_views_at_any_operator_set_is_true(found):
+    assert_true_at(*found)
+
+
+def said(text):
+    model = ir.from_onnx_text(text)
+    with annotated(model):
+        return {value.name: dims(value.shape) for node in model.graph for value in node.outputs}
+
+
+def test_a_dimension_that_an_old_slice_cuts_is_another_one():
+    """onnx's inference says that they are the same."""
+    found = said(
+        '<ir_version: 8, opset_import: ["" : 10]> g (float[N,4] x) => (float[A,B] y)'
+        " <int64[1] b = {0}, int64[1] e = {1}> { a = Slice(x, b, e) y = Relu(a) }"
+    )
+    assert found["a"] == found["y"]
+    assert len(found["a"]) == 2
+    assert "N" not in found["a"]
+
+
+def test_attention_over_dynamic_dimensions_has_no_dimension_of_0():
+    """onnx's inference computes with 0 for what is not known."""
+    found = said(
+        '<ir_version: 10, opset_import: ["" : 23]>'
+        "g (float[N,S,E] q, float[N,S,E] k, float[N,S,E] v) => (float[A,B,C] y) {"
+        " a = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v) y = Relu(a) }"
+    )
+    assert 0 not in found["a"] + found["y"]
+    static = said(
+        '<ir_version: 10, opset_import: ["" : 23]>'
+        "g (float[1,3,8] q, float[1,3,8] k, float[1,3,8] v) => (float[A,B,C] y) {"
+        " y = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v) }"
+    )
+    assert static["y"] == [1, 3, 8]
 
 
 def test_a_product_of_symbols_keeps_its_factors_over_several_inferences():

@@ -331,3 +331,11 @@ def test_map_type_in_attribute_is_refused():
     made.graph.node.append(helper.make_node("Optional", [], ["t"], type=kind))
     with pytest.raises(ModelError, match="map or opaque type"):
         load(made)
+
+
+def test_text_that_is_no_utf8_is_kept_without_a_word(caplog, tmp_path):
+    proto = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17, "local" : 1]> g () => (float[2] t) {}')
+    proto.graph.node.append(helper.make_node("Custom", [], ["t"], domain="local", blob=b"\xff\x00\xfe"))
+    save(load(proto), tmp_path / "model.onnx")
+    assert onnx.load(tmp_path / "model.onnx").graph.node[0].attribute[0].s == b"\xff\x00\xfe"
+    assert not caplog.records

@@ -7,9 +7,9 @@ import re
 import pytest
 from rewriting import ops, rewritten
 
-from passes.rules import drop_identities, inline_if, merge_chains
+from passes.rules import drop_identities, fuse_clip, inline_if, merge_chains
 
-RULES = (*drop_identities.RULES, *merge_chains.RULES)
+RULES = (*drop_identities.RULES, *merge_chains.RULES, *fuse_clip.RULES)
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 X = "g (float[N,4] x) => (float[N,4] y) "
 
@@ -63,7 +63,6 @@ def test_without_effect_by_a_constant(constants, body):
         ("float[1,1,1] c = {0}, int64[1] z = {0}", "a = Add(x, c) b = Neg(a) y = ReduceSum<keepdims=0>(b, z)"),
         ("", "a = Cast<to=6>(x) y = Cast<to=1>(a)"),  # truncates
         ("", "a = Transpose<perm=[1,0]>(x) y = Softmax<axis=0>(a)"),
-        ("float lo = {-1}", "a = Clip(x, lo) y = Relu(a)"),
     ],
 )
 def test_with_effect_stays(constants, body):

@@ -12,6 +12,7 @@ from rewriting import assert_close
 
 from optimizer import graph
 from optimizer import model as model_files
+from optimizer.algorithms.sweep import Scope
 from optimizer.pass_base import Context, Sites
 from passes.simplify import Simplify
 
@@ -113,3 +114,14 @@ def test_nothing_inferred_gets_into_the_model():
     )
     assert simplified(proto).SerializeToString() == model_files.to_proto(model_files.load(proto)).SerializeToString()
     assert graph.count_nodes(ir.from_proto(proto)) == 2
+
+
+def test_names_from_one_hint_are_numbered_and_do_not_look_at_each_other():
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[2] s_2) => (float[2] s) { s = Exp(s_2) }'
+    )
+    scope = Scope(model, Sites())
+    assert [scope.unique_name("s") for _ in range(3)] == ["s_1", "s_3", "s_4"]
+    assert scope.unique_name("t") == "t"
+    many = [scope.unique_name("s") for _ in range(20_000)]  # each costs the same, or this takes minutes
+    assert len(set(many)) == len(many)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 OPS = frozenset({"Relu", "Clip", "Min", "Max"})
+_RANGES = {
+    **dict.fromkeys(("Sigmoid", "HardSigmoid", "Softmax"), (0.0, 1.0)),
+    **dict.fromkeys(("Abs", "Exp"), (0.0, np.inf)),
+}
 ARE_INPUTS = 11  # from this opset on the limits of Clip are inputs
 _MINMAX_BROADCASTS = 8
 
@@ -47,6 +51,17 @@ def limits(node: ir.Node, opset: int) -> Limits | None:
             lowest, highest = _number(_input(node, 1), -np.inf), _number(_input(node, 2), np.inf)
             return None if lowest is None or highest is None else Limits(source, lowest, highest)
     return _one_limit(node, opset)
+
+
+def range_of(value: ir.Value | None, opset: int) -> tuple[float, float]:
+    """Between which numbers all elements of ``value`` are, those that are NaN aside."""
+    node = None if value is None else value.producer()
+    if value is None or node is None or not graph.is_standard(node):
+        return -np.inf, np.inf
+    found = limits(node, opset)
+    if found is not None and found.low <= found.high:
+        return found.low, found.high
+    return _RANGES.get(node.op_type, (-np.inf, np.inf)) if value.dtype in weights.FLOATS else (-np.inf, np.inf)
 
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:

@@ -52,6 +52,7 @@ class Scope:
         }
         self._opset = graph.opset_version(model)
         self._firsts: dict[Hashable, ir.Value] = {}
+        self._suffixes = Counter[str]()  # the last number that was tried for a name
         self._has_initializers = (model.ir_version or _FIRST_IR_VERSION) >= _FIRST_IR_VERSION
 
     @property
@@ -84,10 +85,10 @@ class Scope:
 
     def unique_name(self, hint: str) -> str:
         """A name that is used nowhere in the model: ``hint``, or ``hint_1``, ``hint_2`` …; it is taken by the call."""
-        name, number = hint, 0
+        name = hint
         while name in self._names:
-            number += 1
-            name = f"{hint}_{number}"
+            self._suffixes[hint] += 1
+            name = f"{hint}_{self._suffixes[hint]}"
         self._names.add(name)
         return name
 

@@ -1,12 +1,13 @@
-"""Fuse limits in a row.
+"""Drop limits that nothing comes up to, and fuse limits in a row.
 
 ::
 
-    Relu(Relu(x)) = Relu(x)              Relu(Clip(x, a, b)) = Clip(x, max(a, 0), max(b, 0))
+    Relu(y) = y                          for y = Relu(x), Sigmoid(x), Clip(x, 0, 6) …
+    Relu(Clip(x, a, b)) = Clip(x, max(a, 0), max(b, 0))
     Clip(Clip(x, a, b), c, d) = Clip(x, clip(a, c, d), clip(b, c, d))
     Max(x, a) = Clip(x, a, inf)          Min(x, b) = Clip(x, -inf, b)      for one number a, b, where two meet
 
-Only limits that are constants, and only where nobody else reads what is between.
+Only limits that are constants, and they are fused only where nobody else reads what is between.
 """
 
 from __future__ import annotations
@@ -22,6 +23,27 @@ from optimizer.algorithms.sweep import Rule, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+class DropClip(Rule):
+    """Relu, Clip, Min, Max of what is within their limits anyway."""
+
+    name: ClassVar[str] = "drop-clip"
+    summary: ClassVar[str] = "Relu, Clip, Min, Max of what is within their limits by Relu, Sigmoid, Softmax, Clip …"
+    ops: ClassVar[frozenset[str]] = limits.OPS
+
+    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+        """Let the readers of ``node`` read what it limits."""
+        opset = scope.opset(node)
+        found = limits.limits(node, opset)
+        if found is None:
+            return False
+        low, high = limits.range_of(found.source, opset)
+        if opset < limits.ARE_INPUTS and not np.isfinite([found.low, found.high]).any():
+            return False  # without limits, such a Clip has the largest numbers of its type
+        if not found.low <= low <= high <= found.high or not graph.may_bypass(found.source, node.outputs[0]):
+            return False
+        return self.permits(node, scope) and graph.bypass(node, found.source)
 
 
 class FuseClip(Rule):
@@ -89,4 +111,4 @@ def _become_clip(node: ir.Node, found: limits.Limits, swaps: list[weights.Swap],
     graph.set_inputs(node, [found.source, low, *values])
 
 
-RULES: tuple[Rule, ...] = (FuseClip(),)
+RULES: tuple[Rule, ...] = (DropClip(), FuseClip())

@@ -1,4 +1,4 @@
-"""Merge two operators in a row that one can do: Reshape, Transpose, Cast, Slice, Concat, Relu and Clip."""
+"""Merge two operators in a row that one can do: Reshape, Transpose, Cast, Slice and Concat."""
 
 from __future__ import annotations
 
@@ -215,31 +215,10 @@ class MergeConcats(Rule):
         return True
 
 
-class MergeClips(Rule):
-    """Relu after what is not negative."""
-
-    name: ClassVar[str] = "merge-clips"
-    summary: ClassVar[str] = "Relu after Relu, Sigmoid, Softmax or a Clip that is not negative"
-    ops: ClassVar[frozenset[str]] = frozenset({"Relu"})
-
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
-        """Let the readers of ``node`` read what it reads."""
-        inner, source = _inner(node, "Relu", "Sigmoid", "Softmax", "Clip"), node.inputs[0]
-        if inner is None or source is None:
-            return False
-        if inner.op_type == "Clip":
-            low = graph.constant_array(inner.inputs[1], 1) if len(inner.inputs) > 1 else None
-            lowest = inner.attributes.get_float("min", -1.0) if low is None else float(low.item())
-            if lowest < 0:
-                return False
-        return graph.may_bypass(source, node.outputs[0]) and self.permits(node, scope) and graph.bypass(node, source)
-
-
 RULES: tuple[Rule, ...] = (
     MergeReshapes(),
     MergeTransposes(),
     MergeCasts(),
     MergeSlices(),
     MergeConcats(),
-    MergeClips(),
 )
