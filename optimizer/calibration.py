@@ -13,6 +13,7 @@ made outputs: they are not in the result.
 from __future__ import annotations
 
 import math
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import onnx_ir as ir
 
 from optimizer import graph, runtime, shapes
 from optimizer.algorithms.observations import Observation
+from optimizer.algorithms.second_moments import MOST_ROWS, Collection, batches, sources
 from optimizer.errors import DataError, UsageError
 from optimizer.model import clone
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from optimizer.algorithms.second_moments import SecondMoments
 
     Visit = Callable[[str, NDArray[Any]], object]
 
@@ -119,6 +123,60 @@ def visit(  # noqa: PLR0913 - as above
                 look(name, answers.pop(name))
             done += 1
             progress(done / total)
+
+
+def second_moments(  # noqa: PLR0913 - as above
+    model: ir.Model,
+    kernels: Sequence[str],
+    feeds: Sequence[Mapping[str, Any]],
+    *,
+    most_rows: int = MOST_ROWS,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Callable[[float], None] = lambda _share: None,
+    group_bytes: int = GROUP_BYTES,
+) -> Iterator[tuple[str, SecondMoments]]:
+    """Second moments of what kernels multiply with, one kernel after the other, in the order of the graph.
+
+    Where their sums would be too large together, they come in groups, one sweep each: use each when it comes and let
+    it go. Errors are raised when the first is asked for.
+
+    Args:
+        model: Not changed.
+        kernels: First outputs of nodes of the main graph.
+        feeds: One inference each, loaded when asked for.
+        most_rows: Of each kernel, over all feeds; each gives the same share, drawn by ``seed``.
+        seed: Which rows are drawn; they do not depend on what else is asked for.
+        threads: Threads inside an operator.
+        progress: Called with the share of the work done.
+        group_bytes: What the sums of one sweep may take together, and the values of one run; a kernel whose sums take
+            more has a sweep of its own.
+
+    Yields:
+        First output and moments; those that share their rows have one object. Kernels that
+        ``algorithms.second_moments.refusal`` names a reason for, or whose input cannot be observed, are left out; those
+        that no feed reached have no rows.
+
+    Raises:
+        UsageError: If no node gives one of ``kernels``.
+        DataError: If there are no feeds.
+        ReferenceRunError: If ONNX Runtime cannot run the model.
+    """
+    found = sources(model, kernels)
+    names = set(observable(model, {item.value for item in found}))
+    groups = batches([item for item in found if item.value in names], group_bytes)
+    share = -(-most_rows // max(len(feeds), 1))
+    for number, group in enumerate(groups):
+        collection = Collection(group, share, seed)
+        inputs = list(dict.fromkeys(item.value for item in group))
+        told = partial(_tell, progress, number, len(groups))
+        visit(model, inputs, feeds, collection.look, threads=threads, progress=told, group_bytes=group_bytes)
+        yield from collection.result()
+
+
+def _tell(progress: Callable[[float], None], done: int, total: int, share: float) -> None:
+    """Call ``progress`` while the part after ``done`` of ``total`` runs."""
+    progress((done + share) / total)
 
 
 def observable(model: ir.Model, values: Iterable[str]) -> list[str]:

@@ -12,11 +12,12 @@ from optimizer.runtime import prepare, profile, session
 from optimizer.timing import clock_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
 
     from optimizer.algorithms.observations import Observation
+    from optimizer.algorithms.second_moments import SecondMoments
     from optimizer.budget import Budget
     from optimizer.feed_sets import Split
 
@@ -71,6 +72,12 @@ class RuntimeLab:
         from optimizer.calibration import observe  # noqa: PLC0415 - only lossy passes observe
 
         return observe(model, values, self.calibration, channel_axes=channel_axes or {}, threads=self._threads)
+
+    def second_moments(self, model: ir.Model, kernels: Sequence[str]) -> Iterator[tuple[str, SecondMoments]]:
+        """Second moments of the rows that kernels multiply with, by first output, over the calibration feeds."""
+        from optimizer.calibration import second_moments  # noqa: PLC0415 - as above
+
+        return second_moments(model, kernels, self.calibration, threads=self._threads)
 
     def share(self, model: ir.Model) -> float:
         """The largest share of any limit of the budget that ``model`` uses on the selection feeds."""

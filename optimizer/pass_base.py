@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from dataclasses import Field
 
     import onnx_ir as ir
 
     from optimizer.algorithms.observations import Observation
+    from optimizer.algorithms.second_moments import SecondMoments
 
 
 class Gain(enum.Enum):
@@ -117,6 +118,12 @@ class Lab(Protocol):
         self, model: ir.Model, values: Sequence[str], channel_axes: Mapping[str, int] | None = None
     ) -> Mapping[str, Observation]:
         """Statistics of values by name over the calibration feeds; of channels too where an axis is given."""
+
+    def second_moments(self, model: ir.Model, kernels: Sequence[str]) -> Iterator[tuple[str, SecondMoments]]:
+        """Second moments of the rows that kernels multiply with, by first output, over the calibration feeds.
+
+        They come one after the other in bounded memory: use each and let it go.
+        """
 
     def share(self, model: ir.Model) -> float:
         """The largest share of any limit of the budget that ``model`` uses on the selection feeds; 1 is all of it."""
