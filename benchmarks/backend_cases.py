@@ -47,6 +47,11 @@ def backend_cases() -> Iterator[Case]:
         if case.model is not None:
             sets = [[_plain(value) for value in inputs] for inputs, _ in case.data_sets or ()]
             yield Case(f"{case.kind}/{case.name}", case.model, _by_name(case.model, sets))
+    yield from cases_in_files()
+
+
+def cases_in_files() -> Iterator[Case]:
+    """The models that onnx's wheel has as files."""
     for path in sorted(Path(loader.DATA_DIR).rglob("*.onnx")):
         model = onnx.load(path, load_external_data=False)
         yield Case(str(path.relative_to(loader.DATA_DIR)), model, _by_name(model, _stored(path.parent)))

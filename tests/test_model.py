@@ -23,7 +23,8 @@ from optimizer.lossless import difference
 from optimizer.model import byte_size, check_structure, clone, give_back, ingest, load, save, to_proto
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from backend_roundtrip import models_in_files, outcome
+from backend_cases import cases_in_files
+from backend_roundtrip import outcome
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -204,7 +205,8 @@ def test_round_trip_keeps_every_field_and_the_size_is_exact(tmp_path_factory, ma
 
 def test_onnx_backend_models(tmp_path):
     """Every third of the models in files; benchmarks/backend_roundtrip.py runs over all that onnx has."""
-    found = {name: outcome(made, tmp_path) for index, (name, made) in enumerate(models_in_files()) if index % 3 == 0}
+    chosen = [case for index, case in enumerate(cases_in_files()) if index % 3 == 0]
+    found = {case.name: outcome(case.model, tmp_path) for case in chosen}
     assert len(found) > 40
     assert {name: kind for name, kind in found.items() if kind != ("unchanged", "")} == {}
 
