@@ -49,7 +49,6 @@ class RuntimeJudge:
         if exact:
             verdict = self.validator.check_exact(candidate)
         else:
-            self.verdicts += 1
             verdict = self.validator.check_budget(candidate, self.budget)
         self._last = (candidate, exact, verdict)
         return verdict
@@ -57,6 +56,7 @@ class RuntimeJudge:
     def failure(self, candidate: ir.Model, stage: Stage, allowance: float = 1.0) -> Failure | None:
         """Why the outputs of ``candidate`` do not hold after ``stage``; ``None`` if they do."""
         verdict = self.verdict(candidate, exact=stage.exact)
+        self.verdicts += not stage.exact
         if not verdict.ok:
             return Failure("outputs" if stage.exact else "budget", verdict.reason, share=verdict.share)
         if not stage.exact and verdict.share > allowance:

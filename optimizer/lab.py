@@ -6,6 +6,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
+from optimizer import calibration
 from optimizer.answers import Answers
 from optimizer.budget_check import BudgetCheck
 from optimizer.runtime import prepare, profile, session
@@ -69,15 +70,13 @@ class RuntimeLab:
         self, model: ir.Model, values: Sequence[str], channel_axes: Mapping[str, int] | None = None
     ) -> Mapping[str, Observation]:
         """Statistics of values by name over the calibration feeds; of channels too where an axis is given."""
-        from optimizer.calibration import observe  # noqa: PLC0415 - only lossy passes observe
-
-        return observe(model, values, self.calibration, channel_axes=channel_axes or {}, threads=self._threads)
+        return calibration.observe(
+            model, values, self.calibration, channel_axes=channel_axes or {}, threads=self._threads
+        )
 
     def second_moments(self, model: ir.Model, kernels: Sequence[str]) -> Iterator[tuple[str, SecondMoments]]:
         """Second moments of the rows that kernels multiply with, by first output, over the calibration feeds."""
-        from optimizer.calibration import second_moments  # noqa: PLC0415 - as above
-
-        return second_moments(model, kernels, self.calibration, threads=self._threads)
+        return calibration.second_moments(model, kernels, self.calibration, threads=self._threads)
 
     def share(self, model: ir.Model) -> float:
         """The largest share of any limit of the budget that ``model`` uses on the selection feeds."""

@@ -57,9 +57,8 @@ def worthless(stage: Stage, bytes_before: int, bytes_after: int, latency: Latenc
     """
     gains = {member.gain for member in stage.passes if not member.exact}
     smaller = bytes_after < bytes_before
-    if Gain.LATENCY in gains and (latency is None or latency.verdict == "faster") and (latency or smaller):
-        return ""
-    if smaller and gains & {Gain.SIZE, Gain.COMPRESSED_SIZE}:
+    faster = smaller if latency is None else latency.verdict == "faster"
+    if (faster and Gain.LATENCY in gains) or (smaller and gains & {Gain.SIZE, Gain.COMPRESSED_SIZE}):
         return ""
     if gains <= {Gain.ACCURACY, Gain.ENABLING}:
         return ""

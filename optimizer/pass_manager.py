@@ -169,8 +169,8 @@ class PassManager:
 
     def _worth(self, run: StageRun) -> StageRun:
         """``run``, with a remark if it brings nothing, or undone if besides nobody named it."""
-        if not run.attempt.changed:
-            return run
+        if not run.attempt.changed or any(limit.choices is not None for limit in run.limits):
+            return run  # what is repeated was found worth it by the run that decided it
         if not lossy_stages.changed_lossily(run.stage, run.attempt):
             return undone(run, run.base, "its lossy passes changed nothing, so the others have no purpose")
         latency = None
@@ -252,11 +252,11 @@ class PassManager:
     def _without_slowest(self, runs: list[StageRun]) -> list[StageRun] | None:
         """The runs with the first slow stage repaired and those after it run again; ``None`` if no stage is slow."""
         for index, run in enumerate(runs):
-            if not run.attempt.changed or self.clock() > self._deadline:
+            if not run.attempt.changed or not run.stage.exact or self.clock() > self._deadline:
                 continue
             self.observe(f"{run.stage}: timing it alone")
             with self.stopwatch.measure("gates"):
-                failure = self._slower(run.base, run.attempt.model) if run.stage.exact else None
+                failure = self._slower(run.base, run.attempt.model)
             if failure is None:
                 continue
             if self.settings.strict:

@@ -106,14 +106,15 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     stages = _stages(preset, passes, recipe)
     decisions = _decisions(replay, source, stages)
     machine = resolve(target)
-    limit = time_limit or (_EXACT_SECONDS if all(stage.exact for stage in stages) else _LOSSY_SECONDS)
+    is_lossy = not all(stage.exact for stage in stages)
+    limit = time_limit if time_limit is not None else _LOSSY_SECONDS if is_lossy else _EXACT_SECONDS
     timed = timing and replay is None
     observe("running the reference")
     with watch.measure("gates"):
         evidence = _evidence(source, data, shapes, threads, seed, _budget(budget)) if run else None
         before = facts(source.model)
     lab = None
-    if evidence is not None:
+    if evidence is not None and is_lossy:
         lab = evidence.lab(source.model, allow_generated=allow_generated_data, is_timed=timed, time_limit=limit)
     manager = PassManager(
         reference=source.model,

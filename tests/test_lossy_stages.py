@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer import graph, lossy_stages
-from optimizer.attempt import Failure
+from optimizer.attempt import Failure, Limits
 from optimizer.errors import CheckFailedError
 from optimizer.pass_base import Context, Gain, Pass, PassResult
 from optimizer.pass_manager import PassManager, Settings
 from optimizer.spec import Stage
+from optimizer.stage_runs import limits_from
 from optimizer.timing import Latency
 
 
@@ -135,10 +136,14 @@ def test_choices_are_in_the_decisions_and_are_repeated():
     first, _ = run(Blur())
     decisions = [stage.decisions for stage in first.stages]
     assert decisions[0][0]["choices"] == {"count": 10}
-    from optimizer.stage_runs import limits_from  # noqa: PLC0415 - beside its only use
-
     again, _ = run(Blur(step=0.5), decisions=[[limits_from(one) for one in stage] for stage in decisions])
     assert blurred(again) == [10]
+
+
+def test_a_replay_keeps_what_was_kept_for_its_speed():
+    decisions = [[Limits(choices={"count": 3})]]
+    outcome, _ = run(Blur(), named=False, is_faster=False, decisions=decisions)
+    assert blurred(outcome) == [3]
 
 
 @given(st.floats(0, 1), st.integers(1, 5))
