@@ -209,7 +209,7 @@ def rank(value: ir.Value | None) -> int | None:
     return None if value is None or value.shape is None else len(value.shape)
 
 
-def opset_version(scope: ir.Graph | ir.Model, domain: str = "") -> int:
+def opset_version(scope: ir.Graph | ir.Function | ir.Model, domain: str = "") -> int:
     """The version of ``domain`` that ``scope`` imports; 0 if it imports none."""
     imports = scope.opset_imports
     version = imports.get(domain)

@@ -7,13 +7,13 @@ error on the selection feeds and the time that each saves. The rest stays float,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import graph
 from optimizer.algorithms import quantization
 from optimizer.algorithms.fusion_table import constant_type
 from optimizer.algorithms.int8_search import Int8Search
+from optimizer.algorithms.node_choice import NodeChoice
 from optimizer.algorithms.observations import METHODS
 from optimizer.algorithms.qdq_units import find_units
 from optimizer.errors import PreconditionError, UsageError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.qdq_units import Unit
     from optimizer.algorithms.quantization import Grid
     from optimizer.pass_base import Context, Lab
 
@@ -66,6 +65,7 @@ class InsertQdq(Pass):
     def __post_init__(self) -> None:
         if self.ranges not in {"auto", *METHODS}:
             raise UsageError(f"ranges={self.ranges!r}: there are auto, {', '.join(METHODS)}")
+        NodeChoice(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -92,19 +92,22 @@ class InsertQdq(Pass):
         if not any(unit.is_kernel for unit in units):
             reasons = sorted({one.reason for one in left})
             raise PreconditionError(f"no kernel can be quantized: {'; '.join(reasons) or 'there is none'}")
-        if context.lab is None:
-            raise PreconditionError("ranges and errors need runs; leave out --no-run")
-        if not context.lab.has_data and context.choices is None:
+        if not _lab(context).has_data and context.choices is None:
             raise PreconditionError("ranges need real inputs; give --data, or --allow-generated-data to make some up")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Insert pairs into ``model``."""
         lab = _lab(context)
         found, left = find_units(model)
-        units = [unit for unit in found if self._wants(unit) and context.sites.permits(UNITS.name, unit.name)]
+        choice = NodeChoice(self.include, self.exclude)
+        held = {node.outputs[0].name for node in model.graph if choice.holds(node)}
+        units = [
+            unit for unit in found if held.issuperset(unit.outputs) and context.sites.permits(UNITS.name, unit.name)
+        ]
+        method = self.ranges if context.choices is None else context.choices["ranges"]
         work = Int8Search.of(
             model, units, lab, self._grids(context.target),
-            per_channel=self.granularity == "channel", correct_bias=self.correct_bias, method=self.ranges,
+            per_channel=self.granularity == "channel", correct_bias=self.correct_bias, method=method,
         )  # fmt: skip
         if context.choices is not None:
             chosen = frozenset(context.choices["units"])
@@ -112,7 +115,7 @@ class InsertQdq(Pass):
             chosen = work.search(context.allowance, context.progress) if self.search else work.everything()
         notes = [Note(one.name, f"left float: {one.reason}") for one in left]
         notes += [Note(name, f"left float: {reason}") for name, reason in work.reasons(chosen).items()]
-        notes += self._unmatched(found)
+        notes += [Note(pattern, "matches no node") for pattern in choice.unmatched(model)]
         if not chosen:
             return PassResult(model, {}, notes)
         kernels = sum(len(unit.outputs) for unit in units if unit.is_kernel and unit.name in chosen)
@@ -129,25 +132,6 @@ class InsertQdq(Pass):
         constant = constant_type(activation, machine.name)
         weight = quantization.WEIGHT_INT7 if reduced else quantization.WEIGHT_INT8
         return _GRIDS[activation], _GRIDS[constant], weight
-
-    def _wants(self, unit: Unit) -> bool:
-        if self.include and not any(_matches(pattern, unit) for pattern in self.include):
-            return False
-        return not any(_matches(pattern, unit) for pattern in self.exclude)
-
-    def _unmatched(self, units: Sequence[Unit]) -> list[Note]:
-        patterns = (*self.include, *self.exclude)
-        return [
-            Note(pattern, "matches no node")
-            for pattern in patterns
-            if not any(_matches(pattern, unit) for unit in units)
-        ]
-
-
-def _matches(pattern: str, unit: Unit) -> bool:
-    if pattern.startswith("op:"):
-        return fnmatchcase(unit.op_type, pattern.removeprefix("op:"))
-    return any(fnmatchcase(name, pattern) for name in (*unit.nodes, *unit.outputs))
 
 
 def _lab(context: Context) -> Lab:

@@ -185,6 +185,13 @@ def test_per_tensor_works_from_opset_10():
     assert coverage(load(result.model)).kernels["Conv"].integer == 3
 
 
+def test_below_opset_12_a_pool_between_kernels_stays_float():
+    result = quantized(conv_net(opset=11), "insert-qdq:granularity=tensor,search=false")
+    found = coverage(load(result.model))
+    assert found.kernels["Conv"].integer == 3
+    assert found.round_trips == (), "a pair around what ONNX Runtime runs in float is pure overhead"
+
+
 def test_generated_inputs_are_refused_unless_allowed():
     model = conv_net()
     refused = optimizer.optimize(model, passes=["insert-qdq"], timing=False)

@@ -33,6 +33,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from optimizer import graph
 from optimizer.algorithms import fusion_conditions
 
 if TYPE_CHECKING:
@@ -95,35 +96,42 @@ class Row:
         return self.role is not Role.FLOAT
 
 
-def row(node: ir.Node, opset: int = PER_CHANNEL_OPSET) -> Row | None:
+def row(node: ir.Node, opset: int | None = None) -> Row | None:
     """The rule for ``node`` by its operator and attributes.
 
     Args:
         node: The node.
-        opset: The model's version of the default domain, once the pairs are in it.
+        opset: The version of the default domain, once the pairs are in it; ``None``: what the node's graph imports.
 
     Returns:
         ``None`` if it is not in the table: it stays float.
     """
     if node.domain not in {"", "ai.onnx"}:
         return None
+    version = _opset(node) if opset is None else opset
     rules = _BY_TYPE.get(node.op_type, ())
-    return next((rule for rule in rules if rule.opset <= opset and rule.accepts(node)), None)
+    return next((rule for rule in rules if rule.opset <= version and rule.accepts(node)), None)
 
 
-def role(node: ir.Node, opset: int = PER_CHANNEL_OPSET) -> Role:
+def role(node: ir.Node, opset: int | None = None) -> Role:
     """The role of ``node``; ``FLOAT`` if it is not in the table."""
     rule = row(node, opset)
     return Role.FLOAT if rule is None else rule.role
 
 
-def quantized_inputs(node: ir.Node, opset: int = PER_CHANNEL_OPSET) -> tuple[int, ...]:
+def quantized_inputs(node: ir.Node, opset: int | None = None) -> tuple[int, ...]:
     """Positions of the inputs of ``node`` that need a DequantizeLinear in front; empty if it stays float."""
     rule = row(node, opset)
     if rule is None or not rule.is_integer:
         return ()
     wanted = range(len(node.inputs)) if rule.quantized is None else rule.quantized
     return tuple(index for index in wanted if index < len(node.inputs) and node.inputs[index] is not None)
+
+
+def _opset(node: ir.Node) -> int:
+    """What the graph of ``node`` imports; enough for every row, if that is not known."""
+    known = 0 if node.graph is None else graph.opset_version(node.graph)
+    return known or PER_CHANNEL_OPSET
 
 
 def channel_axis(node: ir.Node) -> int | None:

@@ -18,8 +18,9 @@ from optimizer import graph
 from optimizer.algorithms import fusion_table
 from optimizer.algorithms.fusion_table import Role
 from optimizer.algorithms.kernel_weights import KernelWeight, quantize_weight
+from optimizer.algorithms.kernels import kernel, response
 from optimizer.algorithms.qdq_insertion import Insertion
-from optimizer.algorithms.qdq_placement import place, tail
+from optimizer.algorithms.qdq_placement import activations, place, tail
 from optimizer.model import clone
 
 if TYPE_CHECKING:
@@ -78,47 +79,41 @@ class Int8Candidates:
         made = quantize_weight(array, self.weight_grid, axis if self.per_channel else None)
         if not self.correct_bias or axis is None:
             return made
-        shift = self._shift(node, array, made.floats(), axis)
+        shift = self._shift(node, array, made.floats())
         return KernelWeight(made.integers, made.parameters, shift)
 
     def _shift(
-        self, node: ir.Node, array: NDArray[np.generic], integer: NDArray[np.float32], axis: int
+        self, node: ir.Node, array: NDArray[np.generic], integer: NDArray[np.float32]
     ) -> NDArray[np.float64] | None:
         value = node.inputs[0]
         seen = None if value is None else self.observations.get(value.name or "")
         if seen is None or seen.channels is None:
             return None
         means = np.asarray(seen.channels.mean, np.float64)
+        item = kernel(node)
         error = array.astype(np.float64) - integer.astype(np.float64)
-        if node.op_type == "Conv":
-            return _convolved(error, means, node.attributes.get_int("group", 1))
-        if error.ndim != 2:
-            return None
-        return error @ means if axis == 0 else means @ error
+        return None if item is None else response(item, error, means)
 
 
-def _convolved(error: NDArray[np.float64], means: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
-    """The response of each output channel to the channels' means; ``error`` is (out, in / groups, taps…)."""
-    summed = error.reshape(error.shape[0], error.shape[1], -1).sum(axis=2)
-    by_group = summed.reshape(groups, -1, summed.shape[1])
-    return np.asarray(np.einsum("goi,gi->go", by_group, means.reshape(groups, -1))).reshape(-1)
+def to_observe(model: ir.Model, units: Sequence[Unit]) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+    """What any choice of ``units`` may need to know.
 
-
-def to_observe(model: ir.Model, units: Sequence[Unit]) -> tuple[list[str], dict[str, int]]:
-    """Values whose ranges any choice of ``units`` may need, and the channel axis of those that kernels read."""
-    chosen = {output for unit in units for output in unit.outputs}
+    Returns:
+        For each unit the values whose ranges it needs (those of what only moves elements between units under the name
+        ""), and the channel axis of the values that kernels read.
+    """
+    chosen = {output: unit.name for unit in units for output in unit.outputs}
     placement = place(model, chosen)
-    names = {value.name: None for value in placement.pairs if value.name}
+    needed: dict[str, dict[str, None]] = {unit.name: {} for unit in units}
     axes: dict[str, int] = {}
     for node in model.graph:
-        if node.outputs[0].name not in chosen:
+        unit = chosen.get(node.outputs[0].name or "")
+        if unit is None:
             continue
-        for index in fusion_table.quantized_inputs(node):
-            value = node.inputs[index]
-            if value is not None and value.name and graph.constant_tensor(value) is None:
-                names[value.name] = None
-        names[tail(node, placement.biases).name or ""] = None
+        values = [*activations(node), tail(node, placement.biases)]
+        needed[unit].update((value.name, None) for value in values if value.name)
         data = node.inputs[0]
-        if fusion_table.role(node) is Role.KERNEL and data is not None and data.name in names:
+        if fusion_table.role(node) is Role.KERNEL and data is not None and data.name in needed[unit]:
             axes[data.name or ""] = 1 if node.op_type == "Conv" else -1
-    return list(names), axes
+    moved = {value.name: None for value in placement.pairs if value.name}
+    return {**{name: tuple(values) for name, values in needed.items()}, "": tuple(moved)}, axes

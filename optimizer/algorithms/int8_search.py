@@ -79,10 +79,10 @@ class Int8Search:
         known = lab.memory.get(key)
         if isinstance(known, cls):
             return known
-        names, axes = to_observe(model, units)
-        seen = lab.observe(model, names, axes)
-        joining = _joining(model, [unit for unit in units if _is_seen(model, unit, seen)])
-        unseen = tuple(unit.name for unit in units if not _is_seen(model, unit, seen))
+        needed, axes = to_observe(model, units)
+        seen = lab.observe(model, list(dict.fromkeys(name for names in needed.values() for name in names)), axes)
+        unseen = tuple(unit.name for unit in units if not _are_seen(needed[unit.name], seen))
+        joining = _joining(model, [unit for unit in units if unit.name not in unseen])
         candidates = Int8Candidates(model, seen, _ranges(seen, "min-max"), *grids, per_channel, correct_bias)
         made = cls(candidates, {unit.name: unit for unit in joining}, lab, method, unseen)
         made._choose_ranges()
@@ -161,8 +161,7 @@ def _joining(model: ir.Model, units: Sequence[Unit]) -> list[Unit]:
     return [unit for unit in units if unit.is_kernel or any(output in joined for output in unit.outputs)]
 
 
-def _is_seen(model: ir.Model, unit: Unit, seen: Mapping[str, Observation]) -> bool:
-    names, _ = to_observe(model, [unit])
+def _are_seen(names: Sequence[str], seen: Mapping[str, Observation]) -> bool:
     return all(name in seen and seen[name].count for name in names)
 
 

@@ -6,8 +6,7 @@
 Where a bias would not fit into 31 bits, because its channel's weights are nearly zero, the channel's weight scale is
 raised until it does: such weights lose little, a wrapped bias loses everything.
 
-``shrink`` tries smaller scales and takes, for each channel, the one of least squared error: outliers are clipped where
-that gains more than it loses (the MSE criterion of Nagel et al. 2021, arXiv:2106.08295, section 3.1).
+``shrink`` looks for the scale of least squared error, see ``block_quantization``.
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer.algorithms import quantization
-from optimizer.algorithms.quantization import Grid, Parameters
+from optimizer.algorithms.block_quantization import quantize_rows
+from optimizer.algorithms.quantization import Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optimizer.algorithms.quantization import Grid
+
 _ROOM = 2.0**30  # of an int32 accumulator, for the bias
-_SHRINKS = tuple(1 - 0.04 * step for step in range(13))
 
 
 @dataclass(frozen=True)
@@ -55,34 +56,11 @@ def quantize_weight(array: NDArray[Any], grid: Grid, axis: int | None, *, shrink
         axis: The axis of the output channels, ``None`` for one scale.
         shrink: Whether to look for the scale of least squared error.
     """
-    largest = np.abs(array).max(initial=0) if axis is None else quantization.channel_max(array, axis)
-    best = quantization.symmetric(largest, grid, axis)
-    if shrink and array.size:
-        best = _least_error(array, np.asarray(largest, np.float64), grid, axis)
-    return KernelWeight(quantization.quantize(array, best), best)
-
-
-def _least_error(array: NDArray[Any], largest: NDArray[np.float64], grid: Grid, axis: int | None) -> Parameters:
-    best, least = quantization.symmetric(largest, grid, axis), None
-    for factor in _SHRINKS:
-        tried = quantization.symmetric(largest * factor, grid, axis)
-        error = _squared_error(array, tried)
-        if least is None:
-            least = error
-            continue
-        better = error < least
-        scale = np.where(better, tried.scale, best.scale).astype(np.float32)
-        best, least = replace(best, scale=scale), np.minimum(least, error)
-    return best
-
-
-def _squared_error(array: NDArray[Any], parameters: Parameters) -> NDArray[np.float64]:
-    back = quantization.dequantize(quantization.quantize(array, parameters), parameters)
-    squares = (back - array.astype(np.float32)) ** 2
-    if parameters.axis is None:
-        return np.asarray(squares.sum(dtype=np.float64))
-    others = tuple(index for index in range(array.ndim) if index != parameters.axis % array.ndim)
-    return np.asarray(squares.sum(axis=others, dtype=np.float64))
+    rows = array.reshape(1, -1) if axis is None else np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+    scale = quantize_rows(rows, grid, search=shrink).scale
+    scale = scale.reshape(()) if axis is None else scale
+    parameters = Parameters(scale, np.zeros(scale.shape, grid.dtype), grid, axis)
+    return KernelWeight(quantization.quantize(array, parameters), parameters)
 
 
 def fit_bias(weight: KernelWeight, array: NDArray[Any], bias: NDArray[Any], input_scale: float) -> KernelWeight:

@@ -53,7 +53,9 @@ def place(model: ir.Model, chosen: Collection[str]) -> Placement:
         model: Not changed.
         chosen: Names of the first outputs of the nodes that are to run in int8.
     """
-    kernels = [node for node in model.graph if node.outputs[0].name in chosen and _role(node) is Role.KERNEL]
+    kernels = [
+        node for node in model.graph if node.outputs[0].name in chosen and fusion_table.role(node) is Role.KERNEL
+    ]
     biases = {node: add for node in kernels if (add := _bias_add(node)) is not None}
     placement = Placement(biases=biases)
     members = _with_glue(model, set(kernels), chosen, biases)
@@ -61,7 +63,7 @@ def place(model: ir.Model, chosen: Collection[str]) -> Placement:
     placement.tails = {node: tail(node, biases) for node in placement.nodes}
     produced = {value: node for node, value in placement.tails.items()}
     for node in placement.nodes:
-        for value in _activations(node):
+        for value in activations(node):
             placement.pairs[value] = value in produced
         if _needs_pair(node, placement.tails[node], members):
             placement.pairs[placement.tails[node]] = True
@@ -74,7 +76,7 @@ def tail(node: ir.Node, biases: dict[ir.Node, ir.Node]) -> ir.Value:
     value = (biases.get(node) or node).outputs[0]
     while True:
         following = sole_reader(value)
-        if following is None or _role(following) is not Role.ABSORBED or following.inputs[0] is not value:
+        if following is None or fusion_table.role(following) is not Role.ABSORBED or following.inputs[0] is not value:
             return value
         if any(graph.constant_tensor(bound) is None for bound in following.inputs[1:] if bound is not None):
             return value
@@ -100,11 +102,11 @@ def _with_glue(
     dropped = True
     while dropped:
         produced = {tail(node, biases) for node in members}
-        reading = {value for node in members for value in _activations(node)}
+        reading = {value for node in members for value in activations(node)}
         out = {
             node
             for node in glue & members
-            if not all(value in produced for value in _activations(node)) or tail(node, biases) not in reading
+            if not all(value in produced for value in activations(node)) or tail(node, biases) not in reading
         }
         members -= out
         dropped = bool(out)
@@ -112,7 +114,7 @@ def _with_glue(
 
 
 def _may_be_glue(node: ir.Node, chosen: Collection[str]) -> bool:
-    role = _role(node)
+    role = fusion_table.role(node)
     if role is Role.ELEMENTWISE:
         return node.outputs[0].name in chosen
     if role is not Role.SAME_SCALE or len(node.outputs) != 1:
@@ -120,7 +122,7 @@ def _may_be_glue(node: ir.Node, chosen: Collection[str]) -> bool:
     return graph.constant_tensor(node.inputs[0]) is None
 
 
-def _activations(node: ir.Node) -> Iterator[ir.Value]:
+def activations(node: ir.Node) -> Iterator[ir.Value]:
     """The inputs of ``node`` that need a pair and are no constants."""
     for index in fusion_table.quantized_inputs(node):
         value = node.inputs[index]
@@ -161,10 +163,6 @@ def _ties(placement: Placement) -> dict[ir.Value, ir.Value]:
 
     for node in placement.nodes:
         behind = placement.tails[node]
-        if _role(node) is Role.SAME_SCALE and node.inputs[0] in leaders and behind in leaders:
+        if fusion_table.role(node) is Role.SAME_SCALE and node.inputs[0] in leaders and behind in leaders:
             leaders[leader(behind)] = leader(node.inputs[0])
     return {value: leader(value) for value in placement.pairs}
-
-
-def _role(node: ir.Node) -> Role:
-    return fusion_table.role(node)

@@ -34,14 +34,12 @@ class Unit:
     Attributes:
         name: Names the unit in reports: the site of its first node.
         outputs: The name of the first output of each node, which identifies it in every clone.
-        nodes: The nodes' own names.
         is_kernel: Whether it multiplies weights or two activations.
         op_type: The operator.
     """
 
     name: str
     outputs: tuple[str, ...]
-    nodes: tuple[str, ...]
     is_kernel: bool
     op_type: str
 
@@ -85,8 +83,7 @@ def find_units(model: ir.Model) -> tuple[list[Unit], list[LeftFloat]]:
 
 
 def _unit(nodes: list[ir.Node], *, is_kernel: bool) -> Unit:
-    outputs, names = tuple(map(_id, nodes)), tuple(node.name or "" for node in nodes)
-    return Unit(graph.site(nodes[0]), outputs, names, is_kernel, nodes[0].op_type)
+    return Unit(graph.site(nodes[0]), tuple(map(_id, nodes)), is_kernel, nodes[0].op_type)
 
 
 def kernel_objection(node: ir.Node) -> str:
