@@ -1,22 +1,13 @@
 """The promises of the preset ``exact``, on real models: those that ``python models/fetch.py --small`` fetches."""
 
 import importlib.util
-import json
-import os
 import sys
-from pathlib import Path
 
 import pytest
+from small_corpus import ROOT, SMALL
 
 import optimizer
 
-ROOT = Path(__file__).parents[1]
-FOLDER = Path(os.environ.get("ONNXHONE_CORPUS") or ROOT / "models/corpus")
-SMALL = {
-    entry["id"]: FOLDER / entry["id"] / entry["files"][0]["name"]
-    for entry in json.loads((ROOT / "models/corpus.json").read_text())["models"]
-    if entry.get("small")
-}
 spec = importlib.util.spec_from_file_location("measure_candidate", ROOT / "benchmarks/measure_candidate.py")
 measure_candidate = sys.modules["measure_candidate"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(measure_candidate)

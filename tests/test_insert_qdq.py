@@ -13,6 +13,7 @@ from small_nets import Net, feeds
 
 import optimizer
 from optimizer import graph
+from optimizer.algorithms.qdq_placement import place
 from optimizer.coverage import coverage
 from optimizer.errors import UsageError
 from optimizer.model import load
@@ -185,11 +186,11 @@ def test_per_tensor_works_from_opset_10():
     assert coverage(load(result.model)).kernels["Conv"].integer == 3
 
 
-def test_below_opset_12_a_pool_between_kernels_stays_float():
-    result = quantized(conv_net(opset=11), "insert-qdq:granularity=tensor,search=false")
-    found = coverage(load(result.model))
-    assert found.kernels["Conv"].integer == 3
-    assert found.round_trips == (), "a pair around what ONNX Runtime runs in float is pure overhead"
+@pytest.mark.parametrize(("opset", "is_integer"), [(11, False), (12, True)])
+def test_the_table_goes_by_the_opset_of_the_model(opset, is_integer):
+    model = load(conv_net(opset=opset))
+    placed = place(model, {node.outputs[0].name for node in model.graph})
+    assert ("MaxPool" in {node.op_type for node in placed.nodes}) is is_integer
 
 
 def test_generated_inputs_are_refused_unless_allowed():

@@ -1,9 +1,5 @@
 """A newer operator set computes the same, and nothing else of the model changes."""
 
-import json
-import os
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -13,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from operator_cases import CASES, Case, X, numbers
 from rewriting import assert_close, outputs
+from small_corpus import SMALL
 
 from optimizer import graph
 from optimizer.errors import PreconditionError, UsageError
@@ -343,15 +340,6 @@ def test_chains_of_operators_compute_the_same_whatever_the_versions(steps, opset
     result = upgraded(proto, version)
     assert_close(expected[0], outputs(to_proto(result.model), feeds, optimize=False)[0])
     assert to_proto(result.model) == to_proto(upgraded(proto, version).model)
-
-
-ROOT = Path(__file__).parents[1]
-FOLDER = Path(os.environ.get("ONNXHONE_CORPUS") or ROOT / "models/corpus")
-SMALL = {
-    entry["id"]: FOLDER / entry["id"] / entry["files"][0]["name"]
-    for entry in json.loads((ROOT / "models/corpus.json").read_text())["models"]
-    if entry.get("small")
-}
 
 
 @pytest.mark.corpus
