@@ -44,6 +44,7 @@ class InsertQdq(Pass):
             int8 there, and fails to where a value has several readers.
         reduced_range: Whether weights use 7 bits, so that sums of pairs fit into 16; ``None`` is the target's.
         correct_bias: Whether biases make up for the mean error of the weights.
+        rounding: Of weights: to the nearest integer, or so that outputs change least on the calibration feeds.
         include: Only these nodes: name globs, or ``op:Conv``; empty: all.
         exclude: Never these.
         search: Whether to leave out what the budget does not allow; without, all or nothing.
@@ -58,6 +59,7 @@ class InsertQdq(Pass):
     activation: Literal["auto", "uint8", "int8"] = "auto"
     reduced_range: bool | None = None
     correct_bias: bool = True
+    rounding: Literal["adaptive", "nearest"] = "adaptive"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     search: bool = True
@@ -105,9 +107,11 @@ class InsertQdq(Pass):
             unit for unit in found if held.issuperset(unit.outputs) and context.sites.permits(UNITS.name, unit.name)
         ]
         method = self.ranges if context.choices is None else context.choices["ranges"]
+        adaptive = context.choices["adaptive"] if context.choices else None if self.rounding == "adaptive" else ()
         work = Int8Search.of(
             model, units, lab, self._grids(context.target),
-            per_channel=self.granularity == "channel", correct_bias=self.correct_bias, method=method,
+            per_channel=self.granularity == "channel", correct_bias=self.correct_bias,
+            adaptive=adaptive, method=method,
         )  # fmt: skip
         if context.choices is not None:
             chosen = frozenset(context.choices["units"])
@@ -119,7 +123,7 @@ class InsertQdq(Pass):
         if not chosen:
             return PassResult(model, {}, notes)
         kernels = sum(len(unit.outputs) for unit in units if unit.is_kernel and unit.name in chosen)
-        choices = {"units": sorted(chosen), "ranges": work.method}
+        choices = {"units": sorted(chosen), "ranges": work.method, "adaptive": list(work.adaptive)}
         return PassResult(work.build(chosen), {"kernels in int8": kernels}, notes, choices)
 
     def _grids(self, target: str) -> tuple[Grid, Grid, Grid]:

@@ -47,6 +47,7 @@ class Int8Candidates:
         weight_grid: The integers of weights.
         per_channel: Whether each output channel of a weight has its own scale.
         correct_bias: Whether biases make up for the mean error of weights.
+        weights: Of kernels by their first outputs; what is missing is rounded to nearest when it is asked for.
     """
 
     model: ir.Model
@@ -57,7 +58,7 @@ class Int8Candidates:
     weight_grid: Grid
     per_channel: bool = True
     correct_bias: bool = True
-    _weights: dict[str, KernelWeight] = field(default_factory=dict)
+    weights: dict[str, KernelWeight] = field(default_factory=dict)
 
     def build(self, chosen: Collection[str]) -> ir.Model:
         """A candidate in which the nodes whose first outputs are ``chosen`` run in int8, and the glue between them."""
@@ -67,9 +68,9 @@ class Int8Candidates:
 
     def _weight(self, node: ir.Node) -> KernelWeight:
         name = node.outputs[0].name or ""
-        if name not in self._weights:
-            self._weights[name] = self._quantized(node)
-        return self._weights[name]
+        if name not in self.weights:
+            self.weights[name] = self._quantized(node)
+        return self.weights[name]
 
     def _quantized(self, node: ir.Node) -> KernelWeight:
         array = graph.constant_array(node.inputs[1])

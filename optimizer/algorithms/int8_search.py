@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from optimizer import graph
 from optimizer.algorithms import node_times
+from optimizer.algorithms.adaptive_weights import adaptive_weights
 from optimizer.algorithms.int8_candidates import Int8Candidates, to_observe
 from optimizer.algorithms.mixed_precision import Search, grouped
 from optimizer.algorithms.qdq_placement import place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from optimizer.pass_base import Lab
 
 _AUTO = ("min-max", "percentile", "mse")
+_ROUNDING = 0.4  # share of the time that the rounding of weights may take
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Int8Search:
         lab: Measures.
         method: How ranges are taken.
         unseen: Units that were left out since their values were never observed.
+        adaptive: First outputs of the kernels whose weights are rounded by what they are multiplied with.
     """
 
     candidates: Int8Candidates
@@ -47,6 +50,7 @@ class Int8Search:
     lab: Lab
     method: str
     unseen: tuple[str, ...] = ()
+    adaptive: tuple[str, ...] = ()
     errors: dict[str, float] = field(default_factory=dict)
     gains: dict[str, float] = field(default_factory=dict)
     shares: dict[frozenset[str], float] = field(default_factory=dict)
@@ -61,6 +65,7 @@ class Int8Search:
         *,
         per_channel: bool,
         correct_bias: bool,
+        adaptive: Collection[str] | None,
         method: str,
     ) -> Int8Search:
         """Observe what ``units`` need, or take it from the lab's memory.
@@ -72,10 +77,12 @@ class Int8Search:
             grids: The integers of activations, of constants that meet them, and of weights.
             per_channel: Whether each output channel of a weight has its own scale.
             correct_bias: Whether biases make up for the mean error of weights.
+            adaptive: First outputs of the kernels whose weights are rounded by what they are multiplied with, as far
+                as that is known; ``None`` is all for which there is time.
             method: How ranges are taken; ``auto`` takes the one of least error.
         """
         key = (_digest(model), tuple(unit.name for unit in units), str(grids), per_channel, correct_bias,
-               method)  # fmt: skip
+               None if adaptive is None else tuple(adaptive), method)  # fmt: skip
         known = lab.memory.get(key)
         if isinstance(known, cls):
             return known
@@ -84,7 +91,13 @@ class Int8Search:
         unseen = tuple(unit.name for unit in units if not _are_seen(needed[unit.name], seen))
         joining = _joining(model, [unit for unit in units if unit.name not in unseen])
         candidates = Int8Candidates(model, seen, _ranges(seen, "min-max"), *grids, per_channel, correct_bias)
-        made = cls(candidates, {unit.name: unit for unit in joining}, lab, method, unseen)
+        candidates.weights = adaptive_weights(
+            model, _kernels(joining) if adaptive is None else adaptive, lab, grids[2],
+            per_channel=per_channel, correct_bias=correct_bias,
+            until=(1 - _ROUNDING) * lab.time_left() if adaptive is None else -math.inf,
+        )  # fmt: skip
+        rounded = tuple(candidates.weights)
+        made = cls(candidates, {unit.name: unit for unit in joining}, lab, method, unseen, rounded)
         made._choose_ranges()
         lab.memory[key] = made
         return made
@@ -159,6 +172,10 @@ def _joining(model: ir.Model, units: Sequence[Unit]) -> list[Unit]:
     placement = place(model, {output for unit in units for output in unit.outputs})
     joined = {node.outputs[0].name for node in placement.nodes}
     return [unit for unit in units if unit.is_kernel or any(output in joined for output in unit.outputs)]
+
+
+def _kernels(units: Sequence[Unit]) -> list[str]:
+    return [output for unit in units if unit.is_kernel for output in unit.outputs]
 
 
 def _are_seen(names: Sequence[str], seen: Mapping[str, Observation]) -> bool:

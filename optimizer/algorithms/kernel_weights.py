@@ -66,6 +66,8 @@ def quantize_weight(array: NDArray[Any], grid: Grid, axis: int | None, *, shrink
 def fit_bias(weight: KernelWeight, array: NDArray[Any], bias: NDArray[Any], input_scale: float) -> KernelWeight:
     """``weight``, or one with larger scales for the channels whose bias would not fit into an int32.
 
+    Only those channels are rounded anew, to the nearest.
+
     Args:
         weight: The integers of ``array``.
         array: The float weight.
@@ -79,7 +81,14 @@ def fit_bias(weight: KernelWeight, array: NDArray[Any], bias: NDArray[Any], inpu
         return weight
     scale = np.maximum(weight.parameters.scale, needed).astype(np.float32)
     parameters = replace(weight.parameters, scale=scale)
-    return KernelWeight(quantization.quantize(array, parameters), parameters, weight.shift)
+    raised = _along(scale > weight.parameters.scale, weight.parameters.axis, array.ndim)
+    integers = np.where(raised, quantization.quantize(array, parameters), weight.integers)
+    return KernelWeight(integers, parameters, weight.shift)
+
+
+def _along(channels: NDArray[Any], axis: int | None, rank: int) -> NDArray[Any]:
+    """``channels`` in a shape that broadcasts along ``axis``."""
+    return channels if axis is None else channels.reshape([-1 if at == axis % rank else 1 for at in range(rank)])
 
 
 def quantize_bias(bias: NDArray[Any], weight: KernelWeight, input_scale: float) -> tuple[NDArray[np.int32], Parameters]:
