@@ -11,6 +11,9 @@ _EXACT = ("dedup-initializers", "simplify", "dedup-initializers")
 PRESETS: dict[str, tuple[str, ...]] = {
     "exact": _EXACT,
     "int8": (*_EXACT, "upgrade-opset:version=13+unique-names+simplify+insert-qdq"),
+    "int8-dynamic": (*_EXACT, "upgrade-opset:version=11+quantize-dynamic"),
+    "weights-int8": (*_EXACT, "quantize-weights"),
+    "weights-int4": (*_EXACT, "upgrade-opset:version=21+quantize-weights:bits=4"),
 }
 
 
