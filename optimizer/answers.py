@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optimizer.feed_sets import FeedSet
 from optimizer.runtime import Loadable, Session, session
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ class Answers:
         self._room = _ROOM
         self._session: Session | None = None
         self.seconds = float("inf")
+
+    @property
+    def whole_feeds(self) -> Sequence[Mapping[str, Any]]:
+        """The feeds with what is in them beside the model's inputs."""
+        return self._feeds.whole if isinstance(self._feeds, FeedSet) else self._feeds
 
     def session(self) -> Session:
         """The session that answers; it stays loaded until ``close``."""

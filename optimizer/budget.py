@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.differences import Difference
+    from optimizer.task_metric import TaskMetric
 
 Link = Literal["", "Softmax", "LogSoftmax", "Sigmoid"]
 _PROBABILITY_FLOOR = 1e-6
 _LINKS: tuple[Link, ...] = ("Softmax", "LogSoftmax", "Sigmoid")
 _THROUGH = ("Identity", "Cast")
+_NO_LIMITS = ("parts", "metric")
 _CONSTANT = 1e-6  # an output whose relative spread over the feeds is below this does not vary
 
 
@@ -51,6 +53,7 @@ class Budget:
         max_abs: Largest difference of an element.
         agreement: Least share of equal arg-max of a Softmax, and of equal elements that are no floats.
         parts: Whether the limits hold for parts of a Concat, and before Softmax and Sigmoid, one by one.
+        metric: The user's measure of the task. With one, it alone is the limit; the others only guide searches.
     """
 
     rel_l2: float | None = 0.1
@@ -60,6 +63,7 @@ class Budget:
     max_abs: float | None = None
     agreement: float | None = 0.99
     parts: bool = True
+    metric: TaskMetric | None = None
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -74,13 +78,15 @@ class Budget:
         nothing: dict[str, Any] = {field.name: None for field in fields(cls)} | {"parts": False}
         if text == "none":
             return cls(**nothing)
-        given = dict(_limits(text, [name for name in nothing if name != "parts"]))
+        given = dict(_limits(text, [name for name in nothing if name not in _NO_LIMITS]))
         return cls(**(nothing | given))
 
     def __str__(self) -> str:
         if self == Budget():
             return "default"
-        given = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "parts"]
+        if self.metric is not None:
+            return f"{self.metric.name}, at most {self.metric.max_drop:g} lower"
+        given = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name not in _NO_LIMITS]
         return ",".join(f"{name}={value:g}" for name, value in given if value is not None) or "none"
 
     def failure(self, found: Difference, spread: float | None = None, *, arg_max: bool = False) -> str:

@@ -12,6 +12,7 @@ from optimizer.errors import ReferenceRunError
 from optimizer.measures import is_discrete
 from optimizer.runtime import prepare, session
 from optimizer.spread import Spread
+from optimizer.task_metric import guidance
 from optimizer.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from optimizer.answers import Answers
     from optimizer.budget import Budget
+    from optimizer.task_metric import Score, TaskMetric
 
 _Key = tuple[str, Part]
 
@@ -41,14 +43,28 @@ class BudgetCheck:
         self._names = tuple(value.name for value in reference.graph.outputs if value.name)
         self._parts = parts(reference)
         self._spreads: dict[tuple[str, str], float | None] | None = None
+        self._points: tuple[TaskMetric, float] | None = None
+
+    def points(self, metric: TaskMetric) -> float:
+        """What the reference reaches; computed once.
+
+        Raises:
+            UsageError: If the metric fails on it.
+        """
+        if self._points is None or self._points[0] is not metric:
+            outputs = [answer for _, answer in self._answers]
+            self._answers.close()
+            self._points = metric, metric.reference_points(outputs, self._answers.whole_feeds)
+        return self._points[1]
 
     def verdict(self, candidate: ir.Model, budget: Budget, *, threads: int = 1) -> Verdict:
         """Hold ``candidate`` to ``budget``."""
         keys = {name: self._keys(name, budget) for name in self._names}
+        outputs: list[dict[str, Any]] | None = None if budget.metric is None else []
         try:
-            found = self._differences(candidate, keys, threads)
+            found = self._differences(candidate, keys, threads, outputs)
         except ReferenceRunError as error:
-            return Verdict(ok=False, reason=f"the candidate: {error}", share=float("inf"))
+            return Verdict(ok=False, reason=f"the candidate: {error}", share=float("inf"), guide=float("inf"))
         spreads = self._reference_spreads() if budget.centered is not None else {}
         errors = tuple(
             OutputError(name) if name in self._random else value.error(name)
@@ -62,20 +78,29 @@ class BudgetCheck:
                 if use.share > max(worst, 1.0):
                     reason = f"output {name!r} {part.label + ' ' if part.label else ''}{use.text}"
                 worst = max(worst, use.share)
-        return Verdict(ok=not reason, reason=reason, outputs=errors, share=worst)
+        if budget.metric is not None and outputs is not None:
+            score = budget.metric.score(self.points(budget.metric), outputs, self._answers.whole_feeds)
+            return _by_metric(score, errors, worst)
+        return Verdict(ok=not reason, reason=reason, outputs=errors, share=worst, guide=worst)
 
     def _keys(self, name: str, budget: Budget) -> tuple[Part, ...]:
         has_parts = budget.parts and name not in self._random
         return (Part(), *(self._parts.get(name, ()) if has_parts else ()))
 
     def _differences(
-        self, candidate: ir.Model, keys: Mapping[str, tuple[Part, ...]], threads: int
+        self,
+        candidate: ir.Model,
+        keys: Mapping[str, tuple[Part, ...]],
+        threads: int,
+        outputs: list[dict[str, Any]] | None,
     ) -> dict[_Key, Difference]:
-        """The difference of each part of each output, over all feeds."""
+        """The difference of each part of each output, over all feeds; its answers go to ``outputs``."""
         loaded = session(prepare(candidate), threads=threads)
         found = {(name, part): Difference() for name, chosen in keys.items() for part in chosen}
         for feed, answer in self._answers:
             theirs = loaded.run(feed)
+            if outputs is not None:
+                outputs.append(theirs)
             for name, part in found:
                 if name not in theirs:
                     raise ReferenceRunError(f"it has no output {name!r}")
@@ -95,6 +120,14 @@ class BudgetCheck:
                             spreads.setdefault((name, part.label), Spread()).add(part.of(value))
             self._spreads = {key: spread.relative() for key, spread in spreads.items()}
         return self._spreads
+
+
+def _by_metric(score: Score, errors: tuple[OutputError, ...], worst: float) -> Verdict:
+    """The verdict where a task metric is the budget, and the others' ``worst`` share guides searches only."""
+    guide = max(score.share, guidance(worst))
+    return Verdict(
+        ok=not score.failure, reason=score.failure, outputs=errors, share=score.share, guide=guide, score=score
+    )
 
 
 def _cut(part: Part, reference: Any, candidate: Any) -> tuple[Any, Any]:

@@ -64,6 +64,13 @@ def optimize(  # noqa: PLR0913, PLR0917 - typer makes each option of the command
     budget: Annotated[
         str, typer.Option("--budget", metavar="LIMITS", help="What lossy passes may lose: default, none, sqnr=30, …")
     ] = "default",
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", metavar="PKG.MOD:FUNCTION", help="Your task metric as the budget, see the README."),
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option("--max-drop", metavar="POINTS", help="How much of the metric may be lost.")
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", metavar="NAME", help="The machine the model is for; auto is this one.")
     ] = "auto",
@@ -85,6 +92,8 @@ def optimize(  # noqa: PLR0913, PLR0917 - typer makes each option of the command
     quiet: QuietOption = False,
 ) -> None:
     """Optimize MODEL and write it to OUT; print what every pass did."""
+    if metric is not None:
+        sys.path.append(str(Path.cwd()))  # last, so that a module there hides no other
     from optimizer.feeds import parse_shapes  # noqa: PLC0415 - heavy
     from optimizer.pipeline import optimize as run  # noqa: PLC0415 - heavy
     from optimizer.report_text import report_table  # noqa: PLC0415 - heavy
@@ -104,6 +113,8 @@ def optimize(  # noqa: PLR0913, PLR0917 - typer makes each option of the command
             keep_all=keep_all,
             replay=replay,
             budget=budget,
+            metric=metric,
+            max_drop=max_drop,
             target=target,
             allow_generated_data=allow_generated_data,
             threads=threads,

@@ -61,14 +61,18 @@ def evidence_for(  # noqa: PLR0913 - the data, how it is made and run, and what 
     """Feeds, and a judge that knows the reference's outputs.
 
     Raises:
+        UsageError: If the budget's task metric fails on the reference.
         DataError: If the data cannot be read or does not fit the model.
         ReferenceRunError: If ONNX Runtime cannot run the reference.
     """
+    metric = budget.metric if budget is not None else None
     if data is None:
         split = generate(reference, shapes=shapes or {}, seed=seed, threads=threads)
     else:
         loaded = session(reference, threads=threads)
-        split = load_feeds(data, loaded.inputs, loaded.overridable)
+        split = load_feeds(data, loaded.inputs, loaded.overridable, extras=metric is not None)
     validator = Validator(reference, split.validation, threads=threads)
+    if metric is not None:
+        validator.points(metric)
     judge = RuntimeJudge(validator, split.validation, budget=budget or Budget(), threads=threads)
     return Evidence(judge, split, (*split.notes, *validator.notes))

@@ -36,8 +36,8 @@ _READ_ERRORS = (
 )
 
 
-def read_npz(path: Path, slots: Sequence[Slot], optional: Sequence[Slot]) -> Feed:
-    """The feed in one ``.npz`` file.
+def read_npz(path: Path, slots: Sequence[Slot], optional: Sequence[Slot], *, extras: bool = False) -> Feed:
+    """The feed in one ``.npz`` file; it may hold ``extras`` that are no inputs.
 
     Raises:
         DataError: If it is unreadable, pickled, or does not fit the model.
@@ -47,11 +47,11 @@ def read_npz(path: Path, slots: Sequence[Slot], optional: Sequence[Slot]) -> Fee
             arrays = {name: archive[name] for name in archive.files}
     except _READ_ERRORS as error:
         raise DataError(f"{path}: {_trouble(error)}") from error
-    return feed_sets.checked(gather(arrays, slots), slots, optional, str(path))
+    return feed_sets.checked(gather(arrays, slots), slots, optional, str(path), extras=extras)
 
 
-def check_npz(path: Path, slots: Sequence[Slot], optional: Sequence[Slot]) -> None:
-    """Check names, dtypes and shapes of one ``.npz`` file by its headers alone.
+def check_npz(path: Path, slots: Sequence[Slot], optional: Sequence[Slot], *, extras: bool = False) -> None:
+    """Check names, dtypes and shapes of one ``.npz`` file by its headers alone; ``extras`` may be anything.
 
     Raises:
         DataError: If it is unreadable, pickled, or does not fit the model.
@@ -62,9 +62,11 @@ def check_npz(path: Path, slots: Sequence[Slot], optional: Sequence[Slot]) -> No
         raise DataError(f"{path}: {_trouble(error)}") from error
     by_name = {slot.name: slot for slot in (*slots, *optional)}
     names = {name if name in by_name else _stem(name): None for name in headers}
-    feed_sets.check_names(list(names), slots, optional, str(path))
+    feed_sets.check_names(list(names), slots, optional, str(path), extras=extras)
     for name, (dtype, shape) in headers.items():
-        feed_sets.check_array(dtype, shape, by_name.get(name) or by_name[_stem(name)], str(path))
+        slot = by_name.get(name) or by_name.get(_stem(name))
+        if slot is not None:
+            feed_sets.check_array(dtype, shape, slot, str(path))
 
 
 def gather(arrays: Mapping[str, Any], slots: Sequence[Slot]) -> Feed:
@@ -95,7 +97,7 @@ def restore(path: Path, slots: Sequence[Slot]) -> Feed:
     with np.load(path, allow_pickle=False) as archive:
         names = [str(name) for name in archive["arr_0"]]
         arrays = {name: archive[f"arr_{number}"] for number, name in enumerate(names, start=1)}
-    return feed_sets.checked(gather(arrays, slots), slots, slots, str(path))
+    return feed_sets.checked(gather(arrays, slots), slots, slots, str(path), extras=True)
 
 
 def _scatter(feed: Mapping[str, Any]) -> dict[str, Any]:

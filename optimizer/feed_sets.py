@@ -24,11 +24,19 @@ _SPLIT = 3  # every third feed validates; a third of the calibration feeds selec
 
 
 class FeedSet(Sequence[Feed]):
-    """Feeds by number, each loaded anew when asked for."""
+    """Feeds by number, each loaded anew when asked for; of what is in them, only ``names`` if those are given."""
 
-    def __init__(self, load: Callable[[int], Feed], numbers: Sequence[int]) -> None:
+    def __init__(
+        self, load: Callable[[int], Feed], numbers: Sequence[int], names: frozenset[str] | None = None
+    ) -> None:
         self._load = load
         self._numbers = tuple(numbers)
+        self._names = names
+
+    @property
+    def whole(self) -> FeedSet:
+        """The same feeds with all that is in them."""
+        return FeedSet(self._load, self._numbers)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -39,8 +47,9 @@ class FeedSet(Sequence[Feed]):
     def __getitem__(self, index: slice) -> FeedSet: ...
     def __getitem__(self, index: int | slice) -> Feed | FeedSet:
         if isinstance(index, slice):
-            return FeedSet(self._load, self._numbers[index])
-        return self._load(self._numbers[index])
+            return FeedSet(self._load, self._numbers[index], self._names)
+        feed = self._load(self._numbers[index])
+        return feed if self._names is None else {name: feed[name] for name in feed if name in self._names}
 
 
 @dataclass(frozen=True)
@@ -62,13 +71,27 @@ class Split:
     notes: tuple[str, ...] = ()
 
 
-def split(load: Callable[[int], Feed], count: int, origin: Origin, notes: Sequence[str] = ()) -> Split:
-    """Split ``count`` feeds: numbers 0, 3, 6 … validate, the others calibrate. A single feed does both."""
+def split(
+    load: Callable[[int], Feed],
+    count: int,
+    origin: Origin,
+    notes: Sequence[str] = (),
+    names: frozenset[str] | None = None,
+) -> Split:
+    """Split ``count`` feeds: numbers 0, 3, 6 … validate, the others calibrate. A single feed does both.
+
+    Args:
+        load: Loads a feed.
+        count: How many there are.
+        origin: Where they come from.
+        notes: What the report should say about them.
+        names: The model's inputs, where feeds hold more than those.
+    """
     validation = range(0, count, _SPLIT)
     calibration = [number for number in range(count) if number % _SPLIT] or list(validation)
     if count == 1:
         notes = [*notes, "there is one feed only: it calibrates and validates"]
-    return two_sets(FeedSet(load, calibration), FeedSet(load, validation), origin, notes)
+    return two_sets(FeedSet(load, calibration, names), FeedSet(load, validation, names), origin, notes)
 
 
 def two_sets(calibration: FeedSet, validation: FeedSet, origin: Origin, notes: Sequence[str] = ()) -> Split:
@@ -76,8 +99,10 @@ def two_sets(calibration: FeedSet, validation: FeedSet, origin: Origin, notes: S
     return Split(calibration, calibration[::_SPLIT], validation, origin, tuple(notes))
 
 
-def check_names(names: Sequence[str], slots: Sequence[Slot], optional: Sequence[Slot], where: str) -> None:
-    """Check that a feed has every input and nothing else.
+def check_names(
+    names: Sequence[str], slots: Sequence[Slot], optional: Sequence[Slot], where: str, *, extras: bool = False
+) -> None:
+    """Check that a feed has every input, and nothing else but ``extras`` if it may have those.
 
     Raises:
         DataError: Naming ``where`` it is from, and what is missing or unknown.
@@ -89,7 +114,7 @@ def check_names(names: Sequence[str], slots: Sequence[Slot], optional: Sequence[
             f"{where}: no input {', '.join(map(repr, missing))}; the model needs {', '.join(map(repr, known))}"
         )
     unknown = [name for name in names if name not in known]
-    if unknown:
+    if unknown and not extras:
         raise DataError(
             f"{where}: {', '.join(map(repr, unknown))} is no input of the model;"
             f" it has {', '.join(map(repr, known)) or 'none'}"
@@ -117,17 +142,19 @@ def check_array(dtype: np.dtype[Any], shape: Sequence[int], slot: Slot, where: s
             )
 
 
-def checked(feed: Mapping[str, Any], slots: Sequence[Slot], optional: Sequence[Slot], where: str) -> Feed:
-    """``feed`` with values as the model takes them.
+def checked(
+    feed: Mapping[str, Any], slots: Sequence[Slot], optional: Sequence[Slot], where: str, *, extras: bool = False
+) -> Feed:
+    """``feed`` with values as the model takes them; ``extras`` that are no inputs stay as they are.
 
     Raises:
         DataError: If it does not fit.
     """
     if not isinstance(feed, Mapping):
         raise DataError(f"{where}: a feed is a mapping from input name to array, found {type(feed).__name__}")
-    check_names([str(name) for name in feed], slots, optional, where)
+    check_names([str(name) for name in feed], slots, optional, where, extras=extras)
     by_name = {slot.name: slot for slot in (*slots, *optional)}
-    return {name: _value(value, by_name[name], f"{where}") for name, value in feed.items()}
+    return {name: _value(value, by_name[name], where) if name in by_name else value for name, value in feed.items()}
 
 
 def numpy_type(slot: Slot) -> np.dtype[Any] | None:

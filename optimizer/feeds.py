@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from optimizer import feed_files, feed_sets
 from optimizer.errors import DataError
 from optimizer.feed_sets import Feed, FeedSet, Split
@@ -29,7 +31,11 @@ __all__ = ["Feed", "FeedSet", "Split", "generate", "load_feeds", "parse_shapes"]
 
 
 def load_feeds(
-    data: str | Path | Iterable[Mapping[str, Any]], inputs: Sequence[Slot], overridable: Sequence[Slot] = ()
+    data: str | Path | Iterable[Mapping[str, Any]],
+    inputs: Sequence[Slot],
+    overridable: Sequence[Slot] = (),
+    *,
+    extras: bool = False,
 ) -> Split:
     """Feeds from a folder or an iterable, checked against the model's inputs.
 
@@ -38,36 +44,42 @@ def load_feeds(
             needed; other iterables are read once, into temporary files that vanish with the result.
         inputs: The inputs that a feed must have.
         overridable: Initializers that a feed may override.
+        extras: Whether feeds may hold more, such as labels, which only ``FeedSet.whole`` shows.
 
     Raises:
         DataError: With file, input, what was expected and what was found.
     """
     if isinstance(data, (str, Path)):
-        return _from_folder(Path(data), inputs, overridable)
-    return _from_iterable(data, inputs, overridable)
+        return _from_folder(Path(data), inputs, overridable, extras)
+    return _from_iterable(data, inputs, overridable, extras)
 
 
-def _from_folder(folder: Path, inputs: Sequence[Slot], overridable: Sequence[Slot]) -> Split:
+def _shown(inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool) -> frozenset[str] | None:
+    """The names that a feed shows, where it may hold more."""
+    return frozenset(slot.name for slot in (*inputs, *overridable)) if extras else None
+
+
+def _from_folder(folder: Path, inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool) -> Split:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; it should hold .npz feeds or test_data_set_* folders")
     parts = [folder / "calib", folder / "valid"]
+    shown = _shown(inputs, overridable, extras)
     if any(part.is_dir() for part in parts):
-        calibration, validation = (_loader(part, inputs, overridable) for part in parts)
-        return feed_sets.two_sets(_all(*calibration), _all(*validation), "files")
-    return feed_sets.split(*_loader(folder, inputs, overridable), "files")
+        loaders = (_loader(part, inputs, overridable, extras) for part in parts)
+        calibration, validation = (FeedSet(load, range(count), shown) for load, count in loaders)
+        return feed_sets.two_sets(calibration, validation, "files")
+    return feed_sets.split(*_loader(folder, inputs, overridable, extras), "files", names=shown)
 
 
-def _all(load: Callable[[int], Feed], count: int) -> FeedSet:
-    return FeedSet(load, range(count))
-
-
-def _loader(folder: Path, inputs: Sequence[Slot], overridable: Sequence[Slot]) -> tuple[Callable[[int], Feed], int]:
+def _loader(
+    folder: Path, inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool
+) -> tuple[Callable[[int], Feed], int]:
     """How to load feed number i of a folder, and how many there are; all headers are checked first."""
     paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
     if paths:
         for path in paths:
-            feed_files.check_npz(path, inputs, overridable)
-        return (lambda number: feed_files.read_npz(paths[number], inputs, overridable)), len(paths)
+            feed_files.check_npz(path, inputs, overridable, extras=extras)
+        return (lambda number: feed_files.read_npz(paths[number], inputs, overridable, extras=extras)), len(paths)
     sets = sorted(folder.glob("test_data_set_*"), key=lambda path: (len(path.name), path.name))
     if not sets and any(folder.glob("input_*.pb")):
         sets = [folder]
@@ -76,7 +88,9 @@ def _loader(folder: Path, inputs: Sequence[Slot], overridable: Sequence[Slot]) -
     return (lambda number: feed_files.read_test_data(sets[number], inputs, overridable)), len(sets)
 
 
-def _from_iterable(data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], overridable: Sequence[Slot]) -> Split:
+def _from_iterable(
+    data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool
+) -> Split:
     if not isinstance(data, Iterable) or isinstance(data, (Mapping, bytes)):
         raise DataError(f"feeds are an iterable of mappings from input name to array, found {type(data).__name__}")
     if isinstance(data, Sequence):
@@ -84,24 +98,40 @@ def _from_iterable(data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], ov
             raise DataError("no feeds: the sequence is empty")
 
         def load(number: int) -> Feed:
-            return feed_sets.checked(data[number], inputs, overridable, f"feed {number}")
+            return feed_sets.checked(data[number], inputs, overridable, f"feed {number}", extras=extras)
 
         load(0)
-        return feed_sets.split(load, len(data), "iterable")
-    return _spooled(data, inputs, overridable)
+        return feed_sets.split(load, len(data), "iterable", names=_shown(inputs, overridable, extras))
+    return _spooled(data, inputs, overridable, extras)
 
 
-def _spooled(data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], overridable: Sequence[Slot]) -> Split:
+def _spooled(
+    data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool
+) -> Split:
     """Read a one-shot iterable once; its feeds wait in temporary files, which vanish with the last use of them."""
     spool = _Spool()
+    names = _shown(inputs, overridable, extras)
     count = 0
     for feed in data:
-        ready = feed_sets.checked(feed, inputs, overridable, f"feed {count}")
+        ready = feed_sets.checked(feed, inputs, overridable, f"feed {count}", extras=extras)
+        if names is not None:
+            ready = {name: value if name in names else _extra(value, name) for name, value in ready.items()}
         feed_files.store(spool.path(count), ready)
         count += 1
     if not count:
         raise DataError("no feeds: the iterable is empty")
-    return feed_sets.split(partial(_unspool, spool, inputs), count, "iterable")
+    return feed_sets.split(partial(_unspool, spool, inputs), count, "iterable", names=names)
+
+
+def _extra(value: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:
+    """What is no input, as an array that can wait in a file."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biufcSU":
+        raise DataError(f"{name!r} of a feed is no plain array; give the feeds as a list, or save plain arrays")
+    return array
 
 
 class _Spool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.spec import Stage
+    from optimizer.task_metric import Score
     from optimizer.timing import Latency
     from optimizer.validation import Validator, Verdict
 
@@ -67,6 +68,10 @@ class RuntimeJudge:
     def share(self, candidate: ir.Model) -> float:
         """The share of the budget that ``candidate`` uses."""
         return self.verdict(candidate, exact=False).share
+
+    def score(self, candidate: ir.Model) -> Score | None:
+        """What the budget's task metric says of ``candidate``; ``None`` if it has none."""
+        return None if self.budget.metric is None else self.verdict(candidate, exact=False).score
 
     def latency(self, reference: ir.Model, candidate: ir.Model) -> Latency:
         """The paired latency ratio of ``candidate`` to ``reference``."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optimizer.feed_sets import Split
 
 _MOST_SELECTION = 12  # a search asks for the error many times
+_MOST_FOR_METRIC = 48  # a task metric over a dozen feeds tells next to nothing
 _TIMED_SECONDS = 0.5
 _TIMED_RUNS = (5, 200)
 
@@ -60,7 +61,7 @@ class RuntimeLab:
         self.has_data = split.origin != "generated" or allow_generated
         self.is_timed = is_timed
         self.memory: dict[Any, Any] = {}
-        self._selection = split.selection[:_MOST_SELECTION]
+        self._selection = split.selection[: _MOST_SELECTION if budget.metric is None else _MOST_FOR_METRIC]
         answers = Answers(prepare(reference), self._selection, optimize=True, threads=threads)
         self._check = BudgetCheck(reference, answers, random)
         self._budget, self._threads = budget, threads
@@ -80,7 +81,7 @@ class RuntimeLab:
 
     def share(self, model: ir.Model) -> float:
         """The largest share of any limit of the budget that ``model`` uses on the selection feeds."""
-        return self._check.verdict(model, self._budget, threads=self._threads).share
+        return self._check.verdict(model, self._budget, threads=self._threads).guide
 
     def seconds(self, model: ir.Model) -> float:
         """The median time of one inference, over short samples of one session."""

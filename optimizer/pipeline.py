@@ -21,6 +21,7 @@ from optimizer.spec import Stage, parse_recipe, parse_stage
 from optimizer.stage_runs import limits_from
 from optimizer.stats import Facts, facts
 from optimizer.targets import Target, is_this_machine, resolve
+from optimizer.task_metric import TaskMetric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from optimizer.evidence import Evidence
     from optimizer.model import Source
     from optimizer.pass_manager import Outcome
+    from optimizer.task_metric import Function
 
 _EXACT_SECONDS, _LOSSY_SECONDS = 150.0, 480.0
 LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
@@ -65,6 +67,8 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     keep_all: bool = False,
     replay: str | Path | None = None,
     budget: str | Budget = "default",
+    metric: str | Function | None = None,
+    max_drop: float | None = None,
     target: str = "auto",
     allow_generated_data: bool = False,
     threads: int = 1,
@@ -89,6 +93,9 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         keep_all: Write the model after every stage beside ``output``.
         replay: Report of an earlier run, whose decisions are repeated without timing.
         budget: What lossy stages may lose: ``default``, ``none``, limits such as ``sqnr=30``, or a ``Budget``.
+        metric: Your measure of the task instead, a function or ``pkg.mod:function``: it gets the outputs of all feeds
+            and the feeds, whose arrays that are no inputs may be labels, and returns points, higher is better.
+        max_drop: How many points lossy stages may lose.
         target: The machine that the model is for; ``auto`` is this one.
         allow_generated_data: Whether lossy passes may calibrate on generated feeds.
         threads: Threads of ONNX Runtime.
@@ -105,13 +112,14 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         source = ingest(model)
     stages = _stages(preset, passes, recipe)
     decisions = _decisions(replay, source, stages)
+    lossy_budget = _budget(budget, metric, max_drop, has_data=run and data is not None)
     machine = resolve(target)
     is_lossy = not all(stage.exact for stage in stages)
     limit = time_limit if time_limit is not None else _LOSSY_SECONDS if is_lossy else _EXACT_SECONDS
     timed = timing and replay is None
     observe("running the reference")
     with watch.measure("gates"):
-        evidence = _evidence(source, data, shapes, threads, seed, _budget(budget)) if run else None
+        evidence = _evidence(source, data, shapes, threads, seed, lossy_budget) if run else None
         before = facts(source.model)
     lab = None
     if evidence is not None and is_lossy:
@@ -136,8 +144,17 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     return Result(give_back(outcome.model, source), replace(report, seconds=seconds))
 
 
-def _budget(given: str | Budget) -> Budget:
-    return Budget.parse(given) if isinstance(given, str) else given
+def _budget(given: str | Budget, metric: str | Function | None, max_drop: float | None, *, has_data: bool) -> Budget:
+    budget = Budget.parse(given) if isinstance(given, str) else given
+    if metric is None:
+        if max_drop is not None:
+            raise UsageError("--max-drop is of a metric; give one with --metric")
+        return budget
+    if budget != Budget():
+        raise UsageError("a budget and a metric exclude each other; give one of them")
+    if not has_data:
+        raise UsageError("a metric judges outputs for real inputs; give --data, and leave out --no-run")
+    return Budget(metric=TaskMetric.of(metric, max_drop))
 
 
 def _stages(name: str | None, passes: Sequence[str | Pass] | None, recipe: str | Path | None) -> tuple[Stage, ...]:
@@ -231,6 +248,7 @@ def _report(source: Source, outcome: Outcome, evidence: Evidence | None, before:
         latency=outcome.latency,
         stages=outcome.stages,
         seconds={},
+        score=judge.score(outcome.model) if judge is not None else None,
         coverage=None if exact else _coverage(outcome.model),
         verdict="unverified" if judge is None else "improved" if kept else "unchanged",
         warnings=tuple(_warnings(evidence, target)),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from optimizer.coverage import Coverage
     from optimizer.pass_base import Note
     from optimizer.stats import Facts
+    from optimizer.task_metric import Score
     from optimizer.timing import Latency
     from optimizer.validation import OutputError
 
@@ -108,6 +109,7 @@ class Report:
         stages: In the order in which they ran.
         seconds: CPU seconds of ``load``, ``rewrite``, ``save`` and ``gates``, and ``wall``.
         verdict: ``improved``, ``unchanged`` or ``unverified``.
+        score: What the user's task metric says of the reference and of the result, on the validation feeds.
         coverage: What of a quantized result runs in integers, as ONNX Runtime's optimized graph says.
         warnings: What the user should know: weak evidence, random outputs, shapes that were chosen.
     """
@@ -122,6 +124,7 @@ class Report:
     stages: tuple[StageRecord, ...]
     seconds: Mapping[str, float]
     verdict: str
+    score: Score | None = None
     coverage: Coverage | None = None
     warnings: tuple[str, ...] = field(default=())
 
@@ -139,6 +142,7 @@ class Report:
             "stages": [stage.to_dict() for stage in self.stages],
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "verdict": self.verdict,
+            "metric": self.score.to_dict() if self.score is not None else None,
             "coverage": self.coverage.to_dict() if self.coverage is not None else None,
             "warnings": list(self.warnings),
         }

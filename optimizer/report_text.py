@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from optimizer.report import PassRecord, Report, StageRecord
     from optimizer.stats import Facts
+    from optimizer.task_metric import Score
     from optimizer.timing import Latency
     from optimizer.validation import OutputError
 
@@ -43,6 +44,8 @@ def report_table(report: Report) -> RenderableType:
     _add(table, "latency", "1", _latency(report.latency))
     worst = max(report.outputs, key=lambda output: _order(output.rel_l2), default=None)
     _add(table, "error (relative L2)", "0", _error(worst))
+    if report.score is not None:
+        _add(table, report.score.metric, f"{report.score.reference:.6g}", _points(report.score))
     return Group(title, table, _stages(report.stages), *_closing(report))
 
 
@@ -146,6 +149,13 @@ def _latency(latency: Latency | None) -> str:
 
 def _error(worst: OutputError | None) -> str:
     return "0" if worst is None else "-" if worst.rel_l2 is None else f"{worst.rel_l2:.2g}"
+
+
+def _points(score: Score) -> str:
+    if score.candidate is None or score.drop is None:
+        return score.trouble
+    moved = f"{abs(score.drop):.3g} {'gained' if score.drop < 0 else 'lost'}"
+    return f"{score.candidate:.6g} ({moved}, {score.max_drop:g} allowed)"
 
 
 def _order(error: float | None) -> float:

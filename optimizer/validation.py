@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from optimizer.task_metric import TaskMetric
+
 __all__ = ["Budget", "OutputError", "Validator", "Verdict"]
 
 _FEW_FEEDS = 8
@@ -74,6 +76,14 @@ class Validator:
     def check_budget(self, candidate: ir.Model, budget: Budget) -> Verdict:
         """Hold ``candidate`` to ``budget``, with optimizations on."""
         return self._budget.verdict(candidate, budget, threads=self._threads)
+
+    def points(self, metric: TaskMetric) -> float:
+        """What the reference reaches.
+
+        Raises:
+            UsageError: If the metric fails on it.
+        """
+        return self._budget.points(metric)
 
     def _exact(self, candidate: ir.Model, answers: Answers, how: str) -> Verdict:
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from optimizer.differences import OutputError
+    from optimizer.task_metric import Score
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,13 @@ class Verdict:
         reason: If not, one line: output, measure, limit.
         outputs: The errors of all outputs with optimizations on; empty if the candidate does not run.
         share: Of a lossy candidate: the largest share that it uses of any limit of the budget.
+        guide: The same as a search counts it; differs where the budget is a task metric.
+        score: What the task metric says, if the budget has one.
     """
 
     ok: bool
     reason: str
     outputs: tuple[OutputError, ...] = ()
     share: float = 0.0
+    guide: float = 0.0
+    score: Score | None = None
