@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optimizer import suitability
 from optimizer.budget import Budget
+from optimizer.errors import DataError, ReferenceRunError
 from optimizer.feeds import generate, load_feeds
 from optimizer.judge import RuntimeJudge
 from optimizer.lab import RuntimeLab
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from optimizer.feed_sets import Split
 
 
+_LOOKED_AT = 8  # feeds, for doubts about them
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What models are judged by.
@@ -34,6 +39,17 @@ class Evidence:
     judge: RuntimeJudge
     split: Split
     notes: tuple[str, ...]
+
+    def doubts(self, reference: ir.Model) -> tuple[str, ...]:
+        """Why the user's data may not suit the model, by some of the calibration feeds; nothing for generated ones."""
+        if self.split.origin == "generated":
+            return ()
+        every = -(-len(self.split.calibration) // _LOOKED_AT)
+        try:
+            found = suitability.check(reference, self.split.calibration[::every], threads=self.judge.threads)
+        except (ReferenceRunError, DataError) as error:
+            return (f"whether the data suits the model is not known: {error}",)
+        return tuple(f"data: {doubt}" for doubt in found)
 
     def lab(self, reference: ir.Model, *, allow_generated: bool, is_timed: bool, time_limit: float) -> RuntimeLab:
         """What lossy passes run models with."""

@@ -122,7 +122,11 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         evidence = _evidence(source, data, shapes, threads, seed, lossy_budget) if run else None
         before = facts(source.model)
     lab = None
+    doubts: tuple[str, ...] = ()
     if evidence is not None and is_lossy:
+        observe("looking at the data")
+        with watch.measure("gates"):
+            doubts = evidence.doubts(source.model)
         lab = evidence.lab(source.model, allow_generated=allow_generated_data, is_timed=timed, time_limit=limit)
     manager = PassManager(
         reference=source.model,
@@ -141,7 +145,8 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     with watch.measure("gates"):
         report = _report(source, outcome, evidence, before, machine)
     seconds = {**watch.seconds, "wall": time.monotonic() - began}
-    return Result(give_back(outcome.model, source), replace(report, seconds=seconds))
+    warnings = (*doubts, *report.warnings)
+    return Result(give_back(outcome.model, source), replace(report, seconds=seconds, warnings=warnings))
 
 
 def _budget(given: str | Budget, metric: str | Function | None, max_drop: float | None, *, has_data: bool) -> Budget:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import optimizer
 from optimizer.calibration import observe
 from optimizer.suitability import check, wanted, warnings
 
@@ -129,3 +130,18 @@ def test_zeros_that_data_does_not_reach_are_fine():
 
 def test_what_was_not_observed_is_not_judged():
     assert warnings(normalized(), {}) == ()
+
+
+@pytest.mark.parametrize(("passes", "is_looked_at"), [("quantize-weights", True), ("simplify", False)])
+def test_a_run_with_lossy_stages_warns_of_its_data(passes, is_looked_at):
+    wrong = optimizer.optimize(normalized(), passes=[passes], data=images(scale=255), timing=False).report
+    named = [text for text in wrong.warnings if text.startswith("data: preprocessing looks wrong")]
+    assert len(named) == is_looked_at
+    assert named == [text for text in wrong.to_dict()["warnings"] if text.startswith("data: ")]
+    assert ("preprocessing looks wrong" in wrong.to_text()) == is_looked_at
+
+
+def test_right_and_generated_data_are_not_warned_of():
+    for data in (images(), None):
+        report = optimizer.optimize(normalized(), passes=["quantize-weights"], data=data, timing=False).report
+        assert not any(text.startswith("data: ") for text in report.warnings)
