@@ -2,8 +2,9 @@
 
 ``onnx.checker`` does most of it, on a copy without large weights. Mended in that copy is what it asks for and ONNX
 Runtime does not: topological order, names of graphs, shapes of inputs and outputs and types of outputs, initializers
-listed as inputs before IR version 4. Looked at here is what it lets pass: tensors that are longer than their shape
-says, unknown types, operator sets from the future, functions that blow up when they are inlined.
+listed as inputs before IR version 4, no operators that are deprecated though defined. Looked at here is what it lets
+pass: tensors that are longer than their shape says, unknown types, operator sets from the future, functions that blow
+up when they are inlined.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
 from optimizer.complaints import explained
+from optimizer.deprecated import put_aside
 from optimizer.errors import ModelError
 from optimizer.external import byte_count
 from optimizer.order import sort_nodes
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 EXPANDED_LIMIT = 10_000_000  # nodes, when all functions are inlined
 _INITIALIZERS_ALONE, _FUNCTIONS = 4, 8  # first IR versions: initializers that are no inputs; functions
+_MENDABLE = ("topologically sorted", "is deprecated in domain_version")  # what the checker says
 _NEWEST = {domain: newest for domain, (_, newest) in onnx.defs.C.schema_version_map().items()}
 
 _FunctionKey = tuple[str, str, str]
@@ -142,10 +145,10 @@ def check_examined(model: onnx.ModelProto, label: str) -> None:
         raise ModelError(f"{label}: is nested deeper than protobuf's 100 levels; flatten its subgraphs") from error
     _mend(lean, label)
     complaint = _complaint(lean)
-    if complaint is not None and "topologically sorted" in complaint:
+    if complaint is not None and any(text in complaint for text in _MENDABLE):
         for scope in (lean.graph, *lean.functions):
             sort_nodes(scope, label)
-        complaint = _complaint(lean)
+        complaint = put_aside(lean) or _complaint(lean)
     if complaint is not None:
         raise ModelError(f"{label}: {explained(complaint)}")
     if lean.functions and _expanded_size(lean) > EXPANDED_LIMIT:
