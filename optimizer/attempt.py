@@ -109,6 +109,7 @@ def _run_pass(
 ) -> tuple[ir.Model, PassRun, Failure | None]:
     sites = Sites(limit.steps, limit.sites, limit.only)
     started = time.process_time()
+    context.progress.at(*context.progress.place[:1], member.name)
     try:
         member.requires(model, context)
         result = member.run(model, replace(context, sites=sites, choices=limit.choices))

@@ -12,7 +12,9 @@ import typer
 from optimizer.errors import OnnxhoneError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from optimizer.progress import Show
 
 app = typer.Typer(
     add_completion=False,
@@ -203,15 +205,19 @@ def main() -> None:
 
 
 @contextmanager
-def _progress(*, silent: bool) -> Iterator[Callable[[str], None]]:
+def _progress(*, silent: bool) -> Iterator[Show]:
     """Shows what is being done while it runs, on a terminal only."""
+    from optimizer.progress import nowhere  # noqa: PLC0415 - with the package, which --help needs nothing of
+
     if silent or not sys.stderr.isatty():
-        yield lambda _doing: None
+        yield nowhere
         return
     from rich.console import Console  # noqa: PLC0415 - heavy
 
-    with Console(stderr=True).status("starting") as status:
-        yield status.update
+    from optimizer.progress_bar import progress_bar  # noqa: PLC0415 - heavy
+
+    with progress_bar(Console(stderr=True)) as show:
+        yield show
 
 
 def _print(content: Any) -> None:

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.evidence import evidence_for
 from optimizer.model import ingest
+from optimizer.progress import Progress
 from optimizer.report_text import comparison_table
 from optimizer.stats import Facts, facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
 
+    from optimizer.progress import Show
     from optimizer.timing import Latency
     from optimizer.validation import Verdict
 
@@ -58,21 +60,22 @@ def compare_models(  # noqa: PLR0913 - each option of the command, by keyword on
     threads: int = 1,
     timing: bool = True,
     seed: int = 0,
-    observe: Callable[[str], None] = lambda _doing: None,
+    observe: Show = lambda _doing, _share: None,
 ) -> Comparison:
     """Compare ``second`` with ``first``, the reference.
 
     Raises:
         OnnxhoneError: If a model or the feeds cannot be read, or the reference cannot be run.
     """
-    observe("loading")
+    progress = Progress(observe)
+    progress.begin("loading")
     sources = ingest(first), ingest(second)
-    observe("running the reference")
+    progress.begin("running the reference")
     evidence = evidence_for(sources[0].model, data, shapes=shapes, threads=threads, seed=seed)
     judge = evidence.judge
-    observe("running the candidate")
+    progress.begin("running the candidate")
     verdict = judge.verdict(sources[1].model, exact=True)
-    observe("timing")
+    progress.begin("timing")
     latency = judge.latency(sources[0].model, sources[1].model) if timing and verdict.outputs else None
     return Comparison(
         (sources[0].label, sources[1].label),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.feed_sets import Split
+    from optimizer.progress import Progress
 
 
 _LOOKED_AT = 8  # feeds, for doubts about them
@@ -51,7 +52,9 @@ class Evidence:
             return (f"whether the data suits the model is not known: {error}",)
         return tuple(f"data: {doubt}" for doubt in found)
 
-    def lab(self, reference: ir.Model, *, allow_generated: bool, is_timed: bool, time_limit: float) -> RuntimeLab:
+    def lab(
+        self, reference: ir.Model, *, allow_generated: bool, is_timed: bool, time_limit: float, progress: Progress
+    ) -> RuntimeLab:
         """What lossy passes run models with."""
         return RuntimeLab(
             reference,
@@ -62,6 +65,7 @@ class Evidence:
             threads=self.judge.threads,
             is_timed=is_timed,
             time_limit=time_limit,
+            progress=progress,
         )
 
 

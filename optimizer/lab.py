@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from optimizer import calibration
 from optimizer.answers import Answers
 from optimizer.budget_check import BudgetCheck
+from optimizer.progress import Progress
 from optimizer.runtime import prepare, profile, session
 from optimizer.timing import clock_for
 
@@ -42,6 +43,7 @@ class RuntimeLab:
         threads: int = 1,
         is_timed: bool = True,
         time_limit: float = 600.0,
+        progress: Progress | None = None,
         wall: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing runs yet.
@@ -55,6 +57,7 @@ class RuntimeLab:
             threads: Threads of ONNX Runtime.
             is_timed: Whether times may decide.
             time_limit: Seconds for searches, from now on.
+            progress: Told how far sweeps over the calibration feeds are.
             wall: Seconds.
         """
         self.calibration: Sequence[dict[str, Any]] = split.calibration
@@ -66,18 +69,38 @@ class RuntimeLab:
         self._check = BudgetCheck(reference, answers, random)
         self._budget, self._threads = budget, threads
         self._wall, self._deadline = wall, wall() + time_limit
+        self._progress = progress or Progress()
 
     def observe(
         self, model: ir.Model, values: Sequence[str], channel_axes: Mapping[str, int] | None = None
     ) -> Mapping[str, Observation]:
         """Statistics of values by name over the calibration feeds; of channels too where an axis is given."""
+        self._progress.begin(f"ranges of {len(values)} values over {len(self.calibration)} feeds")
         return calibration.observe(
-            model, values, self.calibration, channel_axes=channel_axes or {}, threads=self._threads
+            model,
+            values,
+            self.calibration,
+            channel_axes=channel_axes or {},
+            threads=self._threads,
+            progress=self._progress,
         )
 
     def second_moments(self, model: ir.Model, kernels: Sequence[str]) -> Iterator[tuple[str, SecondMoments]]:
         """Second moments of the rows that kernels multiply with, by first output, over the calibration feeds."""
-        return calibration.second_moments(model, kernels, self.calibration, threads=self._threads)
+        sweep, work = f"inputs of {len(kernels)} kernels over {len(self.calibration)} feeds", "kernels, one by one"
+
+        def told(share: float) -> None:
+            if self._progress.doing != sweep:
+                self._progress.begin(sweep)
+            self._progress(share)
+
+        moments = calibration.second_moments(model, kernels, self.calibration, threads=self._threads, progress=told)
+        for number, found in enumerate(moments):
+            if self._progress.doing != work:
+                self._progress.begin(work)
+            self._progress(number / len(kernels))
+            yield found
+        self._progress.begin("")
 
     def share(self, model: ir.Model) -> float:
         """The largest share of any limit of the budget that ``model`` uses on the selection feeds."""
@@ -101,6 +124,7 @@ class RuntimeLab:
 
     def profile(self, model: ir.Model) -> Mapping[str, float]:
         """Seconds of one inference by node name, as far as ONNX Runtime keeps the names."""
+        self._progress.begin("timing single nodes")
         return profile(model, list(self._selection[:2]), threads=self._threads)
 
     def time_left(self) -> float:

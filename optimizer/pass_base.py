@@ -13,8 +13,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from optimizer.progress import Progress
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from dataclasses import Field
 
     import onnx_ir as ir
@@ -147,7 +149,7 @@ class Context:
         sites: Permission for each change, see ``Sites``.
         seed: Seed of everything random.
         target: The machine that the model is for; ``auto`` is this one.
-        progress: Called with the share of the work done, 0 to 1.
+        progress: Called with the share of the work done, 0 to 1; ``begin`` names a new piece of work.
         lab: Feeds, errors and times for a lossy pass; ``None`` where nothing may be run.
         allowance: The share of the budget that the stage may use, as ``Lab.share`` counts it.
         choices: What an earlier run of the pass decided and is to be repeated; ``None`` if it decides itself.
@@ -157,7 +159,7 @@ class Context:
     sites: Sites = field(default_factory=Sites)
     seed: int = 0
     target: str = "auto"
-    progress: Callable[[float], None] = lambda _share: None
+    progress: Progress = field(default_factory=Progress)
     lab: Lab | None = None
     allowance: float = 1.0
     choices: Mapping[str, Any] | None = None

@@ -18,6 +18,7 @@ from optimizer.bisection import OutOfAttemptsError, repair
 from optimizer.errors import CheckFailedError
 from optimizer.gates import signature_failure, size_failure
 from optimizer.model import byte_size
+from optimizer.progress import Progress
 from optimizer.stage_runs import StageRun, record, settled, undone
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class PassManager:
         judge: Runs and times models.
         settings: How to decide.
         stopwatch: Collects the CPU seconds of ``rewrite`` and ``gates``, the search for what fails among the latter.
-        observe: Called with what is being done, for a progress display.
+        progress: Told what is being done.
         keep: Called with the stage's number and the model after each stage.
         clock: Seconds, for the time limit.
     """
@@ -106,7 +107,7 @@ class PassManager:
     judge: Judge | None = None
     settings: Settings = Settings()
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
-    observe: Callable[[str], None] = lambda _doing: None
+    progress: Progress = field(default_factory=Progress)
     keep: Callable[[int, ir.Model], None] = lambda _number, _model: None
     clock: Callable[[], float] = time.monotonic
 
@@ -124,6 +125,7 @@ class PassManager:
     def _run_from(self, base: ir.Model, stages: Sequence[tuple[Stage, Sequence[Limits]]]) -> list[StageRun]:
         runs: list[StageRun] = []
         for number, (stage, limits) in enumerate(stages):
+            self.progress.at(f"stage {number + 1} of {len(stages)}", str(stage))
             lossy_left = sum(not later.exact for later, _ in stages[number:])
             run = (
                 self._run_stage(base, stage, limits)
@@ -136,20 +138,18 @@ class PassManager:
         return runs
 
     def _run_stage(self, base: ir.Model, stage: Stage, limits: Sequence[Limits]) -> StageRun:
-        self.observe(str(stage))
         probe = self._probe(base, stage, timed=False)
         first = probe(limits)
         if first.failure is None:
             return StageRun(stage, base, settled(first, base), tuple(limits))
         if self.settings.strict:
             raise CheckFailedError(f"{stage}: {first.failure.reason}")
-        self.observe(f"{stage}: finding what fails the {first.failure.gate} check")
+        self.progress.at(*self.progress.place[:1], f"finding what fails the {first.failure.gate} check")
         repaired = repair(stage, limits, probe, first)
         return StageRun(stage, base, settled(repaired.attempt, base), repaired.limits, repaired.denials)
 
     def _run_lossy(self, base: ir.Model, stage: Stage, limits: Sequence[Limits], lossy_left: int) -> StageRun:
         """Run ``stage`` inside its part of the budget; if its user did not name it, undo it unless it pays."""
-        self.observe(str(stage))
         used = self.judge.share(base) if self.judge is not None and base is not self.reference else 0.0
         allowance = lossy_stages.allowance(used, lossy_left)
 
@@ -175,7 +175,7 @@ class PassManager:
             return undone(run, run.base, "its lossy passes changed nothing, so the others have no purpose")
         latency = None
         if self.judge is not None and self.settings.timing and lossy_stages.needs_time(run.stage):
-            self.observe(f"{run.stage}: timing it")
+            self.progress.at(*self.progress.place[:1], "timing it")
             with self.stopwatch.measure("gates"):
                 latency = self.judge.latency(run.base, run.attempt.model)
         reason = lossy_stages.worthless(run.stage, byte_size(run.base), byte_size(run.attempt.model), latency)
@@ -233,7 +233,7 @@ class PassManager:
         if self.judge is None:
             return runs, None
         for _ in range(len(runs) + 1):
-            self.observe("timing the result against the reference")
+            self.progress.at("timing the result against the reference")
             with self.stopwatch.measure("gates"):
                 latency = self.judge.latency(self.reference, runs[-1].attempt.model)
                 if latency.verdict == "slower":
@@ -254,7 +254,7 @@ class PassManager:
         for index, run in enumerate(runs):
             if not run.attempt.changed or not run.stage.exact or self.clock() > self._deadline:
                 continue
-            self.observe(f"{run.stage}: timing it alone")
+            self.progress.at(f"timing {run.stage} alone")
             with self.stopwatch.measure("gates"):
                 failure = self._slower(run.base, run.attempt.model)
             if failure is None:

@@ -16,6 +16,7 @@ from optimizer.model import give_back, ingest, save, to_proto
 from optimizer.pass_base import Context, Pass
 from optimizer.pass_manager import PassManager, Settings, Stopwatch
 from optimizer.presets import DEFAULT, preset
+from optimizer.progress import Progress
 from optimizer.report import Report
 from optimizer.spec import Stage, parse_recipe, parse_stage
 from optimizer.stage_runs import limits_from
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from optimizer.evidence import Evidence
     from optimizer.model import Source
     from optimizer.pass_manager import Outcome
+    from optimizer.progress import Show
     from optimizer.task_metric import Function
 
 _EXACT_SECONDS, _LOSSY_SECONDS = 150.0, 480.0
@@ -74,7 +76,7 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     threads: int = 1,
     time_limit: float | None = None,
     seed: int = 0,
-    observe: Callable[[str], None] = lambda _doing: None,
+    observe: Show = lambda _doing, _share: None,
 ) -> Result:
     """Optimize ``model``; every stage is checked, run against the reference, measured, and undone if it does not hold.
 
@@ -101,13 +103,14 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         threads: Threads of ONNX Runtime.
         time_limit: Seconds for searching and timing; 150 for exact stages, 480 with lossy ones.
         seed: Seed of generated feeds and of everything random.
-        observe: Called with what is being done.
+        observe: Called with what is being done, and the share of it that is done, 0 to 1, ``None`` if it is not known.
 
     Raises:
         OnnxhoneError: With one line that says what was found and what to do.
     """
     began, watch = time.monotonic(), Stopwatch()
-    observe("loading")
+    progress = Progress(observe)
+    progress.begin("loading")
     with watch.measure("load"):
         source = ingest(model)
     stages = _stages(preset, passes, recipe)
@@ -117,29 +120,32 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     is_lossy = not all(stage.exact for stage in stages)
     limit = time_limit if time_limit is not None else _LOSSY_SECONDS if is_lossy else _EXACT_SECONDS
     timed = timing and replay is None
-    observe("running the reference")
+    progress.begin("running the reference")
     with watch.measure("gates"):
         evidence = _evidence(source, data, shapes, threads, seed, lossy_budget) if run else None
         before = facts(source.model)
     lab = None
     doubts: tuple[str, ...] = ()
     if evidence is not None and is_lossy:
-        observe("looking at the data")
+        progress.begin("looking at the data")
         with watch.measure("gates"):
             doubts = evidence.doubts(source.model)
-        lab = evidence.lab(source.model, allow_generated=allow_generated_data, is_timed=timed, time_limit=limit)
+        lab = evidence.lab(
+            source.model, allow_generated=allow_generated_data, is_timed=timed, time_limit=limit, progress=progress
+        )
     manager = PassManager(
         reference=source.model,
-        context=Context(reference=source.model, seed=seed, target=machine.name, lab=lab),
+        context=Context(reference=source.model, seed=seed, target=machine.name, progress=progress, lab=lab),
         judge=evidence.judge if evidence is not None else None,
         settings=Settings(strict, timed, limit),
         stopwatch=watch,
-        observe=observe,
+        progress=progress,
         keep=_keeper(output, keep_all=keep_all),
     )
     outcome = manager.run(_allowed(stages, run=run), decisions)
     if output is not None:
-        observe("saving")
+        progress.at()
+        progress.begin("saving")
         with watch.measure("save"):
             save(outcome.model, Path(output))
     with watch.measure("gates"):

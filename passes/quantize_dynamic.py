@@ -10,7 +10,7 @@ Where the error may be measured and is over what the stage may use, the nodes th
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import graph, targets
@@ -23,6 +23,7 @@ from optimizer.algorithms.sweep import Scope
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.model import clone
 from optimizer.pass_base import Gain, Pass, PassResult, Step
+from optimizer.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -101,10 +102,11 @@ class QuantizeDynamic(Pass):
             floats = frozenset((context.choices or {}).get("float", ()))
             return self._quantized(model, context, floats, known)
         found = self._candidates(Scope(model, context.sites), Leftovers())
+        silent = replace(context, progress=Progress())  # what is built is a part of the search
         work = {graph.site(item.node): float(item.elements) for item in found}
 
         def build(chosen: frozenset[str]) -> PassResult:
-            return self._quantized(clone(model), context, work.keys() - chosen, known)
+            return self._quantized(clone(model), silent, work.keys() - chosen, known)
 
         search = Search(lambda chosen: build(chosen).model, context.lab, context.allowance, context.progress)
         return build(search.run(grouped(list(work), work)))

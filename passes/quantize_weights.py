@@ -14,7 +14,7 @@ weights that cost most of it for their size are stored in 16 bits instead of 8, 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -31,6 +31,7 @@ from optimizer.algorithms.weight_storage import AUTOMATIC, Packs, Storage
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.model import clone
 from optimizer.pass_base import Gain, Pass, PassResult, Step
+from optimizer.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -128,6 +129,7 @@ class QuantizeWeights(Pass):
         if context.lab is None:
             return self._stored(model, context, next(iter(self.storages)), frozenset(), packs)
         for name in (*first, last):
+            context.progress.begin(f"all weights, block={name}")
             result = self._stored(clone(model), context, name, frozenset(), packs)
             if not result.changes or context.lab.share(result.model) <= context.allowance:
                 return result
@@ -138,8 +140,10 @@ class QuantizeWeights(Pass):
         name = list(self.storages)[-1]
         sizes = {weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(model, Leftovers())}
 
+        silent = replace(context, progress=Progress())  # what is built is a part of the search
+
         def build(narrow: frozenset[str]) -> PassResult:
-            return self._stored(clone(model), context, name, sizes.keys() - narrow, packs)
+            return self._stored(clone(model), silent, name, sizes.keys() - narrow, packs)
 
         search = Search(lambda narrow: build(narrow).model, lab, context.allowance, context.progress)
         return build(search.run(grouped(list(sizes), sizes)))

@@ -19,7 +19,7 @@ from optimizer.algorithms.mixed_precision import Search, grouped
 from optimizer.algorithms.qdq_placement import place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.qdq_units import Unit
     from optimizer.algorithms.quantization import Grid
     from optimizer.pass_base import Lab
+    from optimizer.progress import Progress
 
 _AUTO = ("min-max", "percentile", "mse")
 _ROUNDING = 0.4  # share of the time that the rounding of weights may take
@@ -110,7 +111,7 @@ class Int8Search:
         """The candidate in which the units of these names are int8."""
         return self.candidates.build({output for name in names for output in self.units[name].outputs})
 
-    def search(self, allowance: float, progress: Callable[[float], None]) -> frozenset[str]:
+    def search(self, allowance: float, progress: Progress) -> frozenset[str]:
         """The units to quantize within ``allowance``."""
         if not self.gains:
             self.gains = self._gains()

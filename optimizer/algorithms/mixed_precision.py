@@ -16,6 +16,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from optimizer.progress import Progress
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -46,7 +48,7 @@ class Search:
         build: Makes the model in which the units of the given names are quantized.
         lab: Measures.
         allowance: The share of the budget that may be used.
-        progress: Called with the share of the work done.
+        progress: Told how many measurements there are to come, and how many of them are done.
         errors: What each group uses of the budget alone, by its first name; what is known is not measured again.
         shares: What each choice uses.
     """
@@ -54,7 +56,7 @@ class Search:
     build: Callable[[frozenset[str]], ir.Model]
     lab: Lab
     allowance: float
-    progress: Callable[[float], None] = lambda _share: None
+    progress: Progress = field(default_factory=Progress)
     errors: dict[str, float] = field(default_factory=dict)
     shares: dict[frozenset[str], float] = field(default_factory=dict)
     _budget: float = 0.0
@@ -62,6 +64,7 @@ class Search:
     def run(self, groups: Sequence[Group]) -> frozenset[str]:
         """The names of the units to quantize; empty if no choice keeps the allowance."""
         self._budget = max(self.lab.time_left(), 0.0)
+        self.progress.begin("measuring all together")
         everything = _names(groups)
         paying = [group for group in groups if group.gain > _NOTHING] or list(groups)
         whole = [choice for choice in dict.fromkeys((everything, _names(paying))) if self._holds(choice)]
@@ -81,8 +84,10 @@ class Search:
     def _ordered(self, groups: Sequence[Group]) -> list[Group]:
         """``groups`` by the price of a second; those for which there was no time come last."""
         prices = []
+        planned = len(groups) + math.ceil(math.log2(len(groups) + 1))  # one by one, and then halving
+        self.progress.begin(f"search, at least {planned} measurements")
         for number, group in enumerate(groups):
-            self.progress(number / (len(groups) + 1))
+            self.progress(number / planned)
             alone = math.inf
             if self.lab.time_left() >= (1 - _MEASURING) * self._budget:
                 alone = self._share(frozenset(group.names))
@@ -92,7 +97,11 @@ class Search:
 
     def _longest_prefix(self, ordered: Sequence[Group]) -> int:
         low, high = 0, len(ordered)
+        halvings = math.ceil(math.log2(high + 1))
+        planned = high + halvings
         while low < high:
+            left = math.ceil(math.log2(high - low + 1))
+            self.progress((planned - left) / planned)
             middle = (low + high + 1) // 2
             if self._holds(_names(ordered[:middle])):
                 low = middle
@@ -102,7 +111,9 @@ class Search:
 
     def _refined(self, prefix: int, ordered: Sequence[Group]) -> frozenset[str]:
         chosen = _names(ordered[:prefix])
-        for group in ordered[prefix + 1 :]:
+        self.progress.begin("trying what is left one by one")
+        for number, group in enumerate(ordered[prefix + 1 :]):
+            self.progress(number / (len(ordered) - prefix - 1))
             if self.lab.time_left() < (1 - _REFINING) * self._budget:
                 break
             alone = self.errors.get(group.names[0], math.inf)
