@@ -1,6 +1,6 @@
 """The preset ``exact`` over every model of onnx's backend tests: outputs kept, the checker clean, nothing larger.
 
-    python benchmarks/backend_exact.py [--freeze others|all] [--only TEXT] [--limit SECONDS] [--out FILE.md]
+    python benchmarks/backend_exact.py [--freeze none others all] [--only TEXT] [--limit SECONDS] [--out FILE.md]
 
 Each model is optimized without timing on the inputs of its own test, on generated ones where it has none, and with
 ``run=False`` where ONNX Runtime cannot run it. What came out is held against the model that went in, apart from
@@ -14,8 +14,8 @@ onnxhone's own gates:
 - the inputs and outputs are the same, the file is no larger, a second run over it changes nothing.
 
 *Failed* are models of which one of these does not hold, those on which onnxhone raised something that is no error of
-its own or undid a part of a pass, and those over the time limit. Most tests are of one node and hold nothing to do:
-``--freeze`` makes constants of all inputs, or of all but the first, and optimizes that.
+its own or undid a part of a pass, and those over the time limit. Most tests are of one node and hold nothing to do: so
+three runs are made, on the models as they are, with all inputs but the first made constants, and with all.
 
 Each model runs in a process that is ended at the time limit. What was found is kept in ``--work``, so an interrupted
 run goes on where it stopped.
@@ -59,6 +59,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 USUAL, HALF = 1e-5, 2e-3
 HALVES = frozenset({"float16", "bfloat16"})
+FROZEN = {
+    "none": "The models as they are",
+    "others": "All inputs but the first are constants",
+    "all": "All inputs are constants",
+}
 LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
@@ -272,16 +277,16 @@ class Worker:
             self._process = None
 
 
-def findings(options: argparse.Namespace) -> Iterator[Finding]:
+def findings(options: argparse.Namespace, freeze: str) -> Iterator[Finding]:
     """What was found of each model, earlier or now."""
-    kept = options.work / f"backend_exact.{options.freeze}.jsonl"
+    kept = options.work / f"backend_exact.{freeze}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     lines = kept.read_text().splitlines() if kept.exists() else []
     known = {item["name"]: Finding(**item) for item in map(json.loads, lines)}
     worker = Worker(options.limit)
     with kept.open("a") as log:
         for case in backend_cases():
-            chosen = case if options.freeze == "none" else frozen(case, options.freeze)
+            chosen = case if freeze == "none" else frozen(case, freeze)
             if chosen is None or options.only not in case.name:
                 continue
             found = known.get(case.name)
@@ -290,23 +295,31 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
                 log.write(json.dumps(asdict(found)) + "\n")
                 log.flush()
                 if found.outcome == "failed":
-                    print(f"{found.name}: {found.reason}", flush=True)
+                    print(f"{freeze}: {found.name}: {found.reason}", flush=True)
             yield found
     worker.end()
 
 
-def text(found: Sequence[Finding], options: argparse.Namespace) -> str:
+def text(found: Mapping[str, Sequence[Finding]]) -> str:
     """The result as Markdown."""
+    lines = [
+        "# The preset `exact` on onnx's backend tests",
+        "",
+        f"`python benchmarks/backend_exact.py --freeze {' '.join(found)}` at commit {commit()};",
+        f"{', '.join(f'{name} {version(name)}' for name in LIBRARIES)}.",
+    ]
+    for freeze, items in found.items():
+        lines += ["", f"## {FROZEN[freeze]}", "", *section(items)]
+    return "\n".join(lines) + "\n"
+
+
+def section(found: Sequence[Finding]) -> list[str]:
+    """The lines about one of the runs."""
     outcomes = ("improved", "unchanged", "refused", "failed")
     ways = {"its own": "its own inputs", "generated": "generated inputs", "not run": "not run", "": "not loaded"}
     counts = Counter((item.outcome, item.inputs.partition(":")[0]) for item in found)
     compared = Counter(item.compared for item in found)
     lines = [
-        "# The preset `exact` on onnx's backend tests",
-        "",
-        f"`python benchmarks/backend_exact.py --freeze {options.freeze}` at commit {commit()};",
-        f"{', '.join(f'{name} {version(name)}' for name in LIBRARIES)}.",
-        "",
         f"| {len(found)} models | {' | '.join(outcomes)} | sum |",
         f"| --- |{' ---: |' * (len(outcomes) + 1)}",
     ]
@@ -326,12 +339,11 @@ def text(found: Sequence[Finding], options: argparse.Namespace) -> str:
         changes.update(item.changes or {})
     lines += ["", "Changes: " + ", ".join(f"{kind} {count}" for kind, count in changes.most_common()) + "."]
     for outcome in ("failed", "refused"):
-        lines += ["", f"## {outcome.capitalize()}", ""]
+        lines += ["", f"### {outcome.capitalize()}", ""]
         reasons = [f"- {item.name}: {item.reason}" for item in found if item.outcome == outcome]
         lines += reasons or ["None."]
-    lines += ["", "## Not run, by what ONNX Runtime says", ""]
-    lines += [f"- {count} models: {reason}" for reason, count in _not_run(found).most_common()]
-    return "\n".join(lines) + "\n"
+    lines += ["", "### Not run, by what ONNX Runtime says", ""]
+    return lines + [f"- {count} models: {reason}" for reason, count in _not_run(found).most_common()]
 
 
 def _not_run(found: Sequence[Finding]) -> Counter[str]:
@@ -342,19 +354,19 @@ def _not_run(found: Sequence[Finding]) -> Counter[str]:
 def main() -> int:
     """Run over all models and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--freeze", choices=FREEZE, default="none", help="which inputs become constants")
+    parser.add_argument("--freeze", nargs="+", choices=FREEZE, default=FREEZE, help="which inputs become constants")
     parser.add_argument("--only", default="", metavar="TEXT", help="models whose names hold TEXT")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for a model")
     parser.add_argument("--work", type=Path, default=HERE / "work")
     parser.add_argument("--out", type=Path, help="write the result as Markdown")
     options = parser.parse_args()
-    found = list(findings(options))
-    written = text(found, options)
+    found = {freeze: list(findings(options, freeze)) for freeze in options.freeze}
+    written = text(found)
     print(written)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(written, encoding="utf-8")
-    return int(any(item.outcome == "failed" for item in found))
+    return int(any(item.outcome == "failed" for items in found.values() for item in items))
 
 
 if __name__ == "__main__":
