@@ -56,15 +56,16 @@ class Answers:
             yield feed, answer
 
     def _keep(self, number: int, answer: dict[str, Any]) -> None:
-        size = sum(_bytes(value) for value in answer.values())
+        size = held_bytes(list(answer.values()))
         if size <= self._room:
             self._room -= size
             self._kept[number] = answer
 
 
-def _bytes(value: Any) -> int:
+def held_bytes(value: Any) -> int:
+    """About how many bytes an output takes, or several."""
     if isinstance(value, np.ndarray):
         return int(value.nbytes)
     if isinstance(value, dict):
         value = list(value.values())
-    return sum(_bytes(item) for item in value) if isinstance(value, (list, tuple)) else 64
+    return sum(held_bytes(item) for item in value) if isinstance(value, (list, tuple)) else 64

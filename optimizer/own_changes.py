@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from optimizer.answers import Answers
+    from optimizer.runtime import Slot
 
 _SLOW_SECONDS = 5.0  # runs without optimizations are skipped where one takes longer
 _NOISE_FEEDS = 4
@@ -38,6 +39,9 @@ class OwnChanges:
         flips: Where integers, booleans and strings change.
         off: Answers without optimizations; ``None`` if candidates cannot be checked so.
         skipped: Why they cannot; empty if they can.
+        half: Whether the reference computes in float16 inside.
+        inputs: Its inputs.
+        outputs: Its outputs.
     """
 
     random: frozenset[str]
@@ -45,6 +49,9 @@ class OwnChanges:
     flips: Flips
     off: Answers | None
     skipped: str
+    half: bool
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
 
 
 def own_changes(reference: ir.Model, on: Answers, off: Answers) -> OwnChanges:
@@ -54,7 +61,8 @@ def own_changes(reference: ir.Model, on: Answers, off: Answers) -> OwnChanges:
         ReferenceRunError: If ONNX Runtime cannot load it or run it with optimizations.
     """
     loaded = on.session()
-    types = {slot.name: slot.type for slot in loaded.outputs}
+    inputs, outputs = loaded.inputs, loaded.outputs
+    types = {slot.name: slot.type for slot in outputs}
     half = _computes_in_half(reference)
     random = random_outputs(reference) | _unsteady(on, types, half=half)
     flips = Flips()
@@ -68,7 +76,7 @@ def own_changes(reference: ir.Model, on: Answers, off: Answers) -> OwnChanges:
         for name, text in types.items()
         if name not in random
     }
-    return OwnChanges(random, tolerances, flips, None if skipped else off, skipped)
+    return OwnChanges(random, tolerances, flips, None if skipped else off, skipped, half, inputs, outputs)
 
 
 def _unsteady(on: Answers, types: Mapping[str, str], *, half: bool) -> frozenset[str]:

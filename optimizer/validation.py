@@ -2,7 +2,8 @@
 
 The reference runs with ONNX Runtime's optimizations on and off and with its inputs one ulp away. From what that changes
 come the tolerances (``tolerance``), before any candidate runs. An exact candidate is held to them with optimizations on
-and off, each against the reference run the same way; a lossy one is held to a budget with optimizations on.
+and off, each against the reference run the same way, and over a chain of calls if outputs feed inputs again; a lossy
+one is held to a budget with optimizations on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from optimizer.answers import Answers
 from optimizer.budget import Budget
 from optimizer.budget_check import BudgetCheck
+from optimizer.chains import chained
 from optimizer.differences import Difference, OutputError, difference
 from optimizer.errors import DataError, ReferenceRunError
 from optimizer.own_changes import own_changes
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from optimizer.runtime import Session
     from optimizer.task_metric import TaskMetric
 
 __all__ = ["Budget", "OutputError", "Validator", "Verdict"]
@@ -62,11 +65,11 @@ class Validator:
             raise ReferenceRunError(f"{error}; --no-run optimizes without running it") from error
         self.random, self.tolerances, self._flips, self._off = own.random, own.tolerances, own.flips, own.off
         self._budget = BudgetCheck(reference, self._on, self.random)
-        skipped = (own.skipped,) if own.skipped else ()
-        self.notes: tuple[str, ...] = (*self._evidence(len(feeds)), *skipped)
+        self._chain, said = chained(self._on, self._off, feeds, own)
+        self.notes: tuple[str, ...] = (*self._evidence(len(feeds)), *filter(None, (own.skipped, said)))
 
     def check_exact(self, candidate: ir.Model) -> Verdict:
-        """Hold ``candidate`` to the tolerances, with optimizations on and off."""
+        """Hold ``candidate`` to the tolerances, with optimizations on and off, and where it is fed its own states."""
         verdict = self._exact(candidate, self._on, "")
         if not verdict.ok or self._off is None:
             return verdict
@@ -87,7 +90,8 @@ class Validator:
 
     def _exact(self, candidate: ir.Model, answers: Answers, how: str) -> Verdict:
         try:
-            found = self._differences(candidate, answers)
+            loaded = session(prepare(candidate), optimize=answers is not self._off, threads=self._threads)
+            found = self._differences(loaded, answers)
         except ReferenceRunError as error:
             return Verdict(ok=False, reason=f"the candidate: {error}{how}")
         errors = tuple(OutputError(name) if name in self.random else value.error(name) for name, value in found.items())
@@ -96,11 +100,17 @@ class Validator:
             failure = limits.failure(value) if limits is not None else value.failure
             if failure:
                 return Verdict(ok=False, reason=f"output {name!r} {failure}{how}", outputs=errors)
-        return Verdict(ok=True, reason="", outputs=errors)
+        reason = self._chain_failure(loaded) if answers is self._on else ""
+        return Verdict(ok=not reason, reason=reason, outputs=errors)
 
-    def _differences(self, candidate: ir.Model, answers: Answers) -> dict[str, Difference]:
+    def _chain_failure(self, loaded: Session) -> str:
+        try:
+            return "" if self._chain is None else self._chain.failure(loaded)
+        except ReferenceRunError as error:
+            return f"the candidate: {error}, where it is fed its own states"
+
+    def _differences(self, loaded: Session, answers: Answers) -> dict[str, Difference]:
         """The difference of each output over all feeds, without what the reference itself flips."""
-        loaded = session(prepare(candidate), optimize=answers is not self._off, threads=self._threads)
         found = {name: Difference() for name in (*self.tolerances, *self.random)}
         for number, (feed, answer) in enumerate(answers):
             theirs = loaded.run(feed)
