@@ -39,6 +39,7 @@ class OwnChanges:
         flips: Where integers, booleans and strings change.
         off: Answers without optimizations; ``None`` if candidates cannot be checked so.
         skipped: Why they cannot; empty if they can.
+        constant: Outputs that are the same for all feeds, of several.
         half: Whether the reference computes in float16 inside.
         inputs: Its inputs.
         outputs: Its outputs.
@@ -49,6 +50,7 @@ class OwnChanges:
     flips: Flips
     off: Answers | None
     skipped: str
+    constant: frozenset[str]
     half: bool
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
@@ -66,7 +68,7 @@ def own_changes(reference: ir.Model, on: Answers, off: Answers) -> OwnChanges:
     half = _computes_in_half(reference)
     random = random_outputs(reference) | _unsteady(on, types, half=half)
     flips = Flips()
-    noise = _noise(on, flips)
+    noise, constant = _noise(on, flips)
     del loaded
     on.close()  # one session at a time: large models fit once
     change, skipped = _without_optimizations(on, off, flips)
@@ -76,7 +78,9 @@ def own_changes(reference: ir.Model, on: Answers, off: Answers) -> OwnChanges:
         for name, text in types.items()
         if name not in random
     }
-    return OwnChanges(random, tolerances, flips, None if skipped else off, skipped, half, inputs, outputs)
+    return OwnChanges(
+        random, tolerances, flips, None if skipped else off, skipped, constant - random, half, inputs, outputs
+    )
 
 
 def _unsteady(on: Answers, types: Mapping[str, str], *, half: bool) -> frozenset[str]:
@@ -88,10 +92,19 @@ def _unsteady(on: Answers, types: Mapping[str, str], *, half: bool) -> frozenset
     return frozenset()
 
 
-def _noise(on: Answers, flips: Flips) -> dict[str, Difference]:
-    """The change of each output under noise of one ulp; every feed's answer is computed on the way."""
+def _noise(on: Answers, flips: Flips) -> tuple[dict[str, Difference], frozenset[str]]:
+    """The change of each output under noise of one ulp, and the outputs that no feed changes.
+
+    Every feed's answer is computed on the way.
+    """
     own: dict[str, Difference] = {}
+    first: Mapping[str, Any] = {}
+    constant: frozenset[str] = frozenset()
     for number, (feed, answer) in enumerate(on):
+        if number == 1:
+            constant = frozenset(answer)
+        constant = frozenset(name for name in constant if _same(first[name], answer[name]))
+        first = first or answer
         discrete = _has_discrete(answer)
         few = number < (_NOISE_FEEDS if on.seconds < 1 else 1)
         if not has_floats(feed) or not (few or discrete):
@@ -100,7 +113,12 @@ def _noise(on: Answers, flips: Flips) -> dict[str, Difference]:
             other = on.session().run(shrunk_by_an_ulp(feed, number, rest=rest))
             _add_up(own, answer, other)
             flips.note(number, answer, other)
-    return own
+    return own, constant
+
+
+def _same(one: Any, other: Any) -> bool:
+    found = difference(one, other)
+    return not (found.failure or found.floats.differing or found.discrete.differing)
 
 
 def _without_optimizations(on: Answers, off: Answers, flips: Flips) -> tuple[dict[str, Difference], str]:

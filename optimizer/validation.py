@@ -39,6 +39,7 @@ class Validator:
     Attributes:
         tolerances: By output name; outputs that are random have none.
         random: Outputs that differ from run to run; only their dtype and shape are compared.
+        constant: Outputs that are the same for all feeds; compared as all others are.
         notes: What the report should say about the evidence.
     """
 
@@ -65,6 +66,7 @@ class Validator:
             raise ReferenceRunError(f"{error}; --no-run optimizes without running it") from error
         self.random, self.tolerances, self._flips, self._off = own.random, own.tolerances, own.flips, own.off
         self._budget = BudgetCheck(reference, self._on, self.random)
+        self.constant = own.constant
         self._chain, said = chained(self._on, self._off, feeds, own)
         self.notes: tuple[str, ...] = (*self._evidence(len(feeds)), *filter(None, (own.skipped, said)))
 
@@ -126,5 +128,7 @@ class Validator:
         if self.random:
             named = ", ".join(sorted(self.random))
             yield f"compared in dtype and shape only, since they differ from run to run: {named}"
+        if self.constant:
+            yield f"the same for all {count} validation feeds: {', '.join(sorted(self.constant))}"
         if count < _FEW_FEEDS:
             yield f"weak evidence: {count} validation feed{'s' if count != 1 else ''}, eight are enough"

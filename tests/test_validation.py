@@ -284,3 +284,18 @@ def test_one_session_of_the_reference_at_a_time(monkeypatch):
     checked = Validator(built("y = Tanh(x)"), feeds())
     assert (most, alive) == (1, 0)
     assert checked.check_exact(built("y = Tanh(x)")).ok
+
+
+def test_outputs_that_no_feed_changes_are_compared_and_named():
+    signature = "(float[3,4] x) => (float[3,4] y, float[2] k, int64[2] n)"
+    body = "k = Constant<value_floats=[K, 2.0]>() n = Shape(x) y = Tanh(x)"
+    given = [{"x": feed["x"][:3]} for feed in feeds()]
+    checked = Validator(built(body.replace("K", "1000.0"), signature), given)
+    assert checked.constant == {"k", "n"}
+    assert checked.notes == ("the same for all 8 validation feeds: k, n",)
+    assert checked.check_exact(built(body.replace("K", "1000.001"), signature)).ok
+    assert "output 'k' has relative L2" in checked.check_exact(built(body.replace("K", "1000.1"), signature)).reason
+
+
+def test_one_feed_does_not_show_what_is_constant():
+    assert Validator(built("y = Tanh(x)"), feeds(1)).constant == frozenset()
