@@ -54,7 +54,9 @@ def test_a_chain_that_the_reference_cannot_walk_is_no_failure():
     body = "k = Constant<value_ints=[3]>() y = Gather<axis=1>(x, place_in) place_out = Add(place_in, k)"
     given = [{"x": np.ones((1, 4), np.float32), "place_in": np.array([1 + number % 2])} for number in range(8)]
     validator = Validator(built(body, signature), given)
-    assert validator.notes[-1].startswith("not compared over chained steps, feeding place_out to place_in: ONNX Runtime")
+    assert validator.notes[-1].startswith(
+        "not compared over chained steps, feeding place_out to place_in: ONNX Runtime"
+    )
     assert validator.check_exact(built(body, signature)).ok
 
 
