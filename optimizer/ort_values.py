@@ -67,7 +67,11 @@ def wrap(value: Any) -> ort.OrtValue:
 
 
 def from_tensor(tensor: ir.TensorProtocol) -> ort.OrtValue:
-    """An initializer as a value over the tensor's own memory; 4-bit types and foreign byte orders are copied."""
+    """An initializer as a value over the tensor's own memory; 4-bit types and foreign byte orders are copied.
+
+    A value that ONNX Runtime allocated itself may not be an initializer. Its Python face takes memory of one byte an
+    element for a 4-bit type as well; the packed ones stand at its beginning and the rest is never touched.
+    """
     import onnxruntime  # noqa: PLC0415 - heavy: loaded when something is run
 
     if tensor.dtype in _PLAIN:
@@ -76,7 +80,10 @@ def from_tensor(tensor: ir.TensorProtocol) -> ort.OrtValue:
         array = np.ascontiguousarray(tensor.numpy())
         raw = array.view(np.dtype(f"u{array.itemsize}"))
         return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, int(tensor.dtype))
-    return _from_raw(tensor)
+    roomy = np.empty(tensor.shape.numpy(), np.uint8)
+    packed = np.frombuffer(tensor.tobytes(), np.uint8)
+    roomy.reshape(-1)[: packed.size] = packed
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(roomy, int(tensor.dtype))
 
 
 def _from_raw(tensor: ir.TensorProtocol) -> ort.OrtValue:

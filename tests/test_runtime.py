@@ -67,6 +67,23 @@ def test_four_bit_types_are_one_element_a_number():
     np.testing.assert_array_equal(answer["y"].astype(int), [1, -8, 7, 0, 3])
 
 
+@pytest.mark.parametrize("kind", [ml_dtypes.int4, ml_dtypes.uint4])
+@pytest.mark.parametrize("rows", [64, 65])
+def test_four_bit_weights_may_be_left_out_of_the_message(kind, rows, monkeypatch):
+    monkeypatch.setattr(runtime, "INLINE_LIMIT", 0)
+    low = 0 if kind is ml_dtypes.uint4 else -8
+    integers = np.random.default_rng(0).integers(low, low + 16, (rows, 65))
+    model = built("c = Cast<to=1>(w) y = MatMul(x, c)", f"(float[N,{rows}] x) => (float[N,65] y)")
+    tensor = ir.tensor(integers.astype(kind), name="w")
+    weight = ir.Value(name="w", const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
+    model.graph.register_initializer(weight)
+    model.graph.node(0).replace_input_with(0, weight)
+    loadable = prepare(model)
+    assert list(loadable.weights) == ["w"]
+    answer = session(loadable).run({"x": np.eye(rows, dtype=np.float32)})
+    np.testing.assert_array_equal(answer["y"], integers)
+
+
 def test_sequences():
     model = built("y = SplitToSequence<axis=1>(x)", "(float[N,4] x) => (seq(float[A,B]) y)")
     answer = session(model).run({"x": np.ones((2, 4), np.float32)})
