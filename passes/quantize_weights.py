@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from optimizer.pass_base import Gain, Pass, PassResult, Step
 from optimizer.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     import onnx_ir as ir
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 STEP = Step("quantize-weights", "a weight is stored as integers")
 _IR_VERSION_OF_4_BITS = 10
+_SLOWER = 1.05  # times the float model's time: what one coarse comparison can tell
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class QuantizeWeights(Pass):
             0, 128 and 32 that keeps the weight's own error within 1 %; and smaller ones if the budget asks for it.
         scheme: ``symmetric``, or ``asymmetric`` with a zero point for each scale. ``auto``: symmetric with 8 bits.
         compute: What the integers become: ``float`` constants, or ``integer`` kernels where there are ones. ``auto``:
-            kernels for products with 4 bits or of a single row, and for large tables.
+            kernels for products with 4 bits or of a single row, unless the model is slower with them here, and for
+            large tables.
         include: Touch only weights of these nodes: globs of names of nodes or weights, or ``op:Conv``.
         exclude: Leave the weights of these nodes alone.
         min_elements: Leave smaller weights alone.
@@ -122,18 +124,37 @@ class QuantizeWeights(Pass):
             ModelError: If external data cannot be read.
         """
         packs: Packs = {}
-        *first, last = self.storages
         if context.choices:
-            wide = frozenset(context.choices.get("wide", ()))
-            return self._stored(model, context, context.choices.get("block", last), wide, packs)
+            return self.repeated(model, context, context.choices, packs)
         if context.lab is None:
             return self._stored(model, context, next(iter(self.storages)), frozenset(), packs)
-        for name in (*first, last):
+        result = self._within_aim(model, context, context.lab, packs)
+        if not self._is_slowed(model, result, context.lab):
+            return result
+        choices = {**result.choices, "compute": "float"}
+        return self.repeated(model, context, choices, packs)
+
+    def repeated(self, model: ir.Model, context: Context, choices: Mapping[str, Any], packs: Packs) -> PassResult:
+        """What ``choices`` say, without measuring anything."""
+        wide, name = frozenset(choices.get("wide", ())), choices.get("block", list(self.storages)[-1])
+        chosen = replace(self, compute=choices.get("compute", self.compute))
+        result = chosen._stored(model, context, name, wide, packs)  # noqa: SLF001 - the same pass with one other option
+        return replace(result, choices=choices if result.changes else {})
+
+    def _within_aim(self, model: ir.Model, context: Context, lab: Lab, packs: Packs) -> PassResult:
+        """The largest blocks that hold the aim, or the search's answer if none do."""
+        for name in self.storages:
             context.progress.begin(f"all weights, block={name}")
             result = self._stored(clone(model), context, name, frozenset(), packs)
-            if not result.changes or context.lab.share(result.model) <= context.allowance:
+            if not result.changes or lab.share(result.model) <= context.allowance:
                 return result
-        return self._searched(model, context, context.lab, packs)
+        return self._searched(model, context, lab, packs)
+
+    def _is_slowed(self, model: ir.Model, result: PassResult, lab: Lab) -> bool:
+        """Whether ``auto`` chose integer kernels that cost time in this model, on this machine."""
+        if self.compute != "auto" or not lab.is_timed or not any(map(Storage.for_kernels, result.changes)):
+            return False
+        return lab.seconds(result.model) > _SLOWER * lab.seconds(model)
 
     def _searched(self, model: ir.Model, context: Context, lab: Lab, packs: Packs) -> PassResult:
         """``model`` with as many bytes in the last storage as hold the aim, the others in the next wider."""

@@ -373,6 +373,31 @@ def test_a_weight_that_costs_too_much_gets_more_bits(bits, wider):
     assert to_proto(replayed.model) == to_proto(result.model)
 
 
+class Timed(Strict):
+    """A laboratory with a clock: integer kernels take ``factor`` of the float model's time."""
+
+    is_timed = True
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(lambda _given: True)
+        self.factor = factor
+
+    def seconds(self, given: ir.Model) -> float:
+        return self.factor if any(node.op_type == "DequantizeLinear" for node in given.graph) else 1.0
+
+
+@pytest.mark.parametrize(("factor", "changes"), [(1.04, KERNELS.format(4)), (1.2, FLOAT.format(4))])
+def test_integer_kernels_that_are_slower_here_are_left_out(factor, changes):
+    before = model("g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { y = MatMul(x, w) }")
+    result = QuantizeWeights(bits=4).run(clone(before), Context(before, lab=Timed(factor)))
+    assert result.changes == {changes: 1}
+    assert result.choices.get("compute", "auto") == ("auto" if factor < 1.05 else "float")
+    replayed = QuantizeWeights(bits=4).run(clone(before), Context(before, choices=result.choices))
+    assert to_proto(replayed.model) == to_proto(result.model)
+    asked_for = QuantizeWeights(bits=4, compute="integer").run(clone(before), Context(before, lab=Timed(factor)))
+    assert asked_for.changes == {KERNELS.format(4): 1}
+
+
 def test_what_an_opset_cannot_hold_is_refused():
     for options, opset, needed in (
         ({"bits": 4}, 20, 21),

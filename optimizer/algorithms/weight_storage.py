@@ -40,6 +40,7 @@ _TYPES = {
     (4, False): (UINT4, ir.DataType.UINT4),
 }
 _BROADCASTS, _PER_CHANNEL, _BLOCKED = 7, 13, 21  # opsets of Mul, of scales along an axis, of blocks and of 4 bits
+_FOR_KERNELS = ", for integer kernels"
 _LARGE_TABLE = 1 << 20
 
 Packs: TypeAlias = "dict[tuple[str, Storage], Packed]"
@@ -85,7 +86,12 @@ class Storage:
     @property
     def wider(self) -> Storage:
         """The next one with more bits, for weights that need them."""
-        return Storage(16, True, (0,), "float") if self.bits == 8 else Storage(8, True, (32,), "float")
+        return Storage(16, True, (0,), "float") if self.bits == 8 else Storage(8, True, AUTOMATIC[8]["auto"], "float")
+
+    @staticmethod
+    def for_kernels(what: str) -> bool:
+        """Whether ``what`` of ``store`` says that an integer kernel reads the weight."""
+        return what.endswith(_FOR_KERNELS)
 
     def store(self, weight: StoredWeight, dequantizer: Dequantizer, packs: Packs) -> str:
         """Store ``weight``, which is finite; returns what it became, for the report.
@@ -98,7 +104,7 @@ class Storage:
         what = f"weights in {self.bits} bits"
         if self._has_kernel(weight, dequantizer.scope.opset(weight.nodes[0])):
             dequantizer.as_integers(weight, self._packed(weight, packs, pack_matrix, weight.matrix()))
-            return f"{what}, for integer kernels"
+            return what + _FOR_KERNELS
         array, layout = weight.holder.tensor.numpy(), weight.layout
         if self._is_looked_up(weight):
             dequantizer.as_table(weight, pack(array, layout, self.grid, symmetric=True, block=0))
