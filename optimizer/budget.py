@@ -4,14 +4,15 @@ One number over an output hides a lot, so the default budget looks at four thing
 candidate, m the reference's mean over the feeds, all sums over all feeds of one shape::
 
     (a) |c - r| / |r|                      at most 0.1
-    (b) |c - r| / |r - m|                  at most 0.2: a constant answer passes (a) where outputs vary little
+    (b) |c - r| / |r - m|                  at most 0.25: a constant answer passes (a) where outputs vary little
     (c) (a) and (b) of every part of a final Concat: boxes of 0..320 hide scores of 0..1
     (d) (a) and (b) before a final Softmax or Sigmoid, and 99 % of its arg-max the same
     elements that are no floats            99 % equal
 
 The logits of (d) are computed back from the probabilities, so nothing is added to the candidate; what is below 1e-6
-counts as 1e-6. An output that does not vary over the feeds has no (b). The limit of (a) is a choice of this project;
-that of (b) is twice it and not yet fitted to losses of task metrics.
+counts as 1e-6. An output that does not vary over the feeds has no (b). The limit of (a) is a choice of this project.
+That of (b) lies between two int8 models of the corpus, on validation inputs: a ResNet-50 with 0.24 loses 0.4 points of
+its task, a YOLOv8n with 0.29 more than one. Of 48 mixed ones of eight nets within all limits none loses more than a point.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Budget:
     """
 
     rel_l2: float | None = 0.1
-    centered: float | None = 0.2
+    centered: float | None = 0.25
     sqnr: float | None = None
     cosine: float | None = None
     max_abs: float | None = None

@@ -91,7 +91,7 @@ class Int8Search:
         seen = lab.observe(model, list(dict.fromkeys(name for names in needed.values() for name in names)), axes)
         unseen = tuple(unit.name for unit in units if not _are_seen(needed[unit.name], seen))
         joining = _joining(model, [unit for unit in units if unit.name not in unseen])
-        candidates = Int8Candidates(model, seen, _ranges(seen, "min-max"), *grids, per_channel, correct_bias)
+        candidates = Int8Candidates(model, seen, _Ranges(seen, "min-max"), *grids, per_channel, correct_bias)
         candidates.weights = adaptive_weights(
             model, _kernels(joining) if adaptive is None else adaptive, lab, grids[2],
             per_channel=per_channel, correct_bias=correct_bias,
@@ -136,14 +136,15 @@ class Int8Search:
     def _choose_ranges(self) -> None:
         """Take the method of least error over everything, where the method is to be chosen."""
         if self.method != "auto":
-            self.candidates.ranges = _ranges(self.candidates.observations, self.method)
+            self.candidates.ranges = _Ranges(self.candidates.observations, self.method)
             return
+        ranges = {method: _Ranges(self.candidates.observations, method) for method in _AUTO}
         found = {}
         for method in _AUTO:
-            self.candidates.ranges = _ranges(self.candidates.observations, method)
+            self.candidates.ranges = ranges[method]
             found[method] = self.lab.share(self.build(self.everything()))
         self.method = min(found, key=lambda name: found[name])
-        self.candidates.ranges = _ranges(self.candidates.observations, self.method)
+        self.candidates.ranges = ranges[self.method]
         self.shares[self.everything()] = found[self.method]
 
     def _gains(self) -> dict[str, float]:
@@ -183,8 +184,17 @@ def _are_seen(names: Sequence[str], seen: Mapping[str, Observation]) -> bool:
     return all(name in seen and seen[name].count for name in names)
 
 
-def _ranges(seen: Mapping[str, Observation], method: str) -> dict[str, Range]:
-    return {name: one.range(method) for name, one in seen.items() if one.count}
+class _Ranges(dict[str, "Range"]):
+    """The range of each value that was seen, computed when it is first asked for: some methods search long."""
+
+    def __init__(self, seen: Mapping[str, Observation], method: str) -> None:
+        """Nothing is computed yet."""
+        super().__init__()
+        self._seen, self._method = seen, method
+
+    def __missing__(self, name: str) -> Range:
+        found = self[name] = self._seen[name].range(self._method)
+        return found
 
 
 def _bytes(unit: Unit, nodes: Mapping[str | None, ir.Node]) -> int:
