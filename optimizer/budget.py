@@ -12,7 +12,7 @@ candidate, m the reference's mean over the feeds, all sums over all feeds of one
 The logits of (d) are computed back from the probabilities, so nothing is added to the candidate; what is below 1e-6
 counts as 1e-6. An output that does not vary over the feeds has no (b). The limit of (a) is a choice of this project.
 That of (b) lies between two int8 models of the corpus, on validation inputs: a ResNet-50 with 0.24 loses 0.4 points of
-its task, a YOLOv8n with 0.29 more than one. Of 48 mixed ones of eight nets within all limits none loses more than a point.
+its task, a YOLOv8n with 0.29 more than one. Of 48 mixed ones of eight nets within all limits none loses more than one.
 """
 
 from __future__ import annotations
