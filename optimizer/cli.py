@@ -24,6 +24,24 @@ app = typer.Typer(
     help="Optimize ONNX models. Every step is checked, run against the original, measured, and undone if it fails.",
 )
 
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version  # noqa: PLC0415 - see the module's docstring
+
+        typer.echo(f"onnxhone {version('onnxhone')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX model file.", show_default=False)]
 DataOption = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Folder of .npz feeds or test_data_set_* folders.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,8 @@ def test_inspect_shows_shapes_in_brackets():
     done = onnxhone("inspect", DIGITS)
     assert done.returncode == 0, done.stderr
     assert "[batch" in done.stdout or "[N" in done.stdout
+
+
+def test_the_version_is_that_of_the_distribution():
+    done = onnxhone("--version")
+    assert done.stdout.split() == ["onnxhone", version("onnxhone")]
