@@ -3,9 +3,8 @@
     python benchmarks/int8_corpus.py --bench DIR [--tools ort_static_prepped ...] [--models ID ...] [--make-only]
 
 ``DIR`` is a bench: its ``run.py`` makes each tool's model from the calibration inputs alone, measures all of them on
-the validation inputs that no tool sees (paired times, relative L2, task metric, size), and writes a table. onnxhone runs
-through its command line.
-What is made and measured is kept, so an interrupted run goes on; ``--again onnxhone`` makes ours anew.
+the validation inputs that no tool sees (paired times, relative L2, task metric, size), and writes a table. onnxhone
+runs through its command line. What is made and measured is kept, so an interrupted run goes on; ``--again onnxhone`` makes ours anew.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from simplify_corpus import HERE, commit
 
 LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
 PEERS = ("ort_static_default", "ort_static_prepped", "ort_dynamic", "onnxsim_static")
+OPTIONS = "--preset int8 --data {calib} --report {out}.report.json --quiet"
 SECONDS = 900
 
 
