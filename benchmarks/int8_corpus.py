@@ -4,7 +4,8 @@
 
 ``DIR`` is a bench: its ``run.py`` makes each tool's model from the calibration inputs alone, measures all of them on
 the validation inputs that no tool sees (paired times, relative L2, task metric, size), and writes a table. onnxhone
-runs through its command line. What is made and measured is kept, so an interrupted run goes on; ``--again onnxhone`` makes ours anew.
+runs through its command line. What is made and measured is kept, so an interrupted run goes on; ``--again onnxhone``
+makes ours anew.
 """
 
 from __future__ import annotations
