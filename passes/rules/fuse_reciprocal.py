@@ -1,4 +1,8 @@
-"""Divide instead of multiplying with a reciprocal: ``(1 / y) * x = x / y``, which also rounds once less."""
+"""Divide instead of multiplying with a reciprocal: ``(1 / y) * x = x / y``, which also rounds once less.
+
+Not where the product is quantized as the model runs: there the last bit of one element decides the steps of all, and
+what comes of that is as far from the original as quantization itself.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,11 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+_MOVING = frozenset({"Mul", "Add", "Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
+_QUANTIZING = frozenset({"DynamicQuantizeLinear", "QuantizeLinear"})
+_MOST_VALUES = 16  # that are looked at on the way to a quantization
+
+
 class FuseReciprocal(Rule):
     """Mul with the result of ``1 / y`` or Reciprocal."""
 
@@ -27,6 +36,8 @@ class FuseReciprocal(Rule):
             divisor = _divisor(value, node)
             if divisor is None or scope.opset(node) < affine.OLDEST_OPSET:
                 continue
+            if _is_quantized(node.outputs[0]):
+                return False
             if not self.permits(node, scope):
                 return False
             node.op_type = "Div"
@@ -49,6 +60,18 @@ def _divisor(value: ir.Value | None, reader: ir.Node) -> ir.Value | None:
         return None
     one = weights.float_array(node.inputs[0])
     return node.inputs[1] if one is not None and bool(np.all(one == 1)) else None
+
+
+def _is_quantized(value: ir.Value) -> bool:
+    """Whether ``value`` is quantized, perhaps after something was added to it or multiplied with it."""
+    found = [value]
+    for one in found:  # grows while it is walked over
+        for node in one.consumers():
+            if graph.is_standard(node, *_QUANTIZING):
+                return True
+            if graph.is_standard(node, *_MOVING) and len(found) < _MOST_VALUES:
+                found.append(node.outputs[0])
+    return False
 
 
 RULES: tuple[Rule, ...] = (FuseReciprocal(),)
