@@ -342,6 +342,8 @@ def section(found: Sequence[Finding]) -> list[str]:
         lines += ["", f"### {outcome.capitalize()}", ""]
         reasons = [f"- {item.name}: {item.reason}" for item in found if item.outcome == outcome]
         lines += reasons or ["None."]
+    apart = [item.name for item in found if item.compared == "nothing"]
+    lines += ["", "### Compared by nothing", "", f"{', '.join(apart) or 'None'}."]
     lines += ["", "### Not run, by what ONNX Runtime says", ""]
     return lines + [f"- {count} models: {reason}" for reason, count in _not_run(found).most_common()]
 
