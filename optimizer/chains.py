@@ -122,13 +122,13 @@ def chained(
             others.append(list(zip(answers, course.walk(off.session().run), strict=False)))
             off.close()
     except ReferenceRunError as error:
-        return None, f"not compared over chained steps, feeding {course}: {error}"
+        return None, f"exact checks cover no chained steps, feeding {course}: {error}"
     limits, flips = _limits(others, own)
     if len(limits) < _FEWEST:
-        return None, f"not compared over chained steps, feeding {course}: rounding alone changes what comes of it"
+        return None, f"exact checks cover no chained steps, feeding {course}: rounding alone changes what comes of it"
     return (
         Chain(course, answers[: len(limits)], limits, flips),
-        f"compared over {len(limits)} chained steps too, feeding {course}",
+        f"exact checks cover {len(limits)} chained steps too, feeding {course}",
     )
 
 
