@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import graph
 from optimizer.algorithms import quantization
+from optimizer.algorithms.channel_preparation import prepared
 from optimizer.algorithms.fusion_table import constant_type
 from optimizer.algorithms.int8_search import Int8Search
 from optimizer.algorithms.node_choice import NodeChoice
@@ -45,6 +46,8 @@ class InsertQdq(Pass):
         reduced_range: Whether weights use 7 bits, so that sums of pairs fit into 16; ``None`` is the target's.
         correct_bias: Whether biases make up for the mean error of the weights.
         rounding: Of weights: to the nearest integer, or so that outputs change least on the calibration feeds.
+        equalize: Whether channels between kernels are first rescaled to like sizes, at no change of a float answer.
+        smooth: How much of the outliers of what MatMul and Gemm read goes into their weights first, 0 (none) to 1.
         include: Only these nodes: name globs, or ``op:Conv``; empty: all.
         exclude: Never these.
         search: Whether to leave out what the budget does not allow; without, all or nothing.
@@ -60,6 +63,8 @@ class InsertQdq(Pass):
     reduced_range: bool | None = None
     correct_bias: bool = True
     rounding: Literal["adaptive", "nearest"] = "adaptive"
+    equalize: bool = False
+    smooth: float = 0.0
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     search: bool = True
@@ -67,6 +72,8 @@ class InsertQdq(Pass):
     def __post_init__(self) -> None:
         if self.ranges not in {"auto", *METHODS}:
             raise UsageError(f"ranges={self.ranges!r}: there are auto, {', '.join(METHODS)}")
+        if not 0 <= self.smooth <= 1:
+            raise UsageError(f"smooth={self.smooth}: give a share from 0 (off) to 1; 0.5 is usual")
         NodeChoice(self.include, self.exclude)
 
     @property
@@ -108,10 +115,11 @@ class InsertQdq(Pass):
         ]
         method = self.ranges if context.choices is None else context.choices["ranges"]
         adaptive = context.choices["adaptive"] if context.choices else None if self.rounding == "adaptive" else ()
+        per_channel = self.granularity == "channel"
+        start = prepared(model, lab, equalize=self.equalize, smooth=self.smooth, per_channel=per_channel)
         work = Int8Search.of(
-            model, units, lab, self._grids(context.target),
-            per_channel=self.granularity == "channel", correct_bias=self.correct_bias,
-            adaptive=adaptive, method=method,
+            start.model, units, lab, self._grids(context.target),
+            per_channel=per_channel, correct_bias=self.correct_bias, adaptive=adaptive, method=method,
         )  # fmt: skip
         if context.choices is not None:
             chosen = frozenset(context.choices["units"])
@@ -124,7 +132,8 @@ class InsertQdq(Pass):
             return PassResult(model, {}, notes)
         kernels = sum(len(unit.outputs) for unit in units if unit.is_kernel and unit.name in chosen)
         choices = {"units": sorted(chosen), "ranges": work.method, "adaptive": list(work.adaptive)}
-        return PassResult(work.build(chosen), {"kernels in int8": kernels}, notes, choices)
+        changes = {"kernels in int8": kernels, **start.changes}
+        return PassResult(work.build(chosen), changes, [*start.notes, *notes], choices)
 
     def _grids(self, target: str) -> tuple[Grid, Grid, Grid]:
         """The integers of activations, of constants that meet them, and of weights."""

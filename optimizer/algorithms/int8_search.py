@@ -6,7 +6,6 @@ runs nothing again that is known.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from optimizer.algorithms import node_times
 from optimizer.algorithms.adaptive_weights import adaptive_weights
 from optimizer.algorithms.int8_candidates import Int8Candidates, to_observe
 from optimizer.algorithms.mixed_precision import Search, grouped
+from optimizer.algorithms.model_digest import digest
 from optimizer.algorithms.qdq_placement import place
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Int8Search:
                 as that is known; ``None`` is all for which there is time.
             method: How ranges are taken; ``auto`` takes the one of least error.
         """
-        key = (_digest(model), tuple(unit.name for unit in units), str(grids), per_channel, correct_bias,
+        key = (digest(model), tuple(unit.name for unit in units), str(grids), per_channel, correct_bias,
                None if adaptive is None else tuple(adaptive), method)  # fmt: skip
         known = lab.memory.get(key)
         if isinstance(known, cls):
@@ -201,15 +201,3 @@ def _bytes(unit: Unit, nodes: Mapping[str | None, ir.Node]) -> int:
     """Bytes of the constants that the unit reads, at least 1: activations take less room too."""
     tensors = [graph.constant_tensor(value) for output in unit.outputs for value in nodes[output].inputs]
     return 1 + sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
-
-def _digest(model: ir.Model) -> str:
-    """A digest of the nodes and of all weights."""
-    state = hashlib.blake2b()
-    for node in model.graph:
-        state.update(f"{node.op_type}{[value.name for value in (*node.inputs, *node.outputs) if value]}".encode())
-    for name, value in model.graph.initializers.items():
-        state.update(name.encode())
-        if value.const_value is not None:
-            state.update(value.const_value.tobytes())
-    return state.hexdigest()
