@@ -6,8 +6,11 @@
     choose    the longest prefix of the order that keeps the allowance, found by halving, each length measured as a
               whole; then single units of the rest are tried in order
 
+    spare     of what was chosen, the units whose seconds are dearest go again, as long as they save next to nothing:
+              other inputs cost more error than those that are searched on, and this is the cheapest reserve
+
 Squared errors do not add up exactly, so nothing is believed that was not measured on the whole model. Units that save
-no time are left out; where that splits the integer regions and so makes the whole slower, they come back.
+no time are left out; where that splits the integer regions and so makes the whole clearly slower, they come back.
 """
 
 from __future__ import annotations
@@ -30,6 +33,11 @@ _MOST_GROUPS = 64  # units are searched in groups of neighbours where there are 
 _MEASURING = 0.6  # share of the time after which no more single groups are measured
 _REFINING = 0.8  # and nothing more is tried
 _NOTHING = 1e-9  # seconds
+_CLEARLY_FASTER = 0.98  # times as long: what more units must be for the error that they add
+_AS_FAST = 1.01
+_SPARED = 0.03  # of the seconds saved, for which units are not taken that cost much
+_CLEARLY_LESS = 0.9  # of the error
+_COMFORTABLE = 0.5  # of the allowance: what uses less needs no reserve
 
 
 @dataclass(frozen=True)
@@ -67,19 +75,40 @@ class Search:
         self.progress.begin("measuring all together")
         everything = _names(groups)
         paying = [group for group in groups if group.gain > _NOTHING] or list(groups)
-        whole = [choice for choice in dict.fromkeys((everything, _names(paying))) if self._holds(choice)]
-        if whole:
-            return self._fastest(whole)
+        return self._spared(self._chosen(everything, paying), groups)
+
+    def _chosen(self, everything: frozenset[str], paying: Sequence[Group]) -> frozenset[str]:
+        """What saves most within the allowance."""
+        if self._holds(_names(paying)):
+            return self._widened(_names(paying), everything)
+        if self._holds(everything):
+            return everything
         ordered = self._ordered(paying)
         chosen = self._refined(self._longest_prefix(ordered), ordered)
-        rest = chosen | (everything - _names(paying))
-        return self._fastest([chosen, rest]) if chosen and rest != chosen and self._holds(rest) else chosen
+        return self._widened(chosen, chosen | (everything - _names(paying))) if chosen else chosen
 
-    def _fastest(self, choices: Sequence[frozenset[str]]) -> frozenset[str]:
-        """The choice that runs fastest; the first if there is one only, or times may not decide."""
-        if len(choices) == 1 or not self.lab.is_timed:
-            return choices[0]
-        return min(choices, key=lambda names: self.lab.seconds(self.build(names)))
+    def _widened(self, fewer: frozenset[str], more: frozenset[str]) -> frozenset[str]:
+        """``more`` if it holds and is clearly faster, or times may not decide; else ``fewer``."""
+        if more == fewer or not self._holds(more):
+            return fewer
+        return more if not self.lab.is_timed or self._ratio(more, fewer) < _CLEARLY_FASTER else fewer
+
+    def _spared(self, chosen: frozenset[str], groups: Sequence[Group]) -> frozenset[str]:
+        """``chosen`` without the groups that cost much of the error and save next to nothing."""
+        if self._share(chosen) <= _COMFORTABLE * self.allowance:
+            return chosen
+        left = self._ordered([group for group in groups if chosen.issuperset(group.names)])
+        spare = _SPARED * sum(max(group.gain, 0.0) for group in left)
+        while left and max(left[-1].gain, 0.0) <= spare:
+            spare -= max(left.pop().gain, 0.0)
+        fewer = _names(left)
+        if not fewer or fewer == chosen or self._share(fewer) > _CLEARLY_LESS * self._share(chosen):
+            return chosen
+        return fewer if not self.lab.is_timed or self._ratio(fewer, chosen) < _AS_FAST else chosen
+
+    def _ratio(self, one: frozenset[str], other: frozenset[str]) -> float:
+        """How many times as long ``one`` takes as ``other``."""
+        return self.lab.seconds(self.build(one)) / self.lab.seconds(self.build(other))
 
     def _ordered(self, groups: Sequence[Group]) -> list[Group]:
         """``groups`` by the price of a second; those for which there was no time come last."""
