@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -12,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.budget import Budget
 from optimizer.errors import UsageError
-from optimizer.model import give_back, ingest, save, to_proto
+from optimizer.model import give_back, ingest, save
 from optimizer.pass_base import Context, Pass
 from optimizer.pass_manager import PassManager, Settings, Stopwatch
 from optimizer.presets import DEFAULT, preset
 from optimizer.progress import Progress
+from optimizer.replay import decisions_of, digest
 from optimizer.report import Report
 from optimizer.spec import Stage, parse_recipe, parse_stage
-from optimizer.stage_runs import limits_from
 from optimizer.stats import Facts, facts
 from optimizer.targets import Target, is_this_machine, resolve
 from optimizer.task_metric import TaskMetric
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.attempt import Limits
     from optimizer.coverage import Coverage
     from optimizer.evidence import Evidence
     from optimizer.model import Source
@@ -114,7 +111,7 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     with watch.measure("load"):
         source = ingest(model)
     stages = _stages(preset, passes, recipe)
-    decisions = _decisions(replay, source, stages)
+    decisions = decisions_of(replay, source, stages)
     lossy_budget = _budget(budget, metric, max_drop, has_data=run and data is not None)
     machine = resolve(target)
     is_lossy = not all(stage.exact for stage in stages)
@@ -212,45 +209,13 @@ def _keeper(output: str | Path | None, *, keep_all: bool) -> Callable[[int, ir.M
     return keep
 
 
-def _decisions(replay: str | Path | None, source: Source, stages: Sequence[Stage]) -> list[list[Limits]] | None:
-    """The limits that the report of an earlier run holds, one list a stage.
-
-    Raises:
-        UsageError: If the file is no report, or of another model or other stages.
-    """
-    if replay is None:
-        return None
-    try:
-        report = json.loads(Path(replay).read_text(encoding="utf-8"))
-        digest, records = report["model"]["sha256"], report["stages"]
-        specs = ["+".join(member["spec"] for member in record["passes"]) for record in records]
-        decisions = [[limits_from(decision) for decision in record["decisions"]] for record in records]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{replay}: no report of onnxhone that can be replayed: {error!r}") from error
-    if digest != _digest(source):
-        raise UsageError(
-            f"{replay}: is the report of another model ({report['model'].get('label')}); run without --replay"
-        )
-    if specs != [str(stage) for stage in stages]:
-        raise UsageError(f"{replay}: its stages are {specs}, asked for are {[str(stage) for stage in stages]}")
-    return decisions
-
-
-def _digest(source: Source) -> str:
-    """SHA-256 of the model file (of the serialized model where there is no file), data files aside."""
-    if source.path is not None:
-        with source.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(to_proto(source.model).SerializeToString(deterministic=True)).hexdigest()
-
-
 def _report(source: Source, outcome: Outcome, evidence: Evidence | None, before: Facts, target: Target) -> Report:
     kept = [stage for stage in outcome.stages if stage.kept]
     exact = all(member.exact for stage in kept for member in stage.passes)
     judge = evidence.judge if evidence is not None else None
     outputs = judge.verdict(outcome.model, exact=exact).outputs if judge is not None and kept else ()
     return Report(
-        model={"label": source.label, "kind": source.kind, "sha256": _digest(source)},
+        model={"label": source.label, "kind": source.kind, "sha256": digest(source)},
         target=f"{target.name} ({target.description})",
         versions={name: version(name) for name in LIBRARIES},
         before=before,
