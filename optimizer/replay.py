@@ -29,12 +29,12 @@ def decisions_of(replay: str | Path | None, source: Source, stages: Sequence[Sta
         return None
     try:
         report = json.loads(Path(replay).read_text(encoding="utf-8"))
-        digest, records = report["model"]["sha256"], report["stages"]
+        replayed, records = report["model"]["sha256"], report["stages"]
         specs = ["+".join(member["spec"] for member in record["passes"]) for record in records]
         decisions = [[limits_from(decision) for decision in record["decisions"]] for record in records]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{replay}: no report of onnxhone that can be replayed: {error!r}") from error
-    if digest != digest(source):
+    if replayed != digest(source):
         raise UsageError(
             f"{replay}: is the report of another model ({report['model'].get('label')}); run without --replay"
         )
