@@ -106,9 +106,9 @@ class Bench:
         (member,) = parse_stage(spec).passes
         result = member.run(clone(self.model), Context(self.model, lab=self.lab))
         self.lab.memory.clear()  # candidates of other options are of no use
-        errors = [self._error(result.model, optimize=optimize) for optimize in (False, True)]
+        error, as_run = (self._error(result.model, optimize=optimize) for optimize in (False, True))
         left = tuple(f"{note.subject}: {note.reason}" for note in result.notes if note.reason.startswith("not "))
-        return Row(options, *errors, str(result.choices.get("ranges", "")), result.changes, left)
+        return Row(options, error, as_run, str(result.choices.get("ranges", "")), result.changes, left)
 
     def _error(self, model: ir.Model, *, optimize: bool) -> float:
         return worst(self.wanted, answers(model, self.feeds, optimize=optimize))
