@@ -106,9 +106,10 @@ def _stages(stages: Sequence[StageRecord]) -> Table:
     for title in ("pass", "", "changes", "CPU", "reason"):
         table.add_column(title, justify="right" if title == "CPU" else "left", overflow="fold")
     for stage in stages:
-        for member in stage.passes:
+        for number, member in enumerate(stage.passes):
             state = "kept" if member.changes else "undone" if member.undone else "-"
-            cells = (member.spec, state, _changes(member), f"{member.seconds:.2f} s", stage.reason)
+            reason = "same stage" if number else stage.reason
+            cells = (member.spec, state, _changes(member), f"{member.seconds:.2f} s", reason)
             table.add_row(*(Text(cell) for cell in cells))
     return table
 
@@ -120,10 +121,11 @@ def _changes(member: PassRecord) -> str:
 
 def _closing(report: Report) -> list[RenderableType]:
     lines = [
-        f"undone: {one.step or 'the whole pass'}{f' at {one.site}' if one.site else ''}: {one.reason}"
+        f"undone: {one.step or member.name}{f' at {one.site}' if one.site else ''}: {one.reason}"
         for stage in report.stages
         for member in stage.passes
         for one in member.undone
+        if one.step or one.reason not in stage.reason  # the table says why a whole stage is gone
     ]
     notes = [
         f"left alone: {note.subject}: {note.reason}"
