@@ -1,6 +1,6 @@
 """How much of the error of weights with one scale equalization and bias correction take back; what smoothing does.
 
-    python benchmarks/equalization.py --feeds DIR [--models DIR] [--only ID ...] [--most 64]
+    python benchmarks/equalization.py --feeds DIR [--models DIR] [--only ID ...] [--bits 7 8] [--most 64]
 
 The corpus is in models/corpus or $ONNXHONE_CORPUS (see models/README.md); ``--feeds`` is a folder of real inputs:
 ID/calib to quantize by, ID/valid to judge by. Every kernel that can run in int8 does, whatever it costs: there is no
@@ -146,7 +146,7 @@ def table(title: str, rows: Sequence[tuple[Row, list[str]]]) -> Iterator[str]:
     yield from ("", *(f"- {note}" for note in left)) if left else ()
 
 
-CASES: Mapping[str, Any] = {"effnet_lite0_ts": (granularity, (7, 8)), "minilm_fp32_ts": (smoothing, (7, 8))}
+CASES: Mapping[str, Any] = {"effnet_lite0_ts": granularity, "minilm_fp32_ts": smoothing}
 
 
 def head() -> list[str]:
@@ -170,16 +170,16 @@ def main() -> int:
     parser.add_argument("--models", type=Path, default=os.environ.get("ONNXHONE_CORPUS") or ROOT / "models/corpus")
     parser.add_argument("--feeds", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=list(CASES), metavar="ID")
+    parser.add_argument("--bits", nargs="*", type=int, default=list(BITS), choices=list(BITS), help="of weights")
     parser.add_argument("--most", type=int, default=64, help="inputs to judge by, of each model")
     parser.add_argument("--out", type=Path, default=HERE / "results/equalization.md")
     options = parser.parse_args()
     lines = head()
     for name in options.only:
-        measure, widths = CASES[name]
         bench = Bench(options.models / name / f"{name}.onnx", options.feeds / name, options.most)
-        for bits in widths:
+        for bits in options.bits:
             rows: list[tuple[Row, list[str]]] = []
-            for row in measure(bench, bits):
+            for row in CASES[name](bench, bits):
                 rows.append(row)
                 print(f"{name} {bits}: {' | '.join(row[1])}", flush=True)
                 found = [*lines, *table(f"{name}, weights of {bits} bits ({bench.counts})", rows)]
