@@ -188,7 +188,8 @@ def _limits(
             if slot.name in own.random:
                 continue
             changes = [difference(answer[slot.name], other[slot.name]) for answer, other in walks]
-            found = [tolerance(slot.type, change, half=own.half) for change in changes]
+            is_sigmoid = slot.name in own.sigmoids
+            found = [tolerance(slot.type, change, half=own.half, is_sigmoid=is_sigmoid) for change in changes]
             if number and any(map(_is_too_much, changes, found)):
                 return limits, flips
             step[slot.name] = loosest([own.tolerances[slot.name], *found])
@@ -201,4 +202,8 @@ def _limits(
 def _is_too_much(change: Difference, limit: Tolerance) -> bool:
     """Whether the reference's own change leaves no room below the cap of its limit."""
     relative = max(change.worst, change.floats.finite_rel_l2 if change.floats.reference2 else 0.0)
-    return bool(change.failure) or SLACK * relative > limit.rel_l2 or SLACK * change.misplaced_share > limit.misplaced
+    return (
+        bool(change.failure)
+        or (SLACK * relative > limit.rel_l2 and change.rms > limit.rms)
+        or SLACK * change.misplaced_share > limit.misplaced
+    )

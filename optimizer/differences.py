@@ -6,6 +6,7 @@ dtype, shape or length has no number: it is a failure with its own words.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ class Difference:
         worst: Largest relative L2 of one feed, over finite elements.
         from_zero: Largest difference in a feed whose reference is zero throughout.
         failure: Why the two cannot be compared; empty if they can.
+        rms: Largest root of the mean squared error of one feed, over finite elements.
     """
 
     floats: Sums = field(default_factory=Sums)
@@ -60,6 +62,7 @@ class Difference:
     worst: float = 0.0
     from_zero: float = 0.0
     failure: str = ""
+    rms: float = 0.0
 
     def __add__(self, other: Difference) -> Difference:
         return Difference(
@@ -68,6 +71,7 @@ class Difference:
             max(self.worst, other.worst),
             max(self.from_zero, other.from_zero),
             self.failure or other.failure,
+            max(self.rms, other.rms),
         )
 
     @property
@@ -109,7 +113,8 @@ def difference(reference: Any, candidate: Any, *, values: bool = True) -> Differ
     floats = found.floats
     if not floats.reference2:
         return Difference(floats, found.discrete, from_zero=floats.max_abs, failure=found.failure)
-    return Difference(floats, found.discrete, floats.finite_rel_l2, failure=found.failure)
+    rms = math.sqrt(floats.error2 / floats.elements)
+    return Difference(floats, found.discrete, floats.finite_rel_l2, failure=found.failure, rms=rms)
 
 
 def _compare(reference: Any, candidate: Any, values: bool) -> Difference:

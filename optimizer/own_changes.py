@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SLOW_SECONDS = 5.0  # runs without optimizations are skipped where one takes longer
 _NOISE_FEEDS = 4
+_MOVING = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class OwnChanges:
         off: Answers without optimizations; ``None`` if candidates cannot be checked so.
         skipped: Why they cannot; empty if they can.
         constant: Outputs that are the same for all feeds, of several.
+        sigmoids: Outputs that a Sigmoid gives out.
         half: Whether the reference computes in float16 inside.
         inputs: Its inputs.
         outputs: Its outputs.
@@ -51,6 +53,7 @@ class OwnChanges:
     off: Answers | None
     skipped: str
     constant: frozenset[str]
+    sigmoids: frozenset[str]
     half: bool
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
@@ -73,13 +76,19 @@ def own_changes(reference: ir.Model, on: Answers, off: Answers) -> OwnChanges:
     on.close()  # one session at a time: large models fit once
     change, skipped = _without_optimizations(on, off, flips)
     off.close()
+    sigmoids = frozenset(value.name for value in reference.graph.outputs if value.name and _is_sigmoid(value))
     tolerances = {
-        name: loosest([tolerance(text, own.get(name, Difference()), half=half) for own in (noise, change)])
+        name: loosest(
+            [
+                tolerance(text, own.get(name, Difference()), half=half, is_sigmoid=name in sigmoids)
+                for own in (noise, change)
+            ]
+        )
         for name, text in types.items()
         if name not in random
     }
     return OwnChanges(
-        random, tolerances, flips, None if skipped else off, skipped, constant - random, half, inputs, outputs
+        random, tolerances, flips, None if skipped else off, skipped, constant - random, sigmoids, half, inputs, outputs
     )
 
 
@@ -139,6 +148,14 @@ def _without_optimizations(on: Answers, off: Answers, flips: Flips) -> tuple[dic
 
 def _has_discrete(answer: Mapping[str, Any]) -> bool:
     return any(hasattr(value, "dtype") and is_discrete(value.dtype) for value in answer.values())
+
+
+def _is_sigmoid(value: ir.Value) -> bool:
+    """Whether a Sigmoid made ``value``, moved perhaps."""
+    node = value.producer()
+    while node is not None and graph.is_standard(node, *_MOVING):
+        node = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    return node is not None and graph.is_standard(node, "Sigmoid")
 
 
 def _computes_in_half(model: ir.Model) -> bool:

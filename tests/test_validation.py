@@ -299,3 +299,19 @@ def test_outputs_that_no_feed_changes_are_compared_and_named():
 
 def test_one_feed_does_not_show_what_is_constant():
     assert Validator(built("y = Tanh(x)"), feeds(1)).constant == frozenset()
+
+
+@pytest.mark.parametrize(("made", "is_allowed"), [("Sigmoid", True), ("Exp", False)])
+def test_what_a_sigmoid_gives_out_near_zero_is_rounded_as_around_a_half(made, is_allowed):
+    body = f"k = Constant<value_float=-16.0>() a = Mul(x, x) b = Sub(k, a) c = {made}(b) y = Transpose<perm=[0,1]>(c)"
+    checked = Validator(built(body), feeds())
+    bent = body.replace("c = ", "d = ").replace("y = Trans", "l = Constant<value_float=1.1>() c = Mul(d, l) y = Trans")
+    verdict = checked.check_exact(built(bent))
+    assert verdict.outputs[0].rel_l2 == pytest.approx(0.1, rel=1e-3)
+    assert verdict.ok is is_allowed
+
+
+def test_what_a_sigmoid_gives_out_else_is_compared_relatively():
+    checked = Validator(built("y = Sigmoid(x)"), feeds())
+    bent = "a = Sigmoid(x) k = Constant<value_float=1.00002>() y = Mul(a, k)"
+    assert "relative L2 2e-05" in checked.check_exact(built(bent)).reason
