@@ -112,17 +112,22 @@ class Search:
 
     def _ordered(self, groups: Sequence[Group]) -> list[Group]:
         """``groups`` by the price of a second; those for which there was no time come last."""
-        prices = []
+        unknown = [group for group in groups if group.names[0] not in self.errors]
+        if unknown:
+            self._measure(unknown)
+        alone = [self.errors.get(group.names[0], math.inf) for group in groups]
+        prices = [error**2 / max(group.gain, _NOTHING) for error, group in zip(alone, groups, strict=True)]
+        return [group for _, _, group in sorted(zip(prices, range(len(groups)), groups, strict=True))]
+
+    def _measure(self, groups: Sequence[Group]) -> None:
+        """The error of each of ``groups`` alone, as long as there is time."""
         planned = len(groups) + math.ceil(math.log2(len(groups) + 1))  # one by one, and then halving
         self.progress.begin(f"search, at least {planned} measurements")
         for number, group in enumerate(groups):
             self.progress(number / planned)
-            alone = math.inf
-            if self.lab.time_left() >= (1 - _MEASURING) * self._budget:
-                alone = self._share(frozenset(group.names))
-                self.errors.update(dict.fromkeys(group.names, alone))
-            prices.append(alone**2 / max(group.gain, _NOTHING))
-        return [group for _, _, group in sorted(zip(prices, range(len(groups)), groups, strict=True))]
+            if self.lab.time_left() < (1 - _MEASURING) * self._budget:
+                return
+            self.errors.update(dict.fromkeys(group.names, self._share(frozenset(group.names))))
 
     def _longest_prefix(self, ordered: Sequence[Group]) -> int:
         low, high = 0, len(ordered)
