@@ -59,7 +59,8 @@ def main() -> int:
         f"{', '.join(f'{name} {version(name)}' for name in LIBRARIES)}.",
         "",
     ]
-    options.out.write_text("\n".join(head) + table.read_text(), encoding="utf-8")
+    body = table.read_text().partition("\n")[2].lstrip()  # without the bench's own title
+    options.out.write_text("\n".join(head) + "\n" + body, encoding="utf-8")
     table.unlink()
     return 0
 
