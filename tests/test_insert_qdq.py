@@ -131,6 +131,15 @@ def test_a_matmul_with_its_bias_needs_no_pair_behind_it():
     assert sum(node.op_type == "QuantizeLinear" for node in result.model.graph.node) == 1
 
 
+def test_products_of_activations_may_have_other_lengths_in_each_feed():
+    net = Net("n", 16)
+    scores = net.node("MatMul", "x", net.node("Transpose", "x", perm=[1, 0]))
+    model = net.model(net.node("MatMul", net.node("Softmax", scores, axis=-1), net.node("Tanh", "x")))
+    data = [feed for length in (4, 7, 9, 12) for feed in feeds(length, 16, count=4)]
+    result = quantized(model, data=data)
+    assert coverage(load(result.model)).kernels["MatMul"].integer == 2
+
+
 def test_patterns_leave_nodes_out_and_those_that_match_nothing_are_named():
     model = conv_net()
     result = quantized(model, "insert-qdq:search=false,exclude=[op:Gemm,nowhere*]")

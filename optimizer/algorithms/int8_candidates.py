@@ -96,6 +96,11 @@ class Int8Candidates:
         return None if item is None else response(item, error, means)
 
 
+def _has_weight(node: ir.Node) -> bool:
+    """Whether ``node`` multiplies a constant: its input has as many channels in every feed."""
+    return fusion_table.role(node) is Role.KERNEL and graph.constant_tensor(node.inputs[1]) is not None
+
+
 def to_observe(model: ir.Model, units: Sequence[Unit]) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
     """What any choice of ``units`` may need to know.
 
@@ -114,7 +119,7 @@ def to_observe(model: ir.Model, units: Sequence[Unit]) -> tuple[dict[str, tuple[
         values = [*activations(node), tail(node, placement.biases)]
         needed[unit].update((value.name, None) for value in values if value.name)
         data = node.inputs[0]
-        if fusion_table.role(node) is Role.KERNEL and data is not None and data.name in needed[unit]:
+        if _has_weight(node) and data is not None and data.name in needed[unit]:
             axes[data.name or ""] = 1 if node.op_type == "Conv" else -1
     moved = {value.name: None for value in placement.pairs if value.name}
     return {**{name: tuple(values) for name, values in needed.items()}, "": tuple(moved)}, axes
