@@ -51,7 +51,7 @@ def holds(model: ir.Model, weight: np.ndarray, x: np.ndarray, most: int = 10**9)
 def convolutions(draw):
     """Operator, attributes, shapes of weight and input; any group, also one for each channel."""
     rank = draw(st.integers(1, 3))
-    several = lambda low, high: draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))  # noqa: E731
+    several = lambda low, high: draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))  # noqa: E731 - used twice on the next lines
     groups, inner, outer = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
     window, dilations, strides = several(1, 3), several(1, 2), several(1, 3)
     attributes = {"group": groups, "dilations": dilations, "strides": strides, "kernel_shape": window}

@@ -68,7 +68,7 @@ def test_it_is_listed_with_its_origin_and_options(installed):
 
 def test_a_real_installer_makes_the_same_of_it(tmp_path):
     pytest.importorskip("setuptools", reason="builds without the network, with what is installed")
-    pytest.importorskip("pip")
+    pytest.importorskip("pip", reason="the distribution is installed with pip")
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(PLUGIN, source)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]

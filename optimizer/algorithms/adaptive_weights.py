@@ -62,7 +62,7 @@ def adaptive_weights(  # noqa: PLR0913 - what to round, and how; by keyword from
 
 def _is_own(node: ir.Node) -> bool:
     value = node.inputs[1]
-    return value is not None and len(value.uses()) == 1
+    return value is not None and graph.use_count(value) == 1
 
 
 def _rounded(

@@ -186,7 +186,7 @@ def _slice_numbers(node: ir.Node, rank: int) -> dict[int, tuple[int, int, int]] 
     starts, ends, *rest = [column for column in columns if column is not None]
     axes = rest[0] if rest else list(range(len(starts)))
     steps = rest[1] if len(rest) > 1 else [1] * len(starts)
-    return {axis % rank: item for axis, *item in zip(axes, starts, ends, steps, strict=True)}  # type: ignore[misc]
+    return {axis % rank: item for axis, *item in zip(axes, starts, ends, steps, strict=True)}  # type: ignore[misc]  # three items, which a starred name forgets
 
 
 class MergeConcats(Rule):
