@@ -1,4 +1,4 @@
-"""The gates that need no run: the signature stays, nothing of the model's frame is lost, the file does not grow."""
+"""The gates of structure and worth: the signature and the model's frame stay, no file grows, what must pay does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from optimizer.attempt import Failure
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from optimizer.attempt import Attempt
+    from optimizer.spec import Stage
+    from optimizer.timing import Latency
 
 
 def signature_failure(reference: ir.Model, candidate: ir.Model) -> Failure | None:
@@ -31,6 +35,26 @@ def size_failure(bytes_before: int, bytes_after: int) -> Failure | None:
     if bytes_after > bytes_before:
         return Failure("size", f"the file would grow from {bytes_before:,} to {bytes_after:,} bytes")
     return None
+
+
+def must_pay(stage: Stage, result: Attempt) -> bool:
+    """Whether a pass changed something that is kept only where it measures faster."""
+    return any(ran.changes and member.must_pay for member, ran in zip(stage.passes, result.runs, strict=True))
+
+
+def unpaid(bytes_before: int, bytes_after: int, latency: Latency | None) -> str:
+    """Why an exact stage that must pay does not; empty if it does.
+
+    Args:
+        bytes_before: File size before it.
+        bytes_after: And after it.
+        latency: Its model against the one before it; ``None`` where time is not measured, and size decides.
+    """
+    if latency is None:
+        return "" if bytes_after < bytes_before else "is not timed, and the file is no smaller"
+    if latency.verdict == "faster":
+        return ""
+    return f"no faster: {latency.ratio:.3f} times as long ({latency.low:.3f} to {latency.high:.3f})"
 
 
 def _slots(values: list[ir.Value]) -> list[tuple[str | None, str, str]]:

@@ -167,11 +167,21 @@ class Context:
 
 @dataclass(frozen=True)
 class Pass(ABC):
-    """One named rewrite; its dataclass fields are its options, checked in ``__post_init__``."""
+    """One named rewrite; its dataclass fields are its options, checked in ``__post_init__``.
+
+    Attributes:
+        name: What specs call it.
+        summary: One line for ``onnxhone passes``.
+        gain: What it is for.
+        must_pay: Whether an exact stage that it changed is undone unless it measures faster (unless the file is
+            smaller, where times are not measured), even one that the user named. Other exact stages need only not
+            measure slower.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     gain: ClassVar[Gain]
+    must_pay: ClassVar[bool] = False
 
     @property
     def exact(self) -> bool:

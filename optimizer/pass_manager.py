@@ -16,7 +16,7 @@ from optimizer import lossy_stages
 from optimizer.attempt import Attempt, Failure, Limits, attempt
 from optimizer.bisection import OutOfAttemptsError, repair
 from optimizer.errors import CheckFailedError
-from optimizer.gates import signature_failure, size_failure
+from optimizer.gates import must_pay, signature_failure, size_failure, unpaid
 from optimizer.model import byte_size
 from optimizer.progress import Progress
 from optimizer.stage_runs import StageRun, record, settled, undone
@@ -114,6 +114,7 @@ class PassManager:
     def run(self, stages: Sequence[Stage], decisions: Sequence[Sequence[Limits]] | None = None) -> Outcome:
         """Run ``stages``; ``decisions`` (of an earlier run's report) are limits to start from."""
         self._deadline = self.clock() + self.settings.time_limit
+        self._repeats = decisions is not None
         limits = decisions or [[Limits()] * len(stage.passes) for stage in stages]
         runs = self._run_from(self.reference, list(zip(stages, limits, strict=True)))
         latency = None
@@ -141,12 +142,27 @@ class PassManager:
         probe = self._probe(base, stage, timed=False)
         first = probe(limits)
         if first.failure is None:
-            return StageRun(stage, base, settled(first, base), tuple(limits))
+            return self._paying(StageRun(stage, base, settled(first, base), tuple(limits)))
         if self.settings.strict:
             raise CheckFailedError(f"{stage}: {first.failure.reason}")
         self.progress.at(*self.progress.place[:1], f"finding what fails the {first.failure.gate} check")
         repaired = repair(stage, limits, probe, first)
-        return StageRun(stage, base, settled(repaired.attempt, base), repaired.limits, repaired.denials)
+        return self._paying(StageRun(stage, base, settled(repaired.attempt, base), repaired.limits, repaired.denials))
+
+    def _paying(self, run: StageRun) -> StageRun:
+        """``run``, undone if a pass that must pay changed something and it does not."""
+        if self._repeats or not must_pay(run.stage, run.attempt):
+            return run  # what is repeated paid in the run that decided it
+        reason = unpaid(byte_size(run.base), byte_size(run.attempt.model), self._alone(run))
+        return undone(run, run.base, reason) if reason else run
+
+    def _alone(self, run: StageRun) -> Latency | None:
+        """The latency ratio of ``run`` to what it started from; ``None`` where time is not measured."""
+        if self.judge is None or not self.settings.timing:
+            return None
+        self.progress.at(*self.progress.place[:1], "timing it")
+        with self.stopwatch.measure("gates"):
+            return self.judge.latency(run.base, run.attempt.model)
 
     def _run_lossy(self, base: ir.Model, stage: Stage, limits: Sequence[Limits], lossy_left: int) -> StageRun:
         """Run ``stage`` inside its part of the budget; if its user did not name it, undo it unless it pays."""
@@ -173,11 +189,7 @@ class PassManager:
             return run  # what is repeated was found worth it by the run that decided it
         if not lossy_stages.changed_lossily(run.stage, run.attempt):
             return undone(run, run.base, "its lossy passes changed nothing, so the others have no purpose")
-        latency = None
-        if self.judge is not None and self.settings.timing and lossy_stages.needs_time(run.stage):
-            self.progress.at(*self.progress.place[:1], "timing it")
-            with self.stopwatch.measure("gates"):
-                latency = self.judge.latency(run.base, run.attempt.model)
+        latency = self._alone(run) if lossy_stages.needs_time(run.stage) else None
         reason = lossy_stages.worthless(run.stage, byte_size(run.base), byte_size(run.attempt.model), latency)
         if not reason:
             return run
