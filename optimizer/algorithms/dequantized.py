@@ -23,11 +23,12 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import weight_sources
+from optimizer.algorithms import constant_recipes, weight_sources
+from optimizer.algorithms.constant_recipes import Chain
 from optimizer.algorithms.sweep import Scope, owner
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable
 
     from numpy.typing import NDArray
 
@@ -51,8 +52,8 @@ class Dequantizer:
     def as_floats(self, weight: StoredWeight, packed: Packed) -> None:
         """Let all readers of ``weight`` read the floats that ``packed`` stands for."""
         root = weight.holder.value
-        anchor = self._anchor(weight)
-        chain = _Chain(self.scope, anchor, root.name or "weight")
+        anchor = constant_recipes.anchor(self.scope, weight)
+        chain = Chain(self.scope, anchor, root.name or "weight")
         integers, scale, zero = self._constants(anchor, root, packed)
         result = chain.add("Cast", [integers], {"to": ir.DataType.FLOAT})
         if zero is not None:
@@ -61,10 +62,7 @@ class Dequantizer:
         if packed.shape is not None:
             shape = self.scope.constant(anchor, np.array(packed.shape, np.int64), f"{root.name}_shape")
             result = chain.add("Reshape", [result, shape])
-        result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(weight.holder.shape)
-        graph.replace_values({root: result})
-        _remove(root)
-        result.name, root.name = root.name, None
+        constant_recipes.stand_in(weight, result)
 
     def as_integers(self, weight: StoredWeight, packed: Packed) -> None:
         """Let the one product that reads ``weight`` read a DequantizeLinear of the matrix ``packed``.
@@ -73,7 +71,7 @@ class Dequantizer:
         fuse and reads a constant of an outer graph.
         """
         (node,), root = weight.nodes, weight.holder.value
-        chain = _Chain(self.scope, node, root.name or "weight")
+        chain = Chain(self.scope, node, root.name or "weight")
         constants = [value for value in self._constants(node, root, packed, local=True) if value is not None]
         blocks = {"axis": 0, "block_size": packed.block} if packed.block else {"axis": 1}
         matrix = chain.add("DequantizeLinear", constants, blocks)
@@ -87,7 +85,7 @@ class Dequantizer:
         root = weight.holder.value
         for node in weight.nodes:
             integers, scale, _ = self._constants(node, root, packed)
-            chain = _Chain(self.scope, node, node.name or root.name or "table")
+            chain = Chain(self.scope, node, node.name or root.name or "table")
             found = chain.add("Gather", [integers, node.inputs[1]], keep=node)
             floats = chain.add("Cast", [found], {"to": ir.DataType.FLOAT})
             result = chain.add("Mul", [floats, chain.add("Gather", [scale, node.inputs[1]])])
@@ -116,50 +114,9 @@ class Dequantizer:
         owner(anchor).register_initializer(value)
         return value
 
-    def _anchor(self, weight: StoredWeight) -> ir.Node:
-        """The node before which all readers of ``weight`` see what is inserted."""
-        producer = weight.holder.value.producer()
-        if self.scope.may_lift(weight.nodes[0]):
-            return self.scope.model.graph[0]
-        return weight.holder.scope[0] if producer is None else producer
-
-
-@dataclass
-class _Chain:
-    """Adds nodes before ``anchor``, named after ``name``."""
-
-    scope: Scope
-    anchor: ir.Node
-    name: str
-
-    def add(
-        self,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: dict[str, Any] | None = None,
-        *,
-        keep: ir.Node | None = None,
-    ) -> ir.Value:
-        """The output of a new node; with ``keep`` it goes by the name of that one."""
-        label = self.scope.unique_name(f"{self.name}_{op_type}") if keep is None else keep.name
-        node = ir.node(op_type, inputs, attributes, name=label)
-        if keep is not None:
-            node.metadata_props.update(keep.metadata_props)
-        node.outputs[0].name = self.scope.unique_name(f"{self.name}_{op_type}_output")
-        owner(self.anchor).insert_before(self.anchor, node)
-        return node.outputs[0]
-
 
 def _take_place(node: ir.Node, result: ir.Value) -> None:
     """Let the readers of ``node`` read ``result``, of the same type and shape, and remove it."""
     result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
     graph.bypass(node, result)
     weight_sources.discard([node])
-
-
-def _remove(root: ir.Value) -> None:
-    producer, scope = root.producer(), root.graph
-    if producer is not None:
-        graph.remove_unused([producer])
-    elif scope is not None and root.name:
-        del scope.initializers[root.name]
