@@ -15,7 +15,7 @@ from optimizer.algorithms.weight_layouts import Layout
 from optimizer.sparse import SparseTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -36,6 +36,7 @@ _POSITIONS = {
 }
 _ALONG_LAST_AXIS = frozenset({*PRODUCTS, "Slice"})
 OPERATORS = frozenset(_POSITIONS)
+_DEPTH = 8  # nodes between the indices of a codebook and their bytes, at most
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class StoredWeight:
         return (node.inputs[position] is self.holder.value for node, position in self.readers)
 
 
-def stored_weights(tree: ScopeTree) -> Iterator[StoredWeight | tuple[str, str]]:
+def stored_weights(
+    tree: ScopeTree, types: Collection[ir.DataType] = (ir.DataType.FLOAT,)
+) -> Iterator[StoredWeight | tuple[str, str]]:
     """Each float constant that a kernel or a look-up reads as its weight; those to be left alone as (name, reason)."""
     for holder in holders(tree, lambda _: False):
         if not holder.tensor.dtype.is_floating_point():
@@ -100,7 +103,8 @@ def stored_weights(tree: ScopeTree) -> Iterator[StoredWeight | tuple[str, str]]:
         if not fitting:
             continue
         others = [node.op_type for node, position in readers if (node, position) not in fitting]
-        reason = _obstacle(holder, others)
+        reason = "is a codebook: it is looked up at constant places" if _is_codebook(fitting) else None
+        reason = reason or _obstacle(holder, others, types)
         yield StoredWeight(holder, readers, _layout(holder, *fitting[0])) if reason is None else (holder.name, reason)
 
 
@@ -108,12 +112,25 @@ def _is_weight(node: ir.Node, position: int) -> bool:
     return graph.is_standard(node, *OPERATORS) and position in _POSITIONS[node.op_type]
 
 
-def _obstacle(holder: Holder, others: list[str]) -> str | None:
+def _is_codebook(readers: Iterable[tuple[ir.Node, int]]) -> bool:
+    """Whether some look-up is folded to a constant."""
+    return any(node.op_type == "Gather" and _is_folded(node.inputs[1]) for node, _ in readers)
+
+
+def _is_folded(value: ir.Value | None, depth: int = _DEPTH) -> bool:
+    """Whether ``value`` is computed from nothing but constants, in at most ``depth`` steps."""
+    if value is None or graph.constant_tensor(value) is not None:
+        return value is not None
+    node = value.producer()
+    return node is not None and depth > 0 and all(_is_folded(source, depth - 1) for source in node.inputs)
+
+
+def _obstacle(holder: Holder, others: list[str], types: Collection[ir.DataType]) -> str | None:
     if holder.stay is not None:
         return holder.stay.value
     if isinstance(holder.tensor, SparseTensor):
         return "is sparse"
-    if holder.tensor.dtype != ir.DataType.FLOAT:
+    if holder.tensor.dtype not in types:
         return f"is of type {holder.tensor.dtype.name.lower()}: only float32 is quantized"
     if others:
         return f"is read by a {others[0]} too"

@@ -1,0 +1,89 @@
+"""What an error of each element of a weight counts: the mean square of the input that it meets.
+
+    E[(sum_k d_k x_k)^2] = sum_k d_k^2 E[x_k^2] + what is between inputs        the diagonal of the Hessian, halved
+
+Inputs that calibration never saw still count a thousandth of the mean, for others may come. A weight that several
+kernels share counts the sum over them; one that something else reads too, or through a view, counts evenly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer.algorithms.kernels import kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.kernels import Kernel
+    from optimizer.algorithms.observations import Observation
+    from optimizer.algorithms.weight_only import StoredWeight
+    from optimizer.pass_base import Lab
+
+_LEAST = 1e-3
+
+
+def input_power(model: ir.Model, weights: Iterable[StoredWeight], lab: Lab) -> dict[str, NDArray[np.float32]]:
+    """For each weight of which it is known, an array that broadcasts to its shape; 1 is the mean.
+
+    Args:
+        model: The model.
+        weights: Some of its weights.
+        lab: Runs the calibration feeds.
+    """
+    readers = {weight.holder.name: found for weight in weights if (found := _kernels(model, weight)) is not None}
+    axes: dict[str, int] = {}
+    for item in (item for found in readers.values() for item in found):
+        axes.setdefault(_input(item), item.axis)
+    if not axes:
+        return {}
+    seen = lab.observe(model, list(axes), axes)
+    powers = {name: _power(found, seen, axes) for name, found in readers.items()}
+    return {name: power for name, power in powers.items() if power is not None}
+
+
+def _kernels(model: ir.Model, weight: StoredWeight) -> list[Kernel] | None:
+    """The kernels that read ``weight`` as it is; ``None`` if there are other readers."""
+    found = []
+    for node in weight.nodes:
+        item = kernel(node) if node.graph is model.graph else None
+        if item is None or item.weight is not weight.holder.value or node.inputs[0] is None or not node.inputs[0].name:
+            return None
+        found.append(item)
+    return found
+
+
+def _input(item: Kernel) -> str:
+    value = item.node.inputs[0]
+    return (value.name if value is not None else None) or ""
+
+
+def _power(found: list[Kernel], seen: Mapping[str, Observation], axes: Mapping[str, int]) -> NDArray[np.float32] | None:
+    total: Any = 0
+    for item in found:
+        channels = seen[_input(item)].channels if _input(item) in seen and axes[_input(item)] == item.axis else None
+        if channels is None or channels.second_moment.size != item.inputs:
+            return None
+        total = total + _along_inputs(item, channels.second_moment)
+    mean = float(np.mean(total))
+    if not np.isfinite(mean) or mean <= 0:
+        return None
+    return np.asarray(total / mean + _LEAST, np.float32)
+
+
+def _along_inputs(item: Kernel, moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One number for each input channel, in a shape that broadcasts to the kernel's weight."""
+    ones = [1] * (len(item.shape) - 2)
+    match item.node.op_type:
+        case "Conv":
+            each = moments.reshape(item.groups, 1, item.shape[1])
+            repeated = np.repeat(each, 1 if item.groups == 1 else item.outputs // item.groups, axis=1)
+            return repeated.reshape(-1, item.shape[1], *ones)
+        case "ConvTranspose":
+            return moments.reshape(-1, 1, *ones)
+    return moments.reshape((1, -1) if item.transposed else (-1, 1))
