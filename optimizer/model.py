@@ -22,7 +22,7 @@ from optimizer.errors import ModelError
 from optimizer.external import DataFolder, MappedTensor
 from optimizer.intake import read_model
 from optimizer.outline import SMALL, outline
-from optimizer.saving import FILE, byte_size, save
+from optimizer.saving import FILE, byte_size, compressed_size, save
 from optimizer.structure import check_structure, complaint_of_checker
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "check_structure",
     "clone",
     "complaint_of_checker",
+    "compressed_size",
     "give_back",
     "ingest",
     "load",

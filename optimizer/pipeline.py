@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.budget import Budget
 from optimizer.errors import UsageError
-from optimizer.model import give_back, ingest, save
-from optimizer.pass_base import Context, Pass
+from optimizer.model import compressed_size, give_back, ingest, save
+from optimizer.pass_base import Context, Gain, Pass
 from optimizer.pass_manager import PassManager, Settings, Stopwatch
 from optimizer.presets import DEFAULT, preset
 from optimizer.progress import Progress
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from optimizer.task_metric import Function
 
 _EXACT_SECONDS, _LOSSY_SECONDS = 150.0, 480.0
+_SIZES = frozenset({Gain.SIZE.value, Gain.COMPRESSED_SIZE.value})
 LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
@@ -225,10 +226,19 @@ def _report(source: Source, outcome: Outcome, evidence: Evidence | None, before:
         stages=outcome.stages,
         seconds={},
         score=judge.score(outcome.model) if judge is not None else None,
+        compressed=_compressed(source, outcome),
         coverage=None if exact else _coverage(outcome.model),
         verdict="unverified" if judge is None else "improved" if kept else "unchanged",
         warnings=tuple(_warnings(evidence, target)),
     )
+
+
+def _compressed(source: Source, outcome: Outcome) -> tuple[int, int] | None:
+    """Sizes under gzip, if a lossy pass that is for the size changed anything: others need no second opinion."""
+    changed = (record for stage in outcome.stages if stage.kept for record in stage.passes if record.changes)
+    if not any(not record.exact and record.gain in _SIZES for record in changed):
+        return None
+    return compressed_size(source.model), compressed_size(outcome.model)
 
 
 def _coverage(model: ir.Model) -> Coverage:

@@ -21,7 +21,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class PassRecord:
-    """One pass of a stage: its final options, what it changed, what it left alone, what was undone of it."""
+    """One pass of a stage: its final options, what it changed, what it left alone, what was undone, what it is for."""
 
     name: str
     spec: str
@@ -32,6 +32,7 @@ class PassRecord:
     notes: tuple[Note, ...] = ()
     skipped: str | None = None
     undone: tuple[Denial, ...] = ()
+    gain: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -40,6 +41,7 @@ class PassRecord:
             "spec": self.spec,
             "options": dict(self.options),
             "exact": self.exact,
+            "gain": self.gain,
             "changes": dict(self.changes),
             "seconds": round(self.seconds, 4),
             "skipped": self.skipped,
@@ -110,6 +112,7 @@ class Report:
         seconds: CPU seconds of ``load``, ``rewrite``, ``save`` and ``gates``, and ``wall``.
         verdict: ``improved``, ``unchanged`` or ``unverified``.
         score: What the user's task metric says of the reference and of the result, on the validation feeds.
+        compressed: Bytes that gzip makes of the files before and after, where a lossy pass made them smaller.
         coverage: What of a quantized result runs in integers, as ONNX Runtime's optimized graph says.
         warnings: What the user should know: weak evidence, random outputs, shapes that were chosen.
     """
@@ -125,6 +128,7 @@ class Report:
     seconds: Mapping[str, float]
     verdict: str
     score: Score | None = None
+    compressed: tuple[int, int] | None = None
     coverage: Coverage | None = None
     warnings: tuple[str, ...] = field(default=())
 
@@ -143,6 +147,7 @@ class Report:
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "verdict": self.verdict,
             "metric": self.score.to_dict() if self.score is not None else None,
+            "gzip": None if self.compressed is None else dict(zip(("before", "after"), self.compressed, strict=True)),
             "coverage": self.coverage.to_dict() if self.coverage is not None else None,
             "warnings": list(self.warnings),
         }

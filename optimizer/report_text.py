@@ -41,6 +41,8 @@ def report_table(report: Report) -> RenderableType:
     """Before | after, then one line a pass, then what else should be known."""
     table = facts_table([("before", report.before), ("after", report.after)], only_changed_ops=True)
     title = Text(f"{report.model.get('label')}: {_verdict(report)}", style="bold")
+    if report.compressed is not None:
+        _add(table, "file size, gzip", *map(_bytes, report.compressed))
     _add(table, "latency", "1", _latency(report.latency))
     worst = max(report.outputs, key=lambda output: _order(output.rel_l2), default=None)
     _add(table, "error (relative L2)", "0", _error(worst))

@@ -8,9 +8,10 @@ source may be overwritten: its weights are mapped from the old file, which is re
 from __future__ import annotations
 
 import contextlib
+import gzip
 import re
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from optimizer import atomic, layout
 from optimizer.errors import ModelError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 FILE = "onnxhone.file"  # on the main graph's meta: name of the file that the model was loaded from
+_GZIP_LEVEL = 6  # what the command does if it is not told
 _DIGITS = 12  # of the SHA-256 in the name of a data file
 
 
@@ -35,6 +37,30 @@ def byte_size(model: ir.Model, path: str | os.PathLike[str] | None = None) -> in
     name = Path(path).name if path is not None else model.graph.meta.get(FILE, "model.onnx")
     planned = layout.lay_out(model)
     return layout.length(planned.pieces(_data_name(name, "0" * _DIGITS))) + planned.data_size
+
+
+def compressed_size(model: ir.Model) -> int:
+    """How many bytes gzip makes of the files that ``save`` would write; nothing is written."""
+    planned, sink = layout.lay_out(model), _Count()
+    with gzip.GzipFile(fileobj=sink, mode="wb", mtime=0, compresslevel=_GZIP_LEVEL) as packed:
+        file = cast("IO[bytes]", packed)
+        layout.write_data(planned.entries, file)
+        layout.write_pieces(planned.pieces(_data_name("model.onnx", "0" * _DIGITS)), file)
+    return sink.size
+
+
+class _Count:
+    """A file that only counts its bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def save(model: ir.Model, path: str | os.PathLike[str]) -> list[Path]:

@@ -57,6 +57,7 @@ def record(run: StageRun) -> StageRecord:
             notes=tuple(ran.notes),
             skipped=ran.skipped,
             undone=tuple(denial for denial in run.denials if denial.member == index),
+            gain=member.gain.value,
         )
         for index, (member, ran) in enumerate(zip(run.stage.passes, run.attempt.runs, strict=True))
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from pass_checks import checked_run
 
+import optimizer
 from optimizer import graph
 from optimizer.algorithms.observations import Observation
 from optimizer.errors import PreconditionError, UsageError
@@ -438,3 +443,27 @@ def test_an_old_ir_version_holds_the_books_in_constant_nodes():
         assert not result.model.graph.initializers
         assert_close(before, result.model, 0.4)
         assert graph.count_nodes(result.model) > 3
+
+
+DIGITS = Path(__file__).parent.parent / "models" / "digits.onnx"
+DATA = Path(__file__).parent.parent / "models" / "digits_data"
+
+
+@pytest.mark.parametrize(("preset", "ratio"), [("small", 0.30), ("smallest", 0.20)])
+def test_the_presets(preset, ratio, tmp_path):
+    """A net of 22,000 parameters: biases and names are a good part of the rest."""
+    paths = [tmp_path / f"{number}.onnx" for number in range(2)]
+    report = optimizer.optimize(DIGITS, paths[0], preset=preset, data=DATA, timing=False).report
+    assert report.after.bytes < ratio * report.before.bytes
+    assert max(output.rel_l2 for output in report.outputs) < 0.1
+    before, after = report.to_dict()["gzip"].values()
+    assert before == pytest.approx(len(gzip.compress(DIGITS.read_bytes(), 6)), abs=40)
+    assert after == pytest.approx(len(gzip.compress(paths[0].read_bytes(), 6)), abs=40)
+    assert "file size, gzip" in report.to_text()
+    (tmp_path / "report.json").write_text(json.dumps(report.to_dict()))
+    optimizer.optimize(DIGITS, paths[1], data=DATA, replay=tmp_path / "report.json", preset=preset)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    again = optimizer.optimize(paths[0], preset=preset, data=DATA, timing=False).report
+    assert not any(stage.kept for stage in again.stages)
+    exact = optimizer.optimize(DIGITS, data=DATA, timing=False).report
+    assert exact.to_dict()["gzip"] is None
