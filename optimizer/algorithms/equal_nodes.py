@@ -97,14 +97,22 @@ def _looks(node: ir.Node) -> Hashable | None:
 
 def _key(node: ir.Node) -> Hashable:
     """What only equal nodes have in common; the node itself if that cannot be said."""
+    attributes = attributes_key(node)
+    if attributes is None:
+        return node
+    inputs = tuple(map(_input_key, node.inputs))
+    return node.domain, node.op_type, len(node.outputs), inputs, attributes
+
+
+def attributes_key(node: ir.Node) -> tuple[tuple[str, Hashable], ...] | None:
+    """What the attributes of equal nodes have in common, by name; ``None`` if that cannot be said."""
     attributes = []
     for name in sorted(node.attributes.data):
         found = _attribute_key(node.attributes[name])
         if found is None:
-            return node
+            return None
         attributes.append((name, found))
-    inputs = tuple(map(_input_key, node.inputs))
-    return node.domain, node.op_type, len(node.outputs), inputs, tuple(attributes)
+    return tuple(attributes)
 
 
 def _attribute_key(attribute: ir.Attr) -> Hashable | None:
