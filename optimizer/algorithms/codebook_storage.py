@@ -38,6 +38,7 @@ OLDEST_OPSET = 11  # of GatherElements
 _FOUR_BITS_OPSET = 21
 _FOUR_BITS_IR_VERSION = 10
 _NODE_BYTES = 80  # a node with its names, or a constant without its data, about
+_MOST_VARINTS = 256  # so many integers take less as varints than as bytes with a Cast
 _NAME = "book"
 
 
@@ -82,9 +83,14 @@ class CodebookWriter:
         books = self.scope.constant(chain.anchor, array, f"{name}_entries")
         if clustered.owners is None:
             return books
-        kind = np.uint8 if len(clustered.books) <= 256 else np.uint16
-        owners = self.scope.constant(chain.anchor, clustered.owners.astype(kind), f"{name}_owners")
-        return chain.add("Gather", [books, _as_int32(chain, owners)], {"axis": 1 - along})
+        owners = self._owners(chain, clustered.owners, f"{name}_owners")
+        return chain.add("Gather", [books, owners], {"axis": 1 - along})
+
+    def _owners(self, chain: Chain, owners: NDArray[np.int64], name: str) -> ir.Value:
+        if owners.size <= _MOST_VARINTS:
+            return self.scope.constant(chain.anchor, owners.astype(np.int32), name)
+        kind = np.uint8 if owners.max() < 256 else np.uint16
+        return _as_int32(chain, self.scope.constant(chain.anchor, owners.astype(kind), name))
 
     def _indices(self, chain: Chain, numbers: NDArray[np.uint8], bits: int, name: str) -> ir.Value:
         """int32 values of the shape of ``numbers``."""
