@@ -109,7 +109,7 @@ def _is_idle(node: ir.Node, _channels: Channels) -> bool:
     return training is not None and not training.any()
 
 
-def _pads_elsewhere(node: ir.Node, channels: Channels) -> bool:
+def pads_elsewhere(node: ir.Node, channels: Channels) -> bool:
     """Whether a Pad adds zeros or copies of elements, to other axes than that of channels."""
     mode = node.attributes.get_string("mode", "constant")
     more = len(node.inputs) > 1
@@ -124,7 +124,7 @@ def _pads_elsewhere(node: ir.Node, channels: Channels) -> bool:
     return (mode != "constant" or filled == 0.0) and all(amounts[index] == 0 for index in ends)
 
 
-def _resizes_elsewhere(node: ir.Node, channels: Channels) -> bool:
+def resizes_elsewhere(node: ir.Node, channels: Channels) -> bool:
     """Whether a Resize leaves the axis of channels alone: its scale is 1, or its size is given and the same."""
     if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return False
@@ -144,9 +144,9 @@ def _is_relu(node: ir.Node, _channels: Channels) -> bool:
 _LIKE: dict[str, Callable[[ir.Node, Channels], bool]] = {
     **dict.fromkeys(_POOLS, _is_spatial),
     "Dropout": _is_idle,
-    "Pad": _pads_elsewhere,
-    "Resize": _resizes_elsewhere,
-    "Upsample": _resizes_elsewhere,
+    "Pad": pads_elsewhere,
+    "Resize": resizes_elsewhere,
+    "Upsample": resizes_elsewhere,
     "Clip": _is_relu,
 }
 

@@ -121,7 +121,7 @@ def evaluate(node: ir.Node, opset: int) -> list[NDArray[Any]] | None:
     arrays = [None if tensor is None else tensor.numpy() for tensor in tensors]
     if _too_large(node, arrays) or _is_undefined(node, arrays):
         return None
-    results = _run(node, opset, arrays)
+    results = run(node, opset, arrays)
     return None if results is None or not _as_inferred(node, results) else results
 
 
@@ -173,7 +173,8 @@ def _fits(array: NDArray[Any], to: ir.DataType) -> bool:
     return bool(np.isfinite(low) and np.isfinite(high) and int(low) >= bounds.min and int(high) <= bounds.max)
 
 
-def _run(node: ir.Node, opset: int, arrays: list[NDArray[Any] | None]) -> list[NDArray[Any]] | None:
+def run(node: ir.Node, opset: int, arrays: list[NDArray[Any] | None]) -> list[NDArray[Any]] | None:
+    """The outputs of ``node`` for ``arrays``; ``None`` if the reference does not manage it."""
     from onnx.reference.ops import load_op  # noqa: PLC0415 - a tenth of a second, wanted only where something folds
 
     attributes = {name: _plain(attribute) for name, attribute in node.attributes.items()}

@@ -1,0 +1,260 @@
+"""What is known of the channels of every value that has some: ``channel_facts`` carried through a graph.
+
+::
+
+    Relu, LeakyRelu, pools, Resize, Transpose …     contents change, scales come out as they went in
+    Sigmoid, HardSwish, Softmax over others …       scales become part of the content
+    Add, Sub, Mul, Div with constants               shift and scale; 0 times anything is a constant
+    a constant channel                              is computed, as long as all operands are; a border of zeros, which
+                                                    a padded kernel or pool sees, ends it unless it is 0 itself
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms import channel_flow, folding
+from optimizer.algorithms.channel_facts import Contents, Facts, joined
+from optimizer.algorithms.kernel_facts import array_of, kernel_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channel_groups import ChannelGroups, Lane
+
+_LINEAR = frozenset(
+    [
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "Abs",
+        "Neg",
+        "Dropout",
+        "MaxPool",
+        "AveragePool",
+        "GlobalMaxPool",
+        "GlobalAveragePool",
+        "Resize",
+        "Upsample",
+        "Pad",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "ReduceMean",
+        "ReduceSum",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceL1",
+        "ReduceL2",
+        "Slice",
+        "Gather",
+        "Split",
+        "MatMul",
+        "Concat",
+        "Reshape",
+        "Flatten",
+    ]
+)
+_STEADY = frozenset(
+    [
+        "MaxPool",
+        "GlobalMaxPool",
+        "GlobalAveragePool",
+        "Resize",
+        "Upsample",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "ReduceMean",
+        "ReduceMax",
+        "ReduceMin",
+        "Slice",
+        "Gather",
+        "Split",
+        "Dropout",
+        "Concat",
+        "Reshape",
+        "Flatten",
+    ]
+)
+_ZERO = frozenset(
+    ["AveragePool", "GlobalLpPool", "LpPool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "MatMul"]
+)
+_SAME = frozenset({"Identity"})
+
+
+class ChannelAnalysis:
+    """Facts by value, for the graph that ``groups`` were found in."""
+
+    def __init__(self, scope: ir.Graph, groups: ChannelGroups) -> None:
+        self.groups = groups
+        self.contents = Contents()
+        self._facts: dict[ir.Value, Facts] = {}
+        for node in scope:
+            for output in node.outputs:
+                lane = groups.lane(output)
+                if lane is not None:
+                    self._facts[output] = self._of(node, output, lane)
+
+    def facts(self, value: ir.Value | None) -> Facts | None:
+        """What is known of the channels of ``value``; ``None`` if it has none."""
+        return None if value is None else self._facts.get(value)
+
+    def _of(self, node: ir.Node, output: ir.Value, lane: Lane) -> Facts:
+        first = self.facts(node.inputs[0]) if node.inputs else None
+        if node in self.groups.makers or node in self.groups.grouped:
+            found = kernel_facts(node, first, self.contents)
+        elif node.op_type == "Concat":
+            found = self._concat(node, lane)
+        elif node.op_type == "BatchNormalization" and first is not None:
+            found = self._normalized(node, first)
+        elif node.op_type in channel_flow.NARY:
+            found = self._elementwise(node, lane)
+        elif output in self.groups.taken and first is not None:
+            found = self._taken(first, output)
+        elif first is None or first.size != lane.size or len(_known(self, node)) > 1:
+            found = self.contents.fresh(lane.size)
+        else:
+            found = self._unary(node, node.outputs.index(output), first)
+        return found if found.size == lane.size else self.contents.fresh(lane.size)
+
+    def _taken(self, facts: Facts, output: ir.Value) -> Facts:
+        """Some of the channels, or of each channel one part after the other."""
+        found, part = facts.take(self.groups.taken[output]), self.groups.parts.get(output)
+        if part is None:
+            return found
+        return self.contents.settled(
+            replace(found, content=self.contents.numbers("part", [found.content, part])), found.constant
+        )
+
+    def _unary(self, node: ir.Node, index: int, facts: Facts) -> Facts:
+        if node.op_type in _SAME:
+            return facts
+        made = self.contents.derived((_what(node), index), [facts], linear=node.op_type in _LINEAR)
+        return self.contents.settled(made, self._constants(node, facts))
+
+    def _constants(self, node: ir.Node, facts: Facts) -> NDArray[np.float64]:
+        """What constant channels become, NaN where they become none."""
+        nothing = np.full(facts.size, math.nan)
+        if node.op_type in _STEADY or (node.op_type == "AveragePool" and not _sees_border(node)):
+            return facts.constant
+        if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") != "constant":
+            return facts.constant
+        if node.op_type in _ZERO:
+            return np.where(facts.constant == 0, 0.0, math.nan)
+        if node.op_type in channel_flow.UNARY:
+            return self._computed(node, [facts.constant])
+        return nothing
+
+    def _computed(self, node: ir.Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """``node`` of constants, NaN where one is missing; in the type of the model."""
+        size = max(operand.size for operand in operands)
+        known = ~np.isnan(np.sum([np.broadcast_to(operand, (size,)) for operand in operands], axis=0))
+        result = np.full(size, math.nan)
+        kinds = [None if value is None or value.dtype is None else value.dtype for value in node.inputs]
+        if not known.any() or any(kind is None for kind in kinds[: len(operands)]):
+            return result
+        arrays: list[NDArray[np.generic] | None] = [
+            np.broadcast_to(operand, (size,))[known].astype(kind.numpy())
+            for operand, kind in zip(operands, kinds, strict=False)
+            if kind is not None
+        ]
+        arrays += [graph.constant_array(value, 1) for value in node.inputs[len(operands) :]]
+        made = folding.run(node, self.groups.opset, arrays)
+        if made is not None and made[0].shape == (np.count_nonzero(known),):
+            result[known] = made[0]
+        return result
+
+    def _normalized(self, node: ir.Node, facts: Facts) -> Facts:
+        scale, bias, mean, variance = (array_of(value) for value in node.inputs[1:5])
+        if scale is None or bias is None or mean is None or variance is None:
+            return self.contents.fresh(facts.size)
+        factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+        return self.contents.shifted(self.contents.scaled(facts, factor), bias - mean * factor)
+
+    def _concat(self, node: ir.Node, lane: Lane) -> Facts:
+        parts = [self.facts(value) for value in node.inputs]
+        along = self.groups.joined.get(node)
+        if along is not None:
+            return joined([part or self.contents.fresh(size) for part, size in zip(parts, along, strict=True)])
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts) or not known:
+            return self.contents.fresh(lane.size)
+        made = self.contents.derived(_what(node), known, linear=True)
+        same = np.all([part.constant == known[0].constant for part in known], axis=0)
+        return self.contents.settled(made, np.where(same, known[0].constant, math.nan))
+
+    def _elementwise(self, node: ir.Node, lane: Lane) -> Facts:
+        operands = [self._operand(value, lane) for value in node.inputs]
+        if len(operands) == 2 and node.op_type in {"Add", "Sub", "Mul", "Div"}:
+            return self._arithmetic(node.op_type, operands[0], operands[1])
+        if node.op_type == "PRelu":
+            operands[1] = replace(operands[1], scale=operands[0].scale)  # a factor does not change the slope
+        made = self.contents.derived(node.op_type, operands, linear=node.op_type in {"Max", "Min", "PRelu", "Sum"})
+        return self.contents.settled(made, self._computed(node, [operand.constant for operand in operands]))
+
+    def _operand(self, value: ir.Value | None, lane: Lane) -> Facts:
+        """What is known of an operand, for each channel of ``lane``."""
+        known = self.facts(value)
+        if known is not None and known.size == lane.size:
+            return known
+        array = array_of(value)
+        if array is not None and array.size in {1, lane.size}:
+            return self.contents.constants(np.broadcast_to(array.reshape(-1), (lane.size,)))
+        number = self.contents.number(("value", id(value)))
+        return Facts(np.full(lane.size, number), np.ones(lane.size), np.full(lane.size, math.nan))
+
+    def _arithmetic(self, operation: str, left: Facts, right: Facts) -> Facts:
+        if operation in {"Mul", "Div"}:
+            return self._product(operation, left, right)
+        minus = self.contents.scaled(right, np.full(right.size, -1.0)) if operation == "Sub" else right
+        both = self.contents.derived("Add", [left, minus], linear=True)
+        both = _chosen(minus.is_constant, self.contents.shifted(left, np.nan_to_num(minus.constant)), both)
+        return _chosen(left.is_constant, self.contents.shifted(minus, np.nan_to_num(left.constant)), both)
+
+    def _product(self, operation: str, left: Facts, right: Facts) -> Facts:
+        factor = right.constant
+        if operation == "Div":
+            with np.errstate(divide="ignore"):
+                factor = np.where(right.constant == 0, math.nan, 1 / right.constant)
+        one = np.ones(left.size)
+        made = self.contents.derived(operation, [replace(left, scale=one), replace(right, scale=one)], linear=False)
+        made = replace(made, scale=left.scale * right.scale if operation == "Mul" else left.scale / right.scale)
+        made = _chosen(~np.isnan(factor), self.contents.scaled(left, np.nan_to_num(factor, nan=1.0)), made)
+        if operation == "Div":
+            return made
+        return _chosen(left.is_constant, self.contents.scaled(right, np.nan_to_num(left.constant, nan=1.0)), made)
+
+
+def _chosen(where: NDArray[np.bool_], yes: Facts, no: Facts) -> Facts:
+    return Facts(
+        np.where(where, yes.content, no.content),
+        np.where(where, yes.scale, no.scale),
+        np.where(where, yes.constant, no.constant),
+    )
+
+
+def _known(analysis: ChannelAnalysis, node: ir.Node) -> list[Facts]:
+    found = [analysis.facts(value) for value in node.inputs]
+    return [facts for facts in found if facts is not None]
+
+
+def _what(node: ir.Node) -> Hashable:
+    """What ``node`` does to its first input; other inputs are told apart by identity."""
+    attributes = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
+    return node.domain, node.op_type, attributes, tuple(id(value) for value in node.inputs[1:])
+
+
+def _sees_border(node: ir.Node) -> bool:
+    """Whether an average counts zeros of the padding."""
+    automatic = node.attributes.get_string("auto_pad", "NOTSET")
+    is_padded = any(node.attributes.get_ints("pads", ())) or automatic.startswith("SAME")
+    return is_padded and bool(node.attributes.get_int("count_include_pad", 0))

@@ -1,0 +1,178 @@
+"""Finds channels that kernels need not read, since others say the same, and lets the others speak for them.
+
+What a kernel sums over channels, W x = sum_c W_c x_c, stays the same without channel c
+
+    if x_c = s * x_r for another channel r       W_r + s * W_c                      takes the place of W_r
+    if x_c = k everywhere                        b + k * sum W_c                    takes the place of the bias b
+    if W_c = 0                                   nothing changes
+
+(for n equal channels: one is computed, and W_shared = W_1 + ... + W_n). A unit of channels that are tied to each
+other (``channel_groups``) can go if that holds wherever a kernel reads one of them; kernels that share a weight have
+to agree. Without data, equality is that of the weights (Srinivas & Babu 2015, arXiv:1507.06149, for two neurons).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer.algorithms.channel_facts import rounded
+from optimizer.algorithms.kernel_facts import array_of, is_steady
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channel_analysis import ChannelAnalysis
+    from optimizer.algorithms.channel_facts import Facts
+    from optimizer.algorithms.channel_groups import ChannelGroups, Sink
+
+
+@dataclass
+class Reading:
+    """A weight and the channels that its kernels read.
+
+    Attributes:
+        weight: The weight.
+        sinks: The kernels that read it, more than one if it is shared.
+        facts: Of what each of them reads.
+        roots: The unit of each position.
+        content: Equal for positions that are parallel for all kernels, with the same factors.
+        shift: The constant that a position has for all kernels, NaN where it has none, or a border would show it.
+        unused: Where the weight has only zeros.
+    """
+
+    weight: ir.Value
+    sinks: list[Sink]
+    facts: list[Facts]
+    roots: NDArray[np.int64]
+    content: NDArray[np.int64]
+    shift: NDArray[np.float64]
+    unused: NDArray[np.bool_]
+
+    def can_miss(self, position: int, kept: Counter[int], leaving: Counter[int]) -> bool:
+        """Whether ``position`` may go while ``leaving`` go too, and ``kept`` is how many there are of each content."""
+        if self.unused[position] or not np.isnan(self.shift[position]):
+            return True
+        content = int(self.content[position])
+        return kept[content] > leaving[content]
+
+
+@dataclass
+class Redundancy:
+    """Which units can go.
+
+    Attributes:
+        gone: They, by root, with what they are: ``dead``, ``shared`` or ``unused``.
+        readings: All weights that read channels.
+    """
+
+    gone: dict[int, str] = field(default_factory=dict)
+    readings: list[Reading] = field(default_factory=list)
+
+
+def readings(groups: ChannelGroups, analysis: ChannelAnalysis) -> list[Reading]:
+    """The weights of all sinks whose channels something is known of."""
+    by_weight: dict[ir.Value, list[Sink]] = defaultdict(list)
+    for sink in groups.sinks:
+        by_weight[sink.weight].append(sink)
+    found = []
+    for weight, sinks in by_weight.items():
+        facts = [analysis.facts(sink.node.inputs[0]) for sink in sinks]
+        known = [one for one in facts if one is not None]
+        array = array_of(weight)
+        if array is None or len(known) < len(facts):
+            continue
+        others = tuple(axis for axis in range(array.ndim) if axis != sinks[0].axis)
+        unused = ~np.abs(array).max(axis=others, initial=0.0).astype(bool)
+        roots = groups.roots(sinks[0].lane.atoms)
+        found.append(Reading(weight, sinks, known, roots, _content(known), _shift(sinks, known), unused))
+    return found
+
+
+def _content(facts: list[Facts]) -> NDArray[np.int64]:
+    """Numbers of what positions have in common over all ``facts``."""
+    columns = [column for one in facts for column in (one.content, rounded(one.scale / facts[0].scale))]
+    _, numbers = np.unique(np.stack(columns[:1] + columns[2:], axis=1), axis=0, return_inverse=True)
+    return np.asarray(numbers).reshape(-1)
+
+
+def _shift(sinks: list[Sink], facts: list[Facts]) -> NDArray[np.float64]:
+    first = facts[0].constant
+    same = np.all([one.constant == first for one in facts], axis=0)
+    steady = all(is_steady(sink.node) for sink in sinks)
+    return np.where(same & (steady | (first == 0)), first, np.nan)
+
+
+def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) -> Redundancy:
+    """The units that can go, and those of them that are kept so that widths stay multiples.
+
+    Args:
+        groups: The channels of a graph.
+        analysis: What is known of them.
+        multiple: The number of channels that a kernel gives out stays a multiple of it, unless it was none.
+    """
+    result = Redundancy(readings=readings(groups, analysis))
+    places: dict[int, list[tuple[Reading, int]]] = defaultdict(list)
+    for reading in result.readings:
+        for position, root in enumerate(reading.roots.tolist()):
+            places[root].append((reading, position))
+    read_by_unknown = {
+        root for sink in groups.sinks if not _is_read(sink, result) for root in groups.roots(sink.lane.atoms).tolist()
+    }
+    kept = {id(reading): Counter(reading.content.tolist()) for reading in result.readings}
+    pinned = groups.pinned()
+    for root in sorted(places, key=lambda root: _order(root, places[root])):
+        if root in pinned or root in read_by_unknown:
+            continue
+        own = places[root]
+        if all(reading.can_miss(position, kept[id(reading)], _leaving(reading, root)) for reading, position in own):
+            result.gone[root] = _kind(places[root])
+            for reading, position in places[root]:
+                kept[id(reading)][int(reading.content[position])] -= 1
+    _keep_widths(groups, result, multiple)
+    return result
+
+
+def _is_read(sink: Sink, result: Redundancy) -> bool:
+    return any(sink in reading.sinks for reading in result.readings)
+
+
+def _leaving(reading: Reading, root: int) -> Counter[int]:
+    return Counter(reading.content[reading.roots == root].tolist())
+
+
+def _order(root: int, places: list[tuple[Reading, int]]) -> tuple[float, int]:
+    """Those of small scale go first, so that the largest of parallel channels speaks for the others; then the last."""
+    return min(float(facts.scale[position]) for reading, position in places for facts in reading.facts), -root
+
+
+def _kind(places: list[tuple[Reading, int]]) -> str:
+    if all(not np.isnan(reading.shift[position]) for reading, position in places):
+        return "dead"
+    return "unused" if all(reading.unused[position] for reading, position in places) else "shared"
+
+
+def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> None:
+    """Take units back until every width is a multiple, and no less than one."""
+    axes = [groups.roots(atoms).tolist() for atoms in groups.makers.values()]
+    axes += [groups.roots(cut.atoms).tolist() for cut in groups.cuts.values()]
+    again = True
+    while again:
+        again = False
+        for axis in axes:
+            while (back := _too_many(axis, result, multiple)) is not None:
+                del result.gone[back]
+                again = True
+
+
+def _too_many(axis: list[int], result: Redundancy, multiple: int) -> int | None:
+    """A unit to take back, or ``None`` if the width is fine: the first that went, which costs least."""
+    going = [root for root in axis if root in result.gone]
+    left = len(axis) - len(going)
+    if not going or (left and (left % multiple == 0 or multiple == 1)):
+        return None
+    return going[0]

@@ -1,0 +1,74 @@
+"""Compute and store once what channels say twice, or say without a run.
+
+If output channels 1..n of a layer are equal, one is computed and the next layer's weights for them are summed:
+``W_shared = W_1 + W_2 + ... + W_n``. Parallel channels count with their factor, constant ones move into the bias, and
+those that nobody reads go. How channels depend on each other is in ``optimizer.algorithms.channel_groups``, what is
+known of them in ``channel_facts``, and what may go in ``shared_channels``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from optimizer import graph, shapes
+from optimizer.algorithms.channel_folding import fold
+from optimizer.algorithms.sweep import Scope
+from optimizer.errors import UsageError
+from optimizer.pass_base import Gain, Pass, PassResult, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.pass_base import Context
+
+_WIDTH = 4  # ONNX Runtime's blocked convolutions want channels in fours
+_ROUNDS = 10  # what goes in one may leave something unused for the next
+_STEPS = (
+    Step("dead", "channels that are constant move into the biases of what reads them"),
+    Step("shared", "of equal or parallel channels one is computed, and the weights that read them are summed"),
+    Step("unused", "channels that are only multiplied by zero go"),
+)
+
+
+@dataclass(frozen=True)
+class FoldSharedKernels(Pass):
+    """Remove channels that are constant, equal or parallel to others, or read by nobody.
+
+    Attributes:
+        multiple: Widths stay multiples of it, so that no kernel gets slower; ``auto`` is what the target's kernels
+            like, 1 removes all that can go.
+    """
+
+    name: ClassVar[str] = "fold-shared-kernels"
+    summary: ClassVar[str] = "remove constant, equal, parallel and unused channels, and sum the weights that read them"
+    gain: ClassVar[Gain] = Gain.LATENCY
+
+    multiple: int | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.multiple != "auto" and self.multiple < 1:
+            raise UsageError(f"multiple={self.multiple}: give auto, or a number of channels from 1")
+
+    def steps(self) -> Sequence[Step]:
+        """The three kinds of channels that go."""
+        return _STEPS
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Fold the channels of ``model``, in subgraphs too."""
+        multiple = _WIDTH if self.multiple == "auto" else self.multiple
+        changes = Counter[str]()
+        for number in range(_ROUNDS):
+            context.progress(number / _ROUNDS)
+            shapes.infer(model)
+            scope = Scope(model, context.sites)
+            made = Counter[str]()
+            for part in graph.with_subgraphs(model.graph):
+                made.update(fold(part, graph.opset_version(model), multiple, scope))
+            if not made:
+                break
+            changes.update(made)
+        return PassResult(model, {f"{kind} channels removed": count for kind, count in sorted(changes.items())})
