@@ -30,64 +30,12 @@ if TYPE_CHECKING:
 
     from optimizer.algorithms.channel_groups import ChannelGroups, Lane
 
-_LINEAR = frozenset(
-    [
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "Abs",
-        "Neg",
-        "Dropout",
-        "MaxPool",
-        "AveragePool",
-        "GlobalMaxPool",
-        "GlobalAveragePool",
-        "Resize",
-        "Upsample",
-        "Pad",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "ReduceMean",
-        "ReduceSum",
-        "ReduceMax",
-        "ReduceMin",
-        "ReduceL1",
-        "ReduceL2",
-        "Slice",
-        "Gather",
-        "Split",
-        "MatMul",
-        "Concat",
-        "Reshape",
-        "Flatten",
-    ]
-)
-_STEADY = frozenset(
-    [
-        "MaxPool",
-        "GlobalMaxPool",
-        "GlobalAveragePool",
-        "Resize",
-        "Upsample",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "ReduceMean",
-        "ReduceMax",
-        "ReduceMin",
-        "Slice",
-        "Gather",
-        "Split",
-        "Dropout",
-        "Concat",
-        "Reshape",
-        "Flatten",
-    ]
-)
-_ZERO = frozenset(
-    ["AveragePool", "GlobalLpPool", "LpPool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "MatMul"]
-)
+_POOLS = frozenset({"MaxPool", "GlobalMaxPool", "GlobalAveragePool", "Resize", "Upsample", "Dropout"})
+_MOVES = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Slice", "Gather", "Split", "Concat"})
+_STEADY = _POOLS | _MOVES | {"ReduceMean", "ReduceMax", "ReduceMin"}
+_LINEAR_TOO = {"Relu", "LeakyRelu", "Abs", "Neg", "AveragePool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2", "MatMul"}
+_LINEAR = _STEADY | _LINEAR_TOO
+_ZERO = frozenset({"AveragePool", "GlobalLpPool", "LpPool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2", "MatMul"})
 _SAME = frozenset({"Identity"})
 
 

@@ -93,12 +93,12 @@ def _cut_nodes(groups: ChannelGroups, left: Any, scope: Scope) -> None:
     for node, atoms in groups.grouped.items():
         node.attributes.add(ir.AttrInt64("group", int(np.count_nonzero(left(atoms)))))
     for value in groups.taken:
-        node = value.producer()
-        lane = None if node is None else groups.lane(node.inputs[0])
-        if node is None or lane is None or node.op_type not in _CUTTERS or value is not node.outputs[0]:
+        cutter = value.producer()
+        lane = None if cutter is None else groups.lane(cutter.inputs[0])
+        if cutter is None or lane is None or cutter.op_type not in _CUTTERS or value is not cutter.outputs[0]:
             continue
         if not left(lane.atoms).all():
-            _CUTTERS[node.op_type](groups, node, left, scope)
+            _CUTTERS[cutter.op_type](groups, cutter, left, scope)
 
 
 def _split(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> None:

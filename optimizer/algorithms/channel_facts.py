@@ -165,8 +165,8 @@ def leaders(rows: NDArray[np.floating], keys: NDArray[np.int64], tolerance: floa
         tolerance: How far two elements may be apart.
     """
     count, width = rows.shape
-    draw = np.random.default_rng(0).standard_normal(width) / math.sqrt(max(width, 1))
-    places = rows.astype(np.float64, copy=False) @ draw if rows.dtype == np.float64 else rows @ draw.astype(rows.dtype)
+    draw = np.asarray(np.random.default_rng(0).standard_normal(width) / math.sqrt(max(width, 1)))
+    places = rows @ draw.astype(rows.dtype)
     reach = 2 * (tolerance + float(np.finfo(rows.dtype).eps)) * math.sqrt(max(width, 1))
     found = np.arange(count)
     near: list[int] = []

@@ -38,84 +38,24 @@ if TYPE_CHECKING:
 
     Rule: TypeAlias = "Callable[[ChannelGroups, ir.Node], str]"
 
-UNARY = frozenset(
-    [
-        "Abs",
-        "Cast",
-        "Ceil",
-        "Celu",
-        "Clip",
-        "Cos",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "IsInf",
-        "IsNaN",
-        "LeakyRelu",
-        "Log",
-        "Mish",
-        "Neg",
-        "Not",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Selu",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Swish",
-        "Tan",
-        "Tanh",
-        "ThresholdedRelu",
-    ]
-)
-NARY = frozenset(
-    [
-        "Add",
-        "And",
-        "Div",
-        "Equal",
-        "Greater",
-        "GreaterOrEqual",
-        "Less",
-        "LessOrEqual",
-        "Max",
-        "Mean",
-        "Min",
-        "Mod",
-        "Mul",
-        "Or",
-        "PRelu",
-        "Pow",
-        "Sub",
-        "Sum",
-        "Where",
-        "Xor",
-    ]
-)
-POOLS = frozenset(["AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"])
-REDUCTIONS = frozenset(
-    [
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-        "ReduceSumSquare",
-    ]
-)
+_ACTIVATIONS = (
+    "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Relu", "Selu", "Sigmoid",
+    "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+_FUNCTIONS = (
+    "Abs", "Cast", "Ceil", "Cos", "Erf", "Exp", "Floor", "Identity", "IsInf", "IsNaN", "Log", "Neg", "Not",
+    "Reciprocal", "Round", "Sign", "Sin", "Sqrt", "Tan",
+)  # fmt: skip
+UNARY = frozenset({*_ACTIVATIONS, *_FUNCTIONS})
+NARY = frozenset({
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
+    "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+})  # fmt: skip
+_POOLS = ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
+_REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
 _SINCE_ONE_AXIS = 13  # from this opset on, Softmax goes over one axis
 
 
@@ -274,8 +214,8 @@ _SEVERAL = frozenset({"Split", "GRU", "LSTM", "RNN"})
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(UNARY, carried),
     **dict.fromkeys(NARY, channel_joints.elementwise),
-    **dict.fromkeys(POOLS, _spatial),
-    **dict.fromkeys((*REDUCTIONS, "Transpose", "Squeeze", "Unsqueeze"), _moved),
+    **dict.fromkeys(_POOLS, _spatial),
+    **dict.fromkeys((*_REDUCTIONS, "Transpose", "Squeeze", "Unsqueeze"), _moved),
     **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), _normalization),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization"), _over_axes),
     **dict.fromkeys(("Reshape", "Flatten"), reshape),

@@ -55,7 +55,7 @@ def fold(part: ir.Graph, opset: int, multiple: int, scope: Scope) -> Mapping[str
 def _ask(groups: ChannelGroups, found: Redundancy, scope: Scope) -> None:
     """Leave what the scope does not permit; asked once for each kernel and kind."""
     answers: dict[tuple[str, str], bool] = {}
-    makers = {}
+    makers: dict[int, str] = {}
     for node, atoms in groups.makers.items():
         for root in groups.roots(atoms).tolist():
             makers.setdefault(root, graph.site(node))

@@ -29,21 +29,16 @@ def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
     first = wide[0]
     if any((lane.from_end, lane.size) != (first.from_end, first.size) for lane in wide):
         return f"read by {node.op_type} along two axes"
-    constants = []
-    for index, (value, lane) in enumerate(zip(node.inputs, lanes, strict=True)):
-        if lane is not None and lane.size == first.size:
-            continue
-        axis = _constant_axis(value, first)
-        if axis is not None:
-            constants.append((index, axis))
-        elif not has_no_channels(value, first):
-            return f"read by {node.op_type} beside a value of unknown channels"
+    others = [at for at, lane in enumerate(lanes) if lane is None or lane.size != first.size]
+    constants = {at: axis for at in others if (axis := _constant_axis(node.inputs[at], first)) is not None}
+    if not all(at in constants or has_no_channels(node.inputs[at], first) for at in others):
+        return f"read by {node.op_type} beside a value of unknown channels"
     for lane in lanes:
         if lane is not None and lane.size != first.size:
             groups.pin(lane.atoms, f"spread over channels by {graph.site(node)}")
     for lane in wide[1:]:
         groups.tie(first.atoms, lane.atoms)
-    for index, axis in constants:
+    for index, axis in constants.items():
         groups.cut(node, index, axis, first.atoms)
     groups.put(node.outputs[0], first)
     return ""

@@ -114,7 +114,7 @@ def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None
     elif len(node.inputs) > 2 and node.inputs[2] is not None:
         replace_input(node, 2, array, scope)
     else:
-        graph.set_inputs(node, [*node.inputs[:2], scope.constant(node, array, f"{node.inputs[1].name}_bias")])
+        graph.set_inputs(node, [*node.inputs[:2], scope.constant(node, array, "bias")])
 
 
 def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None:

@@ -67,24 +67,29 @@ def _by_elements_behind(
             return None
         reach = elements * size
         if elements <= inner and reach >= whole:
-            return (
-                None if inner % elements else _whole(groups, output, lane, from_end, np.arange(size) * elements, inner)
-            )
+            first = np.arange(size) * elements
+            return None if inner % elements else _repeated(groups, output, Lane(from_end, lane.atoms), first, inner)
         if inner < elements and reach == whole:
             return _parted(groups, lane, from_end, elements // inner) if elements % inner == 0 else None
         elements = reach
     return None
 
 
-def _whole(
-    groups: ChannelGroups, output: ir.Value, lane: Lane, from_end: int, elements: NDArray[np.int64], inner: int
-) -> Lane:
-    """All channels come to lie on one axis, each once or several times; ``elements`` are the first of each position."""
-    taken = elements // inner % lane.size
-    if elements.size != lane.size:
-        groups.taken[output] = taken
-        groups.parts[output] = elements - taken * inner  # the row and the place in the channel
-    return Lane(from_end, lane.atoms[taken])
+def _repeated(groups: ChannelGroups, output: ir.Value, lane: Lane, first: NDArray[np.int64], inner: int) -> Lane:
+    """All channels come to lie on one axis, each once or several times.
+
+    Args:
+        groups: Told of it.
+        output: What is reshaped to.
+        lane: The channels, on the axis of the result.
+        first: The first element of a row that comes to lie at each position.
+        inner: The number of elements in a row of each channel.
+    """
+    if first.size == lane.size:
+        return lane
+    taken = first // inner % lane.size
+    groups.parts[output] = first - taken * inner  # which row, and which element of the channel
+    return groups.select(output, lane, taken)
 
 
 def _parted(groups: ChannelGroups, lane: Lane, from_end: int, width: int) -> Lane:

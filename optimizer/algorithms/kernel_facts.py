@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,8 +55,24 @@ def kernel_facts(node: ir.Node, read: Facts | None, contents: Contents) -> Facts
         if read is not None:
             rows, shift = _reduced(node, rows, shift, read)
     else:
-        rows, shift, keys = _grouped(item, rows, shift, read, contents)
-    return _compared(node, rows.reshape(item.outputs, -1), shift, keys, contents, array.dtype, alpha)
+        rows, shift, keys = _grouped(item, rows, shift, read)
+    found = _Rows(rows.reshape(item.outputs, -1), shift, keys)
+    return _compared(node, found, contents, float(np.finfo(array.dtype).eps), alpha)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a kernel's outputs are made by.
+
+    Attributes:
+        weight: (outputs, elements).
+        shift: (outputs,), what is added.
+        keys: (outputs,), of what they are made; rows with different keys are of different things.
+    """
+
+    weight: NDArray[np.floating]
+    shift: NDArray[np.float64]
+    keys: NDArray[np.int64]
 
 
 def by_output(item: Kernel, array: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -92,7 +109,7 @@ def _reduced(
 
 
 def _grouped(
-    item: Kernel, rows: NDArray[np.floating], shift: NDArray[np.float64], read: Facts | None, contents: Contents
+    item: Kernel, rows: NDArray[np.floating], shift: NDArray[np.float64], read: Facts | None
 ) -> tuple[NDArray[np.floating], NDArray[np.float64], NDArray[np.int64]]:
     """Rows times the scale of what they read, and a key for its content; of wider groups nothing is equal."""
     group = np.repeat(np.arange(item.groups), item.outputs // item.groups)
@@ -104,23 +121,17 @@ def _grouped(
     return np.where(gone, 0, mine.scale)[:, np.newaxis, np.newaxis] * rows, shift, mine.content
 
 
-def _compared(
-    node: ir.Node,
-    rows: NDArray[np.floating],
-    shift: NDArray[np.float64],
-    keys: NDArray[np.int64],
-    contents: Contents,
-    kind: np.dtype[np.floating],
-    alpha: float,
-) -> Facts:
-    peaks = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
-    nothing = peaks <= peaks.max(initial=0.0) * float(np.finfo(kind).eps) * _NOTHING
+def _compared(node: ir.Node, rows: _Rows, contents: Contents, rounding: float, alpha: float) -> Facts:
+    """Facts by comparing rows with each other; ``alpha`` times them is what comes out."""
+    peaks = np.abs(rows.weight).max(axis=1, initial=0.0).astype(np.float64)
+    nothing = peaks <= peaks.max(initial=0.0) * rounding * _NOTHING
     scale = np.where(nothing, 1.0, peaks)
-    relative = shift / scale
-    whole = np.hstack([rows / scale[:, np.newaxis].astype(rows.dtype), _tamed(relative)[:, np.newaxis]])
-    lead = leaders(whole.astype(rows.dtype, copy=False), keys, _ROUNDINGS * float(np.finfo(kind).eps))
-    found = Facts(contents.numbers(("kernel", id(node)), [lead]), scale * abs(alpha), np.full(scale.size, math.nan))
-    return contents.settled(found, np.where(nothing, shift * alpha, math.nan))
+    kind = rows.weight.dtype
+    relative = _tamed(rows.shift / scale).astype(kind)
+    whole = np.hstack([rows.weight / scale[:, np.newaxis].astype(kind), relative[:, np.newaxis]])
+    lead = leaders(whole, rows.keys, _ROUNDINGS * rounding)
+    made = Facts(contents.numbers(("kernel", id(node)), [lead]), scale * abs(alpha), np.full(scale.size, math.nan))
+    return contents.settled(made, np.where(nothing, rows.shift * alpha, math.nan))
 
 
 def _tamed(relative: NDArray[np.float64]) -> NDArray[np.float64]:
