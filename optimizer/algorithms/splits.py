@@ -1,4 +1,4 @@
-"""Split at any operator set, and values that take the place of others, names and all.
+"""Split at any operator set.
 
 The sizes are an attribute before opset 13 and an input from there on. They are left out where all parts are equal,
 which costs fewer bytes; from opset 18 on the number of parts is said instead.
@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
-
-from optimizer import graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,21 +37,3 @@ def give_input(node: ir.Node, value: ir.Value) -> None:
     count = len(node.inputs)
     node.resize_inputs(count + 1)
     node.replace_input_with(count, value)
-
-
-def take_place(new: ir.Value, old: ir.Value) -> None:
-    """Let ``new``, which a node of the same graph makes, be read and given out instead of ``old``, under its name."""
-    name = old.name
-    new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
-    new.metadata_props.update(old.metadata_props)
-    new.meta.update(old.meta)
-    graph.bypass(_maker(old), new, old)
-    old.name = None
-    new.name = name
-
-
-def _maker(value: ir.Value) -> ir.Node:
-    node = value.producer()
-    if node is None:
-        raise ValueError(f"{value.name} is made by no node")
-    return node

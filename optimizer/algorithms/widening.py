@@ -20,7 +20,8 @@ import onnx_ir as ir
 from optimizer import graph
 from optimizer.algorithms import record_bytes, tensors, weights
 from optimizer.algorithms.siblings import bias_of
-from optimizer.algorithms.splits import give_input, split, take_place
+from optimizer.algorithms.splits import give_input, split
+from optimizer.algorithms.stand_ins import like, take_place
 from optimizer.algorithms.weight_sources import discard, is_given_out, readers
 
 if TYPE_CHECKING:
@@ -134,31 +135,16 @@ def _made(group: Group, reads: list[ir.Value], scope: Scope) -> list[ir.Node]:
     inputs = [old.inputs[0], waiting.pop(0)]
     if any(one.bias is not None for one in group):
         inputs.append(waiting.pop(0))
-    made = [_like(old, inputs, scope)]
+    made = [like(old, inputs, scope.unique_name("wide"))]
     for node in first.tail:
         added = waiting.pop(0) if node.op_type == "Add" else None
         rest = node.inputs[1:] if added is None else [added]
-        made.append(_like(node, [made[-1].outputs[0], *rest], scope))
+        made.append(like(node, [made[-1].outputs[0], *rest], scope.unique_name("wide")))
     axis = first.item.axis % first.item.rank if first.item.rank else first.item.axis
     cut, _ = split(made[-1].outputs[0], _sizes(group), axis, scope.opset(old))
     for output, sibling in zip(cut.outputs, group, strict=True):
         output.name = sibling.output.name
     return [*made, cut]
-
-
-def _like(node: ir.Node, inputs: list[ir.Value | None], scope: Scope) -> ir.Node:
-    """A node that does to ``inputs`` what ``node`` does to its own."""
-    made = ir.Node(
-        node.domain,
-        node.op_type,
-        inputs,
-        node.attributes.values(),
-        name=node.name or "",  # else one is made up
-        doc_string=node.doc_string,
-        metadata_props=dict(node.metadata_props),
-    )
-    made.outputs[0].name = scope.unique_name("wide")
-    return made
 
 
 def _sizes(group: Group) -> list[int]:

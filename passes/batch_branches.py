@@ -1,0 +1,116 @@
+"""Siamese branches become one branch on a batch: Concat, the nodes once, Split, where that measures faster.
+
+See ``optimizer.algorithms.branches`` for what branches are, and ``batching`` for what becomes of them. Weights have to
+be shared already: ``dedup-initializers`` does that. The batch makes better use of caches and threads where single
+inputs are small, and none where they are large: only a measurement can tell, so the stage is undone unless the model
+is faster. The file never grows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from optimizer import graph
+from optimizer.algorithms.annotation import annotated
+from optimizer.algorithms.batching import plan
+from optimizer.algorithms.branches import grow, seeds, side_by_side
+from optimizer.algorithms.leftovers import Leftovers
+from optimizer.algorithms.node_choice import NodeChoice
+from optimizer.algorithms.sweep import Scope
+from optimizer.errors import PreconditionError
+from optimizer.fidelity import TRAINING
+from optimizer.pass_base import Gain, Pass, PassResult, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.pass_base import Context
+
+STEP = Step("batch-branches", "the same nodes on several inputs become one chain on a batch")
+BATCHED = "branches batched"
+_OLDEST = 7  # before, Gemm and Add broadcast only where an attribute says so
+
+
+@dataclass(frozen=True)
+class BatchBranches(Pass):
+    """Batch the branches of siamese nets, anywhere in the model.
+
+    Attributes:
+        include: Only branches that begin with these kernels: globs of names of nodes, outputs or weights, or
+            ``op:Conv``.
+        exclude: Leave those that begin with these alone.
+    """
+
+    name: ClassVar[str] = "batch-branches"
+    summary: ClassVar[str] = "the same kernels on several inputs run once on a batch of them, where that is faster"
+    gain: ClassVar[Gain] = Gain.LATENCY
+    must_pay: ClassVar[bool] = True
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        NodeChoice(self.include, self.exclude)
+
+    def steps(self) -> Sequence[Step]:
+        """One; the manager splits it by place."""
+        return (STEP,)
+
+    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
+        """Refuse what cannot be kept whole.
+
+        Raises:
+            PreconditionError: If the model has a training part, or is of an opset before 7.
+        """
+        if TRAINING in model.graph.meta:
+            raise PreconditionError("the model has a training part, whose references to values would break")
+        version = graph.opset_version(model)
+        if version < _OLDEST:
+            raise PreconditionError(f"needs opset {_OLDEST}, the model has {version}: run upgrade-opset first")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Batch the branches of ``model``."""
+        left, choice, batched = Leftovers(), NodeChoice(self.include, self.exclude), 0
+        left.unmatched(choice.unmatched(model))
+        roots = [model.graph, *(function.graph for function in model.functions.values())]
+        were_sorted = [root for root in roots if graph.is_sorted(root)]
+        with annotated(model) as values:
+            scope = Scope(model, context.sites, values)
+            for inner in list(graph.graphs(model)):
+                for kernels in seeds(inner):
+                    chosen = [node for node in kernels if choice.holds(node)]
+                    batched += _batch_all(chosen, inner, scope, left)
+        for root in were_sorted if batched else ():
+            if not graph.is_sorted(root):
+                root.sort()
+        return PassResult(model, {BATCHED: batched} if batched else {}, left.notes())
+
+
+def _batch_all(kernels: list[ir.Node], inner: ir.Graph, scope: Scope, left: Leftovers) -> int:
+    """Batch those branches that begin with ``kernels`` and do not need each other; returns how many became one."""
+    alive, batched = [node for node in kernels if node.graph is inner], 0
+    for group in side_by_side(alive, inner) if len(alive) > 1 else ():
+        if all(node.graph is inner for node in group):  # none went into branches that began earlier
+            batched += _batch(group, scope, left)
+    return batched
+
+
+def _batch(kernels: list[ir.Node], scope: Scope, left: Leftovers) -> int:
+    branches = grow(kernels, scope.opset(kernels[0]))
+    if not any(kernels[0] in step for step in branches.steps):
+        left.note(kernels[0], "and its like do more than act on each element of a batch alone")
+        return 0
+    batching = plan(branches, scope)
+    if isinstance(batching, str):
+        left.note(kernels[0], batching)
+        return 0
+    if batching.grows > 0:
+        left.note(kernels[0], "and its like would make the file larger, batched")
+    elif scope.sites.permits(STEP.name, graph.site(kernels[0])):
+        batching.put(scope)
+        return len(kernels)
+    batching.abandon()
+    return 0
