@@ -5,6 +5,8 @@ graph, of all subgraphs, and within one function. Equal tensors of one shape bec
 see; only those of less than 64 bytes do not leave the graph they are in. Large ones of other shapes, or transposed, are
 made from the one that is kept by a Reshape or a Transpose, which ONNX Runtime folds when it loads the model. The file
 never grows.
+
+With a ``tolerance``, which makes it lossy, nearly equal float weights of one shape become one as well, their mean.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from optimizer import graph
 from optimizer.algorithms import derived, duplicates
 from optimizer.algorithms.holders import equal_holders, holders
+from optimizer.algorithms.near_duplicates import Merger
 from optimizer.algorithms.scopes import ScopeTree
 from optimizer.algorithms.transposed import find_transposed
 from optimizer.errors import UsageError
@@ -34,10 +37,12 @@ if TYPE_CHECKING:
 EQUAL = Step("equal", "weights of equal content and shape become one")
 RESHAPED = Step("reshaped", "large weights of equal content and another shape are made by a Reshape")
 TRANSPOSED = Step("transposed", "large weights that are another one transposed are made by a Transpose")
+NEAR = Step("near", "float weights of one shape within the tolerance of their mean become that")
 
 MERGES = "initializers merged"
 RESHAPES = "initializers made by a Reshape"
 TRANSPOSES = "initializers made by a Transpose"
+NEARS = "initializers merged that are nearly equal"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class DedupInitializers(Pass):
         min_bytes: Leave smaller weights alone.
         reshaped: Also make equal weights of another shape by a Reshape, from 16 KiB.
         transposed: Also make transposed weights by a Transpose, from 16 KiB.
+        tolerance: Also merge float weights of one shape whose relative L2 distance to their mean, weighted by how often
+            each is read, is at most this; the nearest first, as far as the budget goes. 0: only equal ones.
     """
 
     name: ClassVar[str] = "dedup-initializers"
@@ -59,20 +66,29 @@ class DedupInitializers(Pass):
     min_bytes: int = 0
     reshaped: bool = True
     transposed: bool = True
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise UsageError(f"tolerance={self.tolerance} is no relative distance: give a number from 0 to below 1")
         if self.min_bytes < 0:
             raise UsageError(f"min-bytes={self.min_bytes} is negative: give a number of bytes from 0")
         if any(not pattern or pattern == "op:" for pattern in self.exclude):
             raise UsageError("exclude= has an empty pattern: give name globs or op:TYPE")
 
+    @property
+    def exact(self) -> bool:
+        """Whether only equal weights become one."""
+        return not self.tolerance
+
     def steps(self) -> Sequence[Step]:
-        """The three kinds of equality."""
-        wanted = ((EQUAL, True), (RESHAPED, self.reshaped), (TRANSPOSED, self.transposed))
+        """The kinds of equality."""
+        near = (NEAR, bool(self.tolerance))
+        wanted = ((EQUAL, True), (RESHAPED, self.reshaped), (TRANSPOSED, self.transposed), near)
         return tuple(step for step, is_wanted in wanted if is_wanted)
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
-        """Merge equal weights in ``model``.
+        """Merge equal weights in ``model``, and nearly equal ones if there is a tolerance.
 
         Raises:
             ModelError: If external data cannot be read.
@@ -83,7 +99,11 @@ class DedupInitializers(Pass):
             self._merge_equal(work)
         if self.transposed:
             work.transpose()
-        return PassResult(model, dict(work.changes), work.all_notes())
+        if not self.tolerance or not context.sites.allows_step(NEAR.name):
+            return PassResult(model, dict(work.changes), work.all_notes())
+        merged, groups = Merger(NEAR, self.tolerance, self.min_bytes, self._is_excluded).run(model, context)
+        changes = {**work.changes, **({NEARS: merged} if merged else {})}
+        return PassResult(model, changes, work.all_notes(), {"near": groups} if merged else {})
 
     def _merge_equal(self, work: _Work) -> None:
         found = [holder for holder in holders(work.tree, self._is_excluded) if not work.is_sparse(holder)]

@@ -453,6 +453,7 @@ def test_it_is_a_frozen_dataclass_of_plain_options():
         "min_bytes",
         "reshaped",
         "transposed",
+        "tolerance",
     ]
     assert DedupInitializers() == DedupInitializers()
 
