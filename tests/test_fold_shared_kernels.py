@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_checks import checked_run
 from planted_nets import Planter
-from rewriting import feeds_for, outputs
+from rewriting import built, feeds_for, outputs
 
 from optimizer.algorithms import kernels
 from optimizer.model import load, to_proto
@@ -29,7 +29,7 @@ def folded(planted, *, multiple=1, rounding=1):
 
 
 def widths(model):
-    found = {node.name: kernels.kernel(node) for node in model.graph}
+    found = {node.name or node.outputs[0].name: kernels.kernel(node) for node in model.graph}
     return {name: kernel.outputs for name, kernel in found.items() if kernel is not None}
 
 
@@ -99,3 +99,186 @@ def planted_nets(draw):
 def test_any_planted_net_comes_back(made):
     planter, planted = made
     compact(planter, folded(planted).model)
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def doubled(*shape, seed=0, axis=0):
+    """Weights whose second half along ``axis`` is twice the first."""
+    first = numbers(*shape, seed=seed)
+    return np.concatenate([first, 2 * first], axis=axis)
+
+
+def net(text, opset=17, **constants):
+    return built(f'<ir_version: 8, opset_import: ["" : {opset}]> g {text}', constants)
+
+
+@pytest.mark.parametrize("gates", [("LSTM", 4, True), ("GRU", 3, False), ("RNN", 1, True)])
+def test_what_a_recurrent_node_reads(gates):
+    op, count, has_bias = gates
+    first = np.concatenate([numbers(3, 4, 1), 3 * numbers(3, 4, 1), np.zeros((1, 4, 1), np.float32)])
+    shift = np.concatenate([numbers(3, seed=1), 3 * numbers(3, seed=1), [0.7]])
+    bias = ", b" if has_bias else ""
+    declared = f", float[2,{2 * count * 5}] b" if has_bias else ""
+    planted = net(
+        f"""(float[2,4,6] x, float[7,4,1] w1, float[7] s, float[2,{count * 5},7] w, float[2,{count * 5},5] r{declared})
+        => (float[6,2,2,5] y)
+        {{ c = Conv(x, w1, s)  a = Relu(c)  t = Transpose<perm = [2, 0, 1]>(a)
+           y = {op}<hidden_size = 5, direction = "bidirectional">(t, w, r{bias}) }}""",
+        w1=first,
+        s=shift,
+        w=numbers(2, count * 5, 7, seed=2),
+        r=numbers(2, count * 5, 5, seed=3),
+        b=numbers(2, 2 * count * 5, seed=4),
+    )
+    result = folded(planted)
+    assert widths(result.model) == {"c": 3}
+    assert dict(result.changes) == {"dead channels removed": 1, "shared channels removed": 3}
+
+
+def test_a_constant_moves_behind_a_product():
+    planted = net(
+        """(float[2,5,4] x, float[4,6] w1, float[6] b1, float[6,3] w2) => (float[2,5,3] y)
+        { m = MatMul(x, w1)  a = Add(m, b1)  s = Sigmoid(a)  y = MatMul(s, w2) }""",
+        w1=np.concatenate([numbers(4, 4), np.zeros((4, 2))], axis=1),
+        b1=numbers(6, seed=1),
+        w2=numbers(6, 3, seed=2),
+    )
+    result = folded(planted)
+    assert [node.op_type for node in result.model.graph] == ["MatMul", "Add", "Sigmoid", "MatMul", "Add"]
+    assert result.changes["dead channels removed"] == 2
+
+
+def test_siamese_kernels_are_cut_once_and_stay_shared():
+    planted = net(
+        """(float[1,2,7,7] x, float[1,2,7,7] z, float[6,2,3,3] w1, float[6] b1, float[4,6,3,3] w2) => (float[1,4,3,3] y)
+        { a = Conv(x, w1, b1)  b = Conv(z, w1, b1)  c = Relu(a)  d = Relu(b)
+          e = Conv(c, w2)  f = Conv(d, w2)  y = Sub(e, f) }""",
+        w1=doubled(3, 2, 3, 3),
+        b1=doubled(3, seed=1),
+        w2=numbers(4, 6, 3, 3, seed=2),
+    )
+    after = folded(planted).model
+    assert [node.inputs[1].name for node in after.graph if node.op_type == "Conv"] == ["w1", "w1", "w2", "w2"]
+    assert list(after.graph.initializers["w1"].shape) == [3, 2, 3, 3]
+
+
+def test_a_gate_for_each_channel_is_cut_with_the_channels():
+    planted = net(
+        """(float[1,2,6,6] x, float[6,2,3,3] w1, float[6] b1, float[5,6,1,1] w2, float[6,5,1,1] w3, float[3,6,1,1] w4)
+        => (float[1,3,4,4] y)
+        { c = Conv(x, w1, b1)  a = Relu(c)  p = GlobalAveragePool(a)  q = Conv(p, w2)  r = Relu(q)
+          s = Conv(r, w3)  g = HardSigmoid(s)  m = Mul(a, g)  y = Conv(m, w4) }""",
+        w1=np.concatenate([numbers(3, 2, 3, 3)] * 2),
+        b1=np.concatenate([numbers(3, seed=1)] * 2),
+        w2=numbers(5, 6, 1, 1, seed=2),
+        w3=np.concatenate([numbers(3, 5, 1, 1, seed=3)] * 2),
+        w4=numbers(3, 6, 1, 1, seed=4),
+    )
+    after = folded(planted).model
+    assert [kernel.shape for kernel in map(kernels.kernel, after.graph) if kernel] == [
+        (3, 2, 3, 3),
+        (5, 3, 1, 1),
+        (3, 5, 1, 1),
+        (3, 3, 1, 1),
+    ]
+
+
+@pytest.mark.parametrize("opset", [9, 17])
+def test_channels_that_nobody_takes_go(opset):
+    slicing = "Slice<starts = [1], ends = [4], axes = [1]>(a)" if opset < 10 else "Slice(a, from, to, axes)"
+    planted = net(
+        f"""(float[1,2,4,4] x, float[8,2,1,1] w1, float[3,3,1,1] w2, float[2,2,1,1] w3, int64[1] from, int64[1] to,
+        int64[1] axes, int64[2] which) => (float[1,3,4,4] y, float[1,2,4,4] z)
+        {{ a = Conv(x, w1)  s = {slicing}  y = Conv(s, w2)
+           t = Gather<axis = 1>(a, which)  z = Conv(t, w3) }}""",
+        opset,
+        w1=numbers(8, 2, 1, 1),
+        w2=numbers(3, 3, 1, 1, seed=1),
+        w3=numbers(2, 2, 1, 1, seed=2),
+        which=[6, -1],
+        **({} if opset < 10 else {"from": [1], "to": [4], "axes": [1]}),
+    )
+    result = folded(planted)
+    assert result.changes == {"unused channels removed": 3}
+
+
+def test_a_border_of_zeros_keeps_a_constant_channel():
+    text = """(float[1,2,6,6] x, float[4,2,1,1] w1, float[4] b1, float[3,4,3,3] w2) => (float[1,3,N,N] y)
+    { a = Conv(x, w1, b1)  y = Conv<pads = PADS>(a, w2) }"""
+    constants = {
+        "w1": np.concatenate([numbers(3, 2, 1, 1), np.zeros((1, 2, 1, 1))]),
+        "b1": np.array([0.1, 0.2, 0.3, 0.9]),
+        "w2": numbers(3, 4, 3, 3, seed=1),
+    }
+    assert folded(net(text.replace("PADS", "[0, 0, 0, 0]").replace("N", "4"), **constants)).changes
+    assert not folded(net(text.replace("PADS", "[1, 1, 1, 1]").replace("N", "6"), **constants)).changes
+
+
+def test_what_is_given_out_keeps_its_channels():
+    planted = net(
+        """(float[1,2,4,4] x, float[6,2,1,1] w1, float[3,6,1,1] w2) => (float[1,6,4,4] a, float[1,3,4,4] y)
+        { a = Conv(x, w1)  y = Conv(a, w2) }""",
+        w1=doubled(3, 2, 1, 1),
+        w2=numbers(3, 6, 1, 1, seed=1),
+    )
+    assert not folded(planted).changes
+
+
+def test_widths_stay_multiples():
+    planted = net(
+        """(float[1,2,4,4] x, float[9,2,1,1] w1, float[3,9,1,1] w2) => (float[1,3,4,4] y)
+        { a = Conv(x, w1)  y = Conv(a, w2) }""",
+        w1=np.concatenate([numbers(6, 2, 1, 1), np.zeros((3, 2, 1, 1))]),
+        w2=numbers(3, 9, 1, 1, seed=1),
+    )
+    assert widths(folded(planted, multiple="auto").model) == {"a": 8, "y": 3}
+    assert folded(planted, multiple="auto").changes == {"dead channels removed": 1}
+    assert folded(planted, multiple=1).changes == {"dead channels removed": 3}
+
+
+def test_a_layer_that_is_dead_altogether_keeps_one_channel():
+    planted = net(
+        """(float[1,2,4,4] x, float[4,2,1,1] w1, float[4] b1, float[3,4,1,1] w2) => (float[1,3,4,4] y)
+        { a = Conv(x, w1, b1)  y = Conv(a, w2) }""",
+        w1=np.zeros((4, 2, 1, 1)),
+        b1=numbers(4),
+        w2=numbers(3, 4, 1, 1, seed=1),
+    )
+    assert folded(planted).changes == {"dead channels removed": 3}
+
+
+def test_one_bias_for_two_layers_ties_them_not():
+    planted = net(
+        """(float[1,2,4,4] x, float[4,2,1,1] w1, float[4] b, float[4,4,1,1] w2, float[3,4,1,1] w3) => (float[1,3,4,4] y)
+        { a = Conv(x, w1, b)  c = Conv(a, w2, b)  y = Conv(c, w3) }""",
+        w1=doubled(2, 2, 1, 1),
+        b=np.zeros(4),
+        w2=numbers(4, 4, 1, 1, seed=1),
+        w3=numbers(3, 4, 1, 1, seed=2),
+    )
+    assert folded(planted).changes == {"shared channels removed": 2}
+
+
+def test_a_head_that_gives_nothing_goes():
+    head = numbers(8, 4)
+    planted = net(
+        """(float[2,5,8] x, float[8,12] q, float[8,12] k, float[8,12] v, float[12,3] o, int64[4] parts, int64[3] whole)
+        => (float[2,5,3] y)
+        { a = MatMul(x, q)  b = MatMul(x, k)  c = MatMul(x, v)
+          d = Reshape(a, parts)  e = Reshape(b, parts)  f = Reshape(c, parts)
+          g = Transpose<perm = [0, 2, 1, 3]>(d)  h = Transpose<perm = [0, 2, 3, 1]>(e)
+          i = Transpose<perm = [0, 2, 1, 3]>(f)  j = MatMul(g, h)  l = Softmax(j)  m = MatMul(l, i)
+          n = Transpose<perm = [0, 2, 1, 3]>(m)  p = Reshape(n, whole)  y = MatMul(p, o) }""",
+        q=np.concatenate([numbers(8, 4, seed=5), numbers(8, 8, seed=6)], axis=1),
+        k=np.concatenate([numbers(8, 4, seed=7), numbers(8, 8, seed=8)], axis=1),
+        v=np.concatenate([np.zeros((8, 4)), head, numbers(8, 4, seed=9)], axis=1),
+        o=numbers(12, 3, seed=1),
+        parts=[0, 0, 3, 4],
+        whole=[0, 0, 12],
+    )
+    result = folded(planted)
+    assert result.changes == {"dead channels removed": 1}
+    assert list(result.model.graph.initializers["q"].shape) == [8, 8]

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 _POOLS = frozenset({"MaxPool", "GlobalMaxPool", "GlobalAveragePool", "Resize", "Upsample", "Dropout"})
 _MOVES = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Slice", "Gather", "Split", "Concat"})
 _STEADY = _POOLS | _MOVES | {"ReduceMean", "ReduceMax", "ReduceMin"}
-_LINEAR_TOO = {"Relu", "LeakyRelu", "Abs", "Neg", "AveragePool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2", "MatMul"}
+_LINEAR_TOO = {"Relu", "LeakyRelu", "Abs", "Neg", "AveragePool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2"}
 _LINEAR = _STEADY | _LINEAR_TOO
-_ZERO = frozenset({"AveragePool", "GlobalLpPool", "LpPool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2", "MatMul"})
+_ZERO = frozenset({"AveragePool", "GlobalLpPool", "LpPool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2"})
 _SAME = frozenset({"Identity"})
 
 
@@ -64,10 +64,14 @@ class ChannelAnalysis:
             found = self._concat(node, lane)
         elif node.op_type == "BatchNormalization" and first is not None:
             found = self._normalized(node, first)
+        elif node.op_type == "MatMul":
+            found = self._matrices(*(self._operand(value, lane) for value in node.inputs))
         elif node.op_type in channel_flow.NARY:
             found = self._elementwise(node, lane)
         elif output in self.groups.taken and first is not None:
             found = self._taken(first, output)
+        elif node.op_type == "Reshape" and first is not None and first.size > lane.size:
+            found = self._parted(first, first.size // lane.size)
         elif first is None or first.size != lane.size or len(_known(self, node)) > 1:
             found = self.contents.fresh(lane.size)
         else:
@@ -82,6 +86,17 @@ class ChannelAnalysis:
         return self.contents.settled(
             replace(found, content=self.contents.numbers("part", [found.content, part])), found.constant
         )
+
+    def _parted(self, facts: Facts, width: int) -> Facts:
+        """``width`` channels in a row at each position."""
+        columns = [facts.take(np.arange(at, facts.size, width)) for at in range(width)]
+        return self._side_by_side("parted", columns)
+
+    def _side_by_side(self, what: Hashable, parts: list[Facts]) -> Facts:
+        """Channels that consist of one of each part; constant if all parts are the same constant."""
+        made = self.contents.derived(what, parts, linear=True)
+        same = np.all([part.constant == parts[0].constant for part in parts], axis=0)
+        return self.contents.settled(made, np.where(same, parts[0].constant, math.nan))
 
     def _unary(self, node: ir.Node, index: int, facts: Facts) -> Facts:
         if node.op_type in _SAME:
@@ -136,9 +151,7 @@ class ChannelAnalysis:
         known = [part for part in parts if part is not None]
         if len(known) < len(parts) or not known:
             return self.contents.fresh(lane.size)
-        made = self.contents.derived(_what(node), known, linear=True)
-        same = np.all([part.constant == known[0].constant for part in known], axis=0)
-        return self.contents.settled(made, np.where(same, known[0].constant, math.nan))
+        return self._side_by_side(_what(node), known)
 
     def _elementwise(self, node: ir.Node, lane: Lane) -> Facts:
         operands = [self._operand(value, lane) for value in node.inputs]
@@ -173,13 +186,22 @@ class ChannelAnalysis:
         if operation == "Div":
             with np.errstate(divide="ignore"):
                 factor = np.where(right.constant == 0, math.nan, 1 / right.constant)
-        one = np.ones(left.size)
-        made = self.contents.derived(operation, [replace(left, scale=one), replace(right, scale=one)], linear=False)
-        made = replace(made, scale=left.scale * right.scale if operation == "Mul" else left.scale / right.scale)
+        made = self._bilinear(operation, left, right)
         made = _chosen(~np.isnan(factor), self.contents.scaled(left, np.nan_to_num(factor, nan=1.0)), made)
         if operation == "Div":
             return made
         return _chosen(left.is_constant, self.contents.scaled(right, np.nan_to_num(left.constant, nan=1.0)), made)
+
+    def _bilinear(self, operation: str, left: Facts, right: Facts) -> Facts:
+        """What takes a factor of either operand on, or that of the second inverted."""
+        one = np.ones(left.size)
+        made = self.contents.derived(operation, [replace(left, scale=one), replace(right, scale=one)], linear=False)
+        return replace(made, scale=left.scale / right.scale if operation == "Div" else left.scale * right.scale)
+
+    def _matrices(self, left: Facts, right: Facts) -> Facts:
+        """A product of matrices for each channel, or one whose rows or columns they are."""
+        zero = (left.constant == 0) | (right.constant == 0)
+        return self.contents.settled(self._bilinear("MatMul", left, right), np.where(zero, 0.0, math.nan))
 
 
 def _chosen(where: NDArray[np.bool_], yes: Facts, no: Facts) -> Facts:

@@ -60,7 +60,16 @@ def _array(value: ir.Value | None) -> NDArray[Any]:
 
 
 def replace_input(node: ir.Node, index: int, array: NDArray[Any], scope: Scope) -> None:
-    """Let ``node`` read ``array``: in place of its constant where it alone reads that, as a new constant else."""
+    """Let ``node`` read ``array``, in place of its constant where it alone reads that, as a new constant else.
+
+    Args:
+        node: The reader.
+        index: Which of its inputs; it is given more inputs if it has not so many.
+        array: The data.
+        scope: Makes constants.
+    """
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
     value = node.inputs[index]
     if value is not None and weights.is_private(value, [node]) and graph.use_count(value) == 1:
         weights.rewrite(value, array)
@@ -108,11 +117,7 @@ def _split(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> Non
         node.attributes.add(ir.AttrInt64s("split", sizes))
         return
     node.attributes.pop("num_outputs", None)
-    array = np.array(sizes, np.int64)
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
-        replace_input(node, 1, array, scope)
-    else:
-        graph.set_inputs(node, [node.inputs[0], scope.constant(node, array, "split")])
+    replace_input(node, 1, np.array(sizes, np.int64), scope)
 
 
 def _slice(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> None:

@@ -153,7 +153,7 @@ def rounded(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def leaders(rows: NDArray[np.floating], keys: NDArray[np.int64], tolerance: float) -> NDArray[np.int64]:
+def leaders(rows: NDArray[np.floating], keys: NDArray[np.int64], tolerance: NDArray[np.float64]) -> NDArray[np.int64]:
     """For each row the first of the rows with its key that it is equal to.
 
     Rows are sorted by a random projection, so only neighbours are compared: n log n comparisons of numbers, and few
@@ -162,18 +162,18 @@ def leaders(rows: NDArray[np.floating], keys: NDArray[np.int64], tolerance: floa
     Args:
         rows: (rows, elements), each with a largest magnitude of about 1.
         keys: (rows,), rows with different keys are not equal.
-        tolerance: How far two elements may be apart.
+        tolerance: (rows,), how far elements may be apart; of two rows the larger counts.
     """
     count, width = rows.shape
     draw = np.asarray(np.random.default_rng(0).standard_normal(width) / math.sqrt(max(width, 1)))
     places = rows @ draw.astype(rows.dtype)
-    reach = 2 * (tolerance + float(np.finfo(rows.dtype).eps)) * math.sqrt(max(width, 1))
+    reach = 2 * (float(tolerance.max(initial=0.0)) + float(np.finfo(rows.dtype).eps)) * math.sqrt(max(width, 1))
     found = np.arange(count)
     near: list[int] = []
     for row in np.lexsort((places, keys)).tolist():
         near = [one for one in near if keys[one] == keys[row] and places[row] - places[one] <= reach]
         for one in near:
-            if np.abs(rows[one] - rows[row]).max(initial=0.0) <= tolerance:
+            if np.abs(rows[one] - rows[row]).max(initial=0.0) <= max(tolerance[one], tolerance[row]):
                 found[row] = one
                 break
         else:

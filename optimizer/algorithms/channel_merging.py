@@ -111,10 +111,8 @@ def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None
     array = (np.broadcast_to(bias, shift.shape) + shift).astype(kind.dtype)
     if node.op_type == "MatMul":
         _add_behind(node, shift.astype(kind.dtype), scope)
-    elif len(node.inputs) > 2 and node.inputs[2] is not None:
-        replace_input(node, 2, array, scope)
     else:
-        graph.set_inputs(node, [*node.inputs[:2], scope.constant(node, array, "bias")])
+        replace_input(node, 2, array, scope)
 
 
 def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None:
@@ -129,11 +127,7 @@ def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> No
         raise ValueError(f"the bias of {graph.site(node)} is not known")
     array = bias.astype(np.float64)
     array[:, :gates] += shift.reshape(directions, gates)
-    if given is not None:
-        replace_input(node, 3, array.astype(weight.dtype), scope)
-        return
-    made = scope.constant(node, array.astype(weight.dtype), "bias")
-    graph.set_inputs(node, [*node.inputs[:3], made, *node.inputs[4:]])
+    replace_input(node, 3, array.astype(weight.dtype), scope)
 
 
 def _add_behind(node: ir.Node, shift: NDArray[np.generic], scope: Scope) -> None:

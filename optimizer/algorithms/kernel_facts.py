@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.kernels import Kernel
 
 _ROUNDINGS = 2  # how many of its type two elements may be apart and still be called equal
+_MOST_NOISE = 64.0  # how much larger that may get where sums of weights cancel
 _NOTHING = (
     2.0**-7
 )  # of one rounding of the kernel's largest weight: what such a row adds to any sum is lost in its rounding
@@ -49,14 +50,17 @@ def kernel_facts(node: ir.Node, read: Facts | None, contents: Contents) -> Facts
         return contents.fresh(0 if item is None else item.outputs)
     alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
     shift = np.broadcast_to(bias, (item.outputs,)).astype(np.float64) / alpha
-    rows = by_output(item, array)
+    plain = rows = by_output(item, array)
     if item.groups == 1:
         keys = np.zeros(item.outputs, np.int64)
         if read is not None:
             rows, shift = _reduced(node, rows, shift, read)
     else:
         rows, shift, keys = _grouped(item, rows, shift, read)
-    found = _Rows(rows.reshape(item.outputs, -1), shift, keys)
+    peaks = (
+        np.abs(plain).max(axis=(1, 2), initial=0.0).astype(np.float64) if item.groups == 1 else np.zeros(item.outputs)
+    )
+    found = _Rows(rows.reshape(item.outputs, -1), shift, keys, peaks)
     return _compared(node, found, contents, float(np.finfo(array.dtype).eps), alpha)
 
 
@@ -68,11 +72,13 @@ class _Rows:
         weight: (outputs, elements).
         shift: (outputs,), what is added.
         keys: (outputs,), of what they are made; rows with different keys are of different things.
+        peaks: (outputs,), the largest weights before those of parallel channels were summed.
     """
 
     weight: NDArray[np.floating]
     shift: NDArray[np.float64]
     keys: NDArray[np.int64]
+    peaks: NDArray[np.float64]
 
 
 def by_output(item: Kernel, array: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -129,7 +135,8 @@ def _compared(node: ir.Node, rows: _Rows, contents: Contents, rounding: float, a
     kind = rows.weight.dtype
     relative = _tamed(rows.shift / scale).astype(kind)
     whole = np.hstack([rows.weight / scale[:, np.newaxis].astype(kind), relative[:, np.newaxis]])
-    lead = leaders(whole, rows.keys, _ROUNDINGS * rounding)
+    noise = np.clip(rows.peaks / scale, 1.0, _MOST_NOISE)
+    lead = leaders(whole, rows.keys, _ROUNDINGS * rounding * noise)
     made = Facts(contents.numbers(("kernel", id(node)), [lead]), scale * abs(alpha), np.full(scale.size, math.nan))
     return contents.settled(made, np.where(nothing, rows.shift * alpha, math.nan))
 

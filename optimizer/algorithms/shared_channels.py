@@ -123,12 +123,15 @@ def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) 
     read_by_unknown = {
         root for sink in groups.sinks if not _is_read(sink, result) for root in groups.roots(sink.lane.atoms).tolist()
     }
+    for atoms in groups.makers.values():
+        for root in groups.roots(atoms).tolist():
+            places.setdefault(root, [])
     kept = {id(reading): Counter(reading.content.tolist()) for reading in result.readings}
     pinned = groups.pinned()
     for root in sorted(places, key=lambda root: _order(root, places[root])):
+        own = places[root]
         if root in pinned or root in read_by_unknown:
             continue
-        own = places[root]
         if all(reading.can_miss(position, kept[id(reading)], _leaving(reading, root)) for reading, position in own):
             result.gone[root] = _kind(places[root])
             for reading, position in places[root]:
@@ -147,13 +150,14 @@ def _leaving(reading: Reading, root: int) -> Counter[int]:
 
 def _order(root: int, places: list[tuple[Reading, int]]) -> tuple[float, int]:
     """Those of small scale go first, so that the largest of parallel channels speaks for the others; then the last."""
-    return min(float(facts.scale[position]) for reading, position in places for facts in reading.facts), -root
+    scales = (float(facts.scale[position]) for reading, position in places for facts in reading.facts)
+    return min(scales, default=0.0), -root
 
 
 def _kind(places: list[tuple[Reading, int]]) -> str:
-    if all(not np.isnan(reading.shift[position]) for reading, position in places):
-        return "dead"
-    return "unused" if all(reading.unused[position] for reading, position in places) else "shared"
+    if all(reading.unused[position] for reading, position in places):
+        return "unused"
+    return "shared" if any(np.isnan(reading.shift[position]) for reading, position in places) else "dead"
 
 
 def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> None:
