@@ -42,7 +42,7 @@ class ClusterWeights(Pass):
         entries: Values of a codebook, 2 to 256.
         dims: How many elements that follow each other share an index; more than 1 is product quantization.
         group: How many channels, of like spread, share a codebook; 0 is all of the weight. ``auto``: as few as have
-            128 elements for each entry.
+            64 elements for each entry.
         init: What k-means starts from: ``density`` of the weights, or ``linear`` steps.
         keep_zeros: Whether zeros stay 0, so that pruning survives. ``auto``: where they are more than an entry's share.
         include: Touch only weights of these nodes: globs of names of nodes or weights, or ``op:Conv``.

@@ -12,6 +12,7 @@ from optimizer.algorithms import codebooks as module
 from optimizer.algorithms.clustering import Coding, cluster
 from optimizer.algorithms.codebooks import codebooks, nearest
 from optimizer.algorithms.index_packing import bits_for, planes
+from optimizer.algorithms.input_power import InputPower
 from optimizer.algorithms.vector_codebooks import nearest_vectors, vector_codebook
 from optimizer.algorithms.weight_layouts import Layout
 
@@ -156,7 +157,24 @@ def test_channels_of_like_spread_share_a_codebook(lead):
 def test_as_many_channels_as_pay_share_a_codebook():
     coding = Coding(16, group="auto")
     assert coding.channels_of_a_group(512, 4608) == 1
-    assert coding.channels_of_a_group(512, 100) == 21
-    assert coding.channels_of_a_group(30, 100) == 30
+    assert coding.channels_of_a_group(512, 100) == 11
+    assert coding.channels_of_a_group(20, 100) == 20
     assert Coding(16, group=7).channels_of_a_group(5, 100) == 5
     assert Coding(16).channels_of_a_group(5, 100) == 5
+
+
+@pytest.mark.parametrize(("group", "factor"), [(0, 0.85), (4, 0.85), (1, 1.0)])
+def test_errors_cancel_in_the_mean(group, factor):
+    """Inputs as behind a Relu: means as large as their spread; a row's own entries are means, so little is left."""
+    rows = RANDOM.standard_normal((24, 200)).astype(np.float32)
+    inputs = np.maximum(RANDOM.standard_normal((2000, 200)) + np.linspace(-1, 1, 200), 0)
+    power, mean = (np.asarray(one, np.float32)[np.newaxis] for one in (np.mean(inputs**2, axis=0), inputs.mean(axis=0)))
+    unit = power.mean()
+    known = InputPower(power / unit, mean / np.sqrt(unit))
+    errors = []
+    for given_inputs in (InputPower(known.power, None), known):
+        found = cluster(rows, Layout(rows.shape, 1), Coding(16, group=group), given_inputs)
+        book = found.books[found.owners] if found.owners is not None else np.broadcast_to(found.books, (24, 16))
+        back = np.take_along_axis(book, found.indices.reshape(rows.shape).astype(np.int64), axis=1)
+        errors.append(np.linalg.norm(inputs @ (back - rows).T))
+    assert errors[1] < factor * errors[0]

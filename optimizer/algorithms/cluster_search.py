@@ -31,9 +31,8 @@ from optimizer.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from optimizer.algorithms.clustering import Clustered, Coding
+    from optimizer.algorithms.input_power import InputPower
     from optimizer.algorithms.node_choice import NodeChoice
     from optimizer.pass_base import Context, Lab
 
@@ -53,7 +52,7 @@ class _Memory:
         errors: Of single weights, by level.
     """
 
-    powers: Mapping[str, NDArray[np.float32]]
+    powers: Mapping[str, InputPower]
     clustered: dict[tuple[str, Coding], Clustered | None] = field(default_factory=dict)
     shares: dict[int, dict[frozenset[str], float]] = field(default_factory=dict)
     errors: dict[int, dict[str, float]] = field(default_factory=dict)

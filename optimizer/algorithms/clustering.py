@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from optimizer.algorithms import mean_keeping
 from optimizer.algorithms.block_quantization import square_sums
 from optimizer.algorithms.codebooks import codebooks, nearest
 from optimizer.algorithms.index_packing import bits_for
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.codebooks import Init
+    from optimizer.algorithms.input_power import InputPower
     from optimizer.algorithms.weight_layouts import Layout
 
-_SHARE = 128  # elements for each entry of a group's codebook: a quarter of a bit for an element of 32
+_MOVED = 16  # entries may move by this part of the way to the next
+_SHARE = 64  # elements for each entry of a group's codebook: a quarter of a bit an element, for entries of 16 bits
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Coding:
     Attributes:
         entries: Of a codebook, 2 to 256.
         dims: Elements of an entry.
-        group: Channels that share a codebook, 0 for all; ``auto``: as few as have 128 elements for each entry.
+        group: Channels that share a codebook, 0 for all; ``auto``: as few as have 64 elements for each entry.
         init: Where k-means starts, for single elements.
         keep_zeros: Whether 0 is an entry; ``auto``: where zeros are more than an entry's share of the elements.
         seed: Of what is drawn.
@@ -94,60 +97,99 @@ def obstacle(shape: tuple[int, ...], coding: Coding) -> str | None:
     return None if size % coding.dims == 0 else f"{size} elements are no multiple of dims={coding.dims}"
 
 
-def cluster(array: NDArray[Any], layout: Layout, coding: Coding, masses: NDArray[Any] | None = None) -> Clustered:
+def cluster(array: NDArray[Any], layout: Layout, coding: Coding, inputs: InputPower | None = None) -> Clustered:
     """``array`` in codebooks.
 
     Args:
         array: The weight, finite and without ``obstacle``.
         layout: Its rows.
         coding: How.
-        masses: What an error of an element counts, in a shape that broadcasts to that of ``array``.
+        inputs: What its elements are multiplied with, if that is known.
     """
     kind = array.dtype
     wide = array.astype(np.float32) if kind.itemsize < 4 else array
-    weights = None if masses is None else np.broadcast_to(masses, array.shape)
+    weights = None if inputs is None else np.broadcast_to(inputs.power, array.shape)
     keep = coding.keeps_zeros(array)
     if coding.dims > 1:
         return _vectors(wide, kind, coding, weights, keep=keep)
-    rows = layout.rows(wide)
+    rows, mass = layout.rows(wide), None if weights is None else layout.rows(weights)
+    books, owners = _rows_books(rows, kind, coding, mass, keep=keep)
+    indices = _nearest(rows, books, owners)
+    can_choose = len(books) == 1 or books.shape[1] <= mean_keeping.MOST_ENTRIES
+    if inputs is not None and inputs.mean is not None and mass is not None and can_choose:
+        mean = layout.rows(np.broadcast_to(inputs.mean, array.shape))
+        indices = mean_keeping.mean_keeping(
+            rows, indices, books=books, owners=owners, power=mass, mean=mean, keep_zeros=keep
+        )
+    error = _error(rows, books, owners, indices)
+    if len(books) == 1:  # then rows do not matter: they go back to where they are in memory
+        indices = (indices if layout.lead else indices.T).reshape(1, -1)
+    return Clustered(books.astype(kind), owners, np.ascontiguousarray(indices), error)
+
+
+def _rows_books(
+    rows: NDArray[Any], kind: np.dtype[Any], coding: Coding, masses: NDArray[Any] | None, *, keep: bool
+) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """Codebooks for rows, and which of them each row has; see ``Clustered``."""
     size = coding.channels_of_a_group(*rows.shape)
     if size == len(rows):
-        flat = wide.reshape(1, -1)
-        book = _books(flat, kind, coding, None if weights is None else weights.reshape(1, -1), keep=keep)
-        return _numbers(flat, kind, np.unique(book)[np.newaxis], None)
-    mass = None if weights is None else layout.rows(weights)
+        book = _books(rows.reshape(1, -1), kind, coding, None if masses is None else masses.reshape(1, -1), keep=keep)
+        return np.unique(book)[np.newaxis], None
     order = np.argsort(square_sums(rows), kind="stable")
     whole = len(rows) // size * size
     books = [
-        _books(part, kind, coding, None if mass is None else mass[members].reshape(part.shape), keep=keep)
+        _books(part, kind, coding, None if masses is None else masses[members].reshape(part.shape), keep=keep)
         for members in (order[:whole].reshape(-1, size), order[np.newaxis, whole:])
         if (part := rows[members].reshape(len(members), -1)).size
     ]
     owners = np.empty(len(rows), np.int64)
     owners[order] = np.arange(len(rows)) // size
     found = np.concatenate(books)
-    return _numbers(rows, kind, found, owners) if size > 1 else _numbers(rows, kind, found[owners], None)
+    return (found, owners) if size > 1 else (found[owners], None)
 
 
 def _books(
     rows: NDArray[Any], kind: np.dtype[Any], coding: Coding, masses: NDArray[Any] | None, *, keep: bool
 ) -> NDArray[Any]:
     """A codebook for each row, rounded to ``kind``."""
-    found = codebooks(rows, coding.entries, masses, init=coding.init, keep_zeros=keep)
-    return found.astype(kind).astype(rows.dtype)
+    found = codebooks(rows, coding.entries, masses, init=coding.init, keep_zeros=keep).astype(kind)
+    return found.astype(rows.dtype) if kind != np.float32 else _halved(found)
 
 
-def _numbers(
-    rows: NDArray[Any], kind: np.dtype[Any], books: NDArray[Any], owners: NDArray[np.int64] | None
-) -> Clustered:
+def _halved(books: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``books`` rounded to 16 bits, in which they can be stored, if that moves no entry far on the way to the next.
+
+    Rows of fewer different entries hold the numbers of the weight exactly, and may not be moved at all.
+    """
+    with np.errstate(over="ignore"):
+        halved = books.astype(np.float16).astype(np.float32)
+    gaps = np.diff(books, axis=1)
+    room = np.where((gaps == 0).any(axis=1, keepdims=True), 0, gaps / _MOVED)
+    moved = np.abs(halved - books)
+    is_close = np.all(moved[:, 1:] <= room) and np.all(moved[:, :-1] <= room)
+    return halved if is_close else books
+
+
+def _nearest(rows: NDArray[Any], books: NDArray[Any], owners: NDArray[np.int64] | None) -> NDArray[np.uint8]:
     """Each element of ``rows`` as the nearest entry of its row's codebook."""
-    indices, error, power = np.empty(rows.shape, np.uint8), 0.0, 0.0
+    if len(books) == 1:
+        return nearest(rows, books[0])
+    found = np.empty(rows.shape, np.uint8)
+    for number, row in enumerate(rows):
+        found[number] = nearest(row, books[number if owners is None else owners[number]])
+    return found
+
+
+def _error(
+    rows: NDArray[Any], books: NDArray[Any], owners: NDArray[np.int64] | None, indices: NDArray[np.uint8]
+) -> float:
+    """Relative L2 of all rows."""
+    error = power = 0.0
     for number, row in enumerate(rows):
         book = books[number % len(books) if owners is None else owners[number]]
-        indices[number] = nearest(row, book)
         error += _squares(row - book[indices[number]])
         power += _squares(row)
-    return Clustered(books.astype(kind), owners, indices, math.sqrt(error / power) if power else 0.0)
+    return math.sqrt(error / power) if power else 0.0
 
 
 def _vectors(

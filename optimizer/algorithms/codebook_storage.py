@@ -4,7 +4,8 @@
 
     numbers    Reshape(GatherElements(books, Cast(indices)))             axis 1; 0 where the rows are columns
     vectors    Reshape(Gather(book, Cast(indices)))
-    books      (rows, entries): one line, a line for each row, or Gather(books, Cast(owners)) where rows share them
+    books      (rows, entries): one line, a line for each row, or Gather(books, Cast(owners)) where rows share them;
+               16-bit floats behind a Cast where that loses nothing
     indices    bytes, uint4 from opset 21, or planes of less bits:
                Cast(Reshape(Gather(table, Cast(bytes)))) + …
 
@@ -45,9 +46,18 @@ _NAME = "book"
 def stored_bytes(clustered: Clustered) -> int:
     """About how many bytes of a file ``clustered`` takes."""
     packed = clustered.indices.size * clustered.bits // 8
+    books = clustered.books.nbytes // (2 if is_half(clustered.books) else 1)
     owners = 0 if clustered.owners is None else 2 * clustered.owners.size
     parts = 4 + 5 * clustered.bits.bit_count()
-    return packed + owners + clustered.books.nbytes + parts * _NODE_BYTES
+    return packed + owners + books + parts * _NODE_BYTES
+
+
+def is_half(books: NDArray[Any]) -> bool:
+    """Whether ``books`` take less as 16-bit floats, a Cast included, and lose nothing."""
+    if books.dtype != np.float32 or books.nbytes // 2 < _NODE_BYTES:
+        return False
+    with np.errstate(over="ignore"):
+        return np.array_equal(books.astype(np.float16), books)
 
 
 @dataclass
@@ -70,7 +80,7 @@ class CodebookWriter:
         indices = self._indices(chain, numbers, clustered.bits, name)
         shape = numbers.shape
         if clustered.books.ndim == 3:
-            book = self.scope.constant(chain.anchor, clustered.books[0], f"{name}_entries")
+            book = self._entries(chain, clustered.books[0], name)
             result = chain.add("Gather", [book, indices], {"axis": 0})
             shape = (*shape, clustered.books.shape[2])
         else:
@@ -80,11 +90,17 @@ class CodebookWriter:
 
     def _books(self, chain: Chain, clustered: Clustered, along: int, name: str) -> ir.Value:
         array = clustered.books if along else np.ascontiguousarray(clustered.books.T)
-        books = self.scope.constant(chain.anchor, array, f"{name}_entries")
+        books = self._entries(chain, array, name)
         if clustered.owners is None:
             return books
         owners = self._owners(chain, clustered.owners, f"{name}_owners")
         return chain.add("Gather", [books, owners], {"axis": 1 - along})
+
+    def _entries(self, chain: Chain, books: NDArray[Any], name: str) -> ir.Value:
+        if not is_half(books):
+            return self.scope.constant(chain.anchor, books, f"{name}_entries")
+        half = self.scope.constant(chain.anchor, books.astype(np.float16), f"{name}_entries")
+        return chain.add("Cast", [half], {"to": ir.DataType.FLOAT})
 
     def _owners(self, chain: Chain, owners: NDArray[np.int64], name: str) -> ir.Value:
         if owners.size <= _MOST_VARINTS:

@@ -1,13 +1,16 @@
-"""What an error of each element of a weight counts: the mean square of the input that it meets.
+"""What each element of a weight is multiplied with: the mean and the mean square of its input.
 
-    E[(sum_k d_k x_k)^2] = sum_k d_k^2 E[x_k^2] + what is between inputs        the diagonal of the Hessian, halved
+    E[(sum_k d_k x_k)^2] = (sum_k d_k E[x_k])^2 + sum_k d_k^2 Var[x_k] + what varies together
 
-Inputs that calibration never saw still count a thousandth of the mean, for others may come. A weight that several
-kernels share counts the sum over them; one that something else reads too, or through a view, counts evenly.
+so an error d_k alone counts E[x_k^2], the diagonal of the Hessian, and errors of one output channel should cancel in
+the mean. Inputs that calibration never saw still count a thousandth of the mean, for others may come. A weight that
+several kernels share counts the mean over them; of one that something else reads too, or through a view, nothing is
+known.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +31,21 @@ if TYPE_CHECKING:
 _LEAST = 1e-3
 
 
-def input_power(model: ir.Model, weights: Iterable[StoredWeight], lab: Lab) -> dict[str, NDArray[np.float32]]:
-    """For each weight of which it is known, an array that broadcasts to its shape; 1 is the mean.
+@dataclass(frozen=True)
+class InputPower:
+    """Of the inputs of one weight, in shapes that broadcast to its shape, and in units in which the mean power is 1.
+
+    Attributes:
+        power: Mean squares.
+        mean: Means; ``None`` if the weight's rows are not the output channels of all its readers.
+    """
+
+    power: NDArray[np.float32]
+    mean: NDArray[np.float32] | None
+
+
+def input_power(model: ir.Model, weights: Iterable[StoredWeight], lab: Lab) -> dict[str, InputPower]:
+    """What is known of the inputs of weights, by their names.
 
     Args:
         model: The model.
@@ -63,17 +79,21 @@ def _input(item: Kernel) -> str:
     return (value.name if value is not None else None) or ""
 
 
-def _power(found: list[Kernel], seen: Mapping[str, Observation], axes: Mapping[str, int]) -> NDArray[np.float32] | None:
-    total: Any = 0
+def _power(found: list[Kernel], seen: Mapping[str, Observation], axes: Mapping[str, int]) -> InputPower | None:
+    power: Any = 0
+    mean: Any = 0
     for item in found:
         channels = seen[_input(item)].channels if _input(item) in seen and axes[_input(item)] == item.axis else None
         if channels is None or channels.second_moment.size != item.inputs:
             return None
-        total = total + _along_inputs(item, channels.second_moment)
-    mean = float(np.mean(total))
-    if not np.isfinite(mean) or mean <= 0:
+        power = power + _along_inputs(item, channels.second_moment) / len(found)
+        mean = mean + _along_inputs(item, channels.mean) / len(found)
+    unit = float(np.mean(power))
+    if not np.isfinite(unit) or unit <= 0:
         return None
-    return np.asarray(total / mean + _LEAST, np.float32)
+    has_rows = all(item.node.op_type != "ConvTranspose" for item in found)
+    shifted = np.asarray(mean / np.sqrt(unit), np.float32) if has_rows else None
+    return InputPower(np.asarray(power / unit + _LEAST, np.float32), shifted)
 
 
 def _along_inputs(item: Kernel, moments: NDArray[np.float64]) -> NDArray[np.float64]:
