@@ -1,0 +1,157 @@
+"""What sharing beyond channels brings on real models: wider kernels, batched branches, equal weights and rows.
+
+    python benchmarks/siblings_corpus.py [--models DIR] [--feeds DIR] [--only ID ...] [--parts paying sharing]
+
+The corpus is in models/corpus or $ONNXHONE_CORPUS (see models/README.md); ``--feeds`` is a folder of real inputs,
+ID/calib for each model that has some; the others run on generated ones. Parts:
+
+- paying: `merge-siblings` and `batch-branches` on what the preset `exact` makes of each model: the paired latency of
+  the result against what it started from, on one thread, and what the manager decides (it measures for itself);
+- sharing: bytes of equal constants before and after `exact`, and how much more equal or nearly equal rows of weights
+  would save: the first axis of every float weight of at least 4 KiB, by content, all-zero rows apart.
+
+The result goes to benchmarks/results/siblings_corpus.md, row by row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import optimizer
+from optimizer.algorithms.weights import FLOATS
+from optimizer.evidence import evidence_for
+from optimizer.model import byte_size, clone, load
+from optimizer.pass_base import Context
+from optimizer.spec import parse_pass
+from optimizer.stats import constants, weight_facts
+from simplify_corpus import HERE, ROOT, commit, machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx_ir as ir
+
+LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
+PASSES = ("merge-siblings", "batch-branches")
+LEAST_BYTES = 4096
+ROW_BYTES = 64  # shorter rows cost more as indices than they save
+HEADS = {
+    "paying": "| model | pass | changes | nodes | bytes | latency ratio | manager |\n"
+    "| --- | --- | --- | ---: | ---: | ---: | --- |",
+    "sharing": "| model | file | equal constants | file after `exact` | equal constants after | equal rows |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: |",
+}
+
+
+def exact(path: Path) -> ir.Model:
+    """What the preset makes of a model, without timing."""
+    model: ir.Model = load(optimizer.optimize(load(path), timing=False).model)
+    return model
+
+
+def paying(path: Path, feeds: Path | None, seconds: float) -> Iterator[list[str]]:
+    """A row for each pass that changes something."""
+    base = exact(path)
+    for spec in PASSES:
+        result = parse_pass(spec).run(clone(base), Context(base))
+        if not result.changes:
+            continue
+        evidence = evidence_for(base, feeds, shapes=None, threads=1, seed=0)
+        evidence.judge.time_limit = seconds
+        found = evidence.judge.latency(base, result.model)
+        stage = optimizer.optimize(base, passes=[spec], data=feeds, time_limit=3 * seconds).report.stages[0]
+        yield [
+            path.parent.name + ("" if feeds is None else ", real inputs"),
+            f"`{spec}`",
+            ", ".join(f"{count} {kind}" for kind, count in result.changes.items()),
+            f"{len(base.graph)} to {len(result.model.graph)}",
+            f"{byte_size(result.model) - byte_size(base):+,}",
+            f"{found.ratio:.3f} ({found.low:.3f} to {found.high:.3f}), {found.pairs} pairs",
+            ("kept" if stage.kept else "undone") + f": {stage.reason.removeprefix('undone: ')}",
+        ]
+
+
+def sharing(path: Path, feeds: Path | None, seconds: float) -> Iterator[list[str]]:  # noqa: ARG001 - one signature
+    """One row."""
+    before = load(path)
+    after = exact(path)
+    rows = equal_rows(after)
+    yield [
+        path.parent.name,
+        f"{byte_size(before):,}",
+        f"{weight_facts(before).duplicate_bytes / byte_size(before):.1%}",
+        f"{byte_size(after):,}",
+        f"{weight_facts(after).duplicate_bytes / byte_size(after):.2%}",
+        f"{rows / byte_size(after):.2%}",
+    ]
+
+
+def equal_rows(model: ir.Model) -> int:
+    """Bytes of rows of large float weights that equal an earlier row, but for rows of zeros."""
+    seen: set[bytes] = set()
+    saved = 0
+    for _, tensor in constants(model):
+        shape = tuple(tensor.shape.numpy())
+        if tensor.dtype not in FLOATS or tensor.nbytes < LEAST_BYTES or len(shape) < 2:
+            continue
+        matrix: np.ndarray[Any, Any] = np.ascontiguousarray(tensor.numpy()).reshape(shape[0], -1)
+        if matrix.shape[1] * matrix.itemsize < ROW_BYTES:
+            continue
+        for row in matrix[matrix.any(axis=1)]:
+            key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+            saved += row.nbytes if key in seen else 0
+            seen.add(key)
+    return saved
+
+
+PARTS = {"paying": paying, "sharing": sharing}
+
+
+def head() -> list[str]:
+    """What the figures were taken with."""
+    features = ", ".join(machine()["features"]) or "none of interest"
+    return [
+        "# Siblings, branches, equal weights and rows",
+        "",
+        f"`python benchmarks/siblings_corpus.py` at commit {commit()};",
+        f"{', '.join(f'{name} {version(name)}' for name in LIBRARIES)}; CPU features: {features}.",
+    ]
+
+
+def main() -> int:
+    """Measure, printing and writing row by row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=os.environ.get("ONNXHONE_CORPUS") or ROOT / "models/corpus")
+    parser.add_argument("--feeds", type=Path)
+    parser.add_argument("--only", nargs="*", metavar="ID")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each comparison of latencies")
+    parser.add_argument("--out", type=Path, default=HERE / "results/siblings_corpus.md")
+    options = parser.parse_args()
+    found = sorted(options.models.glob("*/*.onnx"))
+    paths = [path for path in found if not options.only or path.parent.name in options.only]
+    lines = head()
+    for part in options.parts:
+        lines += ["", f"## {part.capitalize()}", "", HEADS[part]]
+        for path in paths:
+            real = None if options.feeds is None else options.feeds / path.parent.name / "calib"
+            try:
+                for row in PARTS[part](path, real if real is not None and real.is_dir() else None, options.seconds):
+                    lines.append(f"| {' | '.join(row)} |")
+                    print(lines[-1], flush=True)
+            except optimizer.OnnxhoneError as error:
+                print(f"{path.parent.name}: {error}", file=sys.stderr, flush=True)
+            options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
