@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import graph, shapes
-from optimizer.algorithms.channel_folding import fold
+from optimizer.algorithms.channel_folding import Wish, fold
 from optimizer.algorithms.sweep import Scope
 from optimizer.errors import UsageError
+from optimizer.model import clone
 from optimizer.pass_base import Gain, Pass, PassResult, Step
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from optimizer.pass_base import Context
 
 _WIDTH = 4  # ONNX Runtime's blocked convolutions want channels in fours
+_HALVINGS = 5
 _ROUNDS = 10  # what goes in one may leave something unused for the next
 _STEPS = (
     Step("dead", "channels that are constant move into the biases of what reads them"),
@@ -41,6 +43,8 @@ class FoldSharedKernels(Pass):
     Attributes:
         multiple: Widths stay multiples of it, so that no kernel gets slower; ``auto`` is what the target's kernels
             like, 1 removes all that can go.
+        tolerance: How far the kernels of two channels may be apart, both of length 1, and still be called parallel, and
+            how short one may be beside the median and still be called zero; above 0 the pass is lossy.
     """
 
     name: ClassVar[str] = "fold-shared-kernels"
@@ -48,18 +52,41 @@ class FoldSharedKernels(Pass):
     gain: ClassVar[Gain] = Gain.LATENCY
 
     multiple: int | Literal["auto"] = "auto"
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.multiple != "auto" and self.multiple < 1:
             raise UsageError(f"multiple={self.multiple}: give auto, or a number of channels from 1")
+        if not 0 <= self.tolerance < 1:
+            raise UsageError(f"tolerance={self.tolerance:g}: give a relative distance of kernels from 0 to 1")
+
+    @property
+    def exact(self) -> bool:
+        """Whether only channels go that are the same up to rounding."""
+        return self.tolerance == 0
 
     def steps(self) -> Sequence[Step]:
         """The three kinds of channels that go."""
         return _STEPS
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
-        """Fold the channels of ``model``, in subgraphs too."""
-        multiple = _WIDTH if self.multiple == "auto" else self.multiple
+        """Fold the channels of ``model``, in subgraphs too.
+
+        With a tolerance, the largest one of it, a half, a quarter ... that stays within the allowance.
+        """
+        if context.choices:
+            return self._folded(model, context, float(context.choices["tolerance"]))
+        lab = context.lab
+        for halvings in range(_HALVINGS if lab is not None and self.tolerance else 0):
+            tolerance = self.tolerance / 2**halvings
+            context.progress.begin(f"tolerance={tolerance:.3g}")
+            result = self._folded(clone(model), context, tolerance)
+            if not result.changes or lab is None or lab.share(result.model) <= context.allowance:
+                return result
+        return self._folded(model, context, self.tolerance if lab is None else 0.0)
+
+    def _folded(self, model: ir.Model, context: Context, tolerance: float) -> PassResult:
+        wish = Wish(_WIDTH if self.multiple == "auto" else self.multiple, tolerance)
         changes = Counter[str]()
         for number in range(_ROUNDS):
             context.progress(number / _ROUNDS)
@@ -67,8 +94,9 @@ class FoldSharedKernels(Pass):
             scope = Scope(model, context.sites)
             made = Counter[str]()
             for part in graph.with_subgraphs(model.graph):
-                made.update(fold(part, graph.opset_version(model), multiple, scope))
+                made.update(fold(part, graph.opset_version(model), wish, scope))
             if not made:
                 break
             changes.update(made)
-        return PassResult(model, {f"{kind} channels removed": count for kind, count in sorted(changes.items())})
+        choices = {"tolerance": tolerance} if changes and self.tolerance else {}
+        return PassResult(model, {f"{kind} channels removed": n for kind, n in sorted(changes.items())}, (), choices)

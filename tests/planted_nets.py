@@ -93,11 +93,17 @@ class Planter:
         return weight, planted
 
     def columns(self, value: Value, width: int, taps: tuple[int, ...]) -> np.ndarray:
-        """A weight (width, channels of ``value``, taps): what it takes from one origin is spread over its channels."""
+        """A weight (width, channels of ``value``, taps): what it takes from one origin is spread over its channels.
+
+        With one sign, since sums that cancel would leave nothing but rounding to compare.
+        """
         weight = self.random.normal(size=(width, len(value.channels), *taps)) / np.sqrt(len(value.channels))
+        first: dict[int, int] = {}
         for at, channel in enumerate(value.channels):
             if channel.kind == "unused":
                 weight[:, at] = 0
+            elif channel.kind == "own":
+                weight[:, at] = weight[:, first.setdefault(channel.own, at)] * self.random.uniform(0.3, 1)
         return weight
 
     def source(self, width: int) -> tuple[Value, onnx.ValueInfoProto]:

@@ -11,7 +11,9 @@ from planted_nets import Planter
 from rewriting import built, feeds_for, outputs
 
 from optimizer.algorithms import kernels
+from optimizer.errors import UsageError
 from optimizer.model import load, to_proto
+from optimizer.pass_base import Context
 from passes.fold_shared_kernels import FoldSharedKernels
 
 
@@ -282,3 +284,56 @@ def test_a_head_that_gives_nothing_goes():
     result = folded(planted)
     assert result.changes == {"dead channels removed": 1}
     assert list(result.model.graph.initializers["q"].shape) == [8, 8]
+
+
+def nearly(noise):
+    first = numbers(4, 2, 1, 1)
+    return net(
+        """(float[1,2,4,4] x, float[9,2,1,1] w1, float[3,9,1,1] w2) => (float[1,3,4,4] y)
+        { a = Conv(x, w1)  r = Relu(a)  y = Conv(r, w2) }""",
+        w1=np.concatenate([first, first * 1.5 + noise * numbers(4, 2, 1, 1, seed=3), noise * numbers(1, 2, 1, 1, seed=9)]),
+        w2=numbers(3, 9, 1, 1, seed=1),
+    )
+
+
+def test_nearly_parallel_channels_go_with_a_tolerance():
+    planted = nearly(1e-3)
+    assert not folded(planted).changes
+    result = FoldSharedKernels(multiple=1, tolerance=0.02).run(load(planted), Context(load(planted)))
+    assert result.changes == {"dead channels removed": 1, "shared channels removed": 4}
+    feeds = feeds_for(planted, {})
+    want, got = (outputs(one, feeds, optimize=True)[0] for one in (planted, to_proto(result.model)))
+    assert 0 < np.linalg.norm(want - got) / np.linalg.norm(want) < 0.02
+
+
+class Limit:
+    """A lab that lets the outputs move by so much, relatively."""
+
+    calibration, has_data, is_timed = (), True, False
+
+    def __init__(self, planted, limit):
+        self.planted, self.limit, self.memory = planted, limit, {}
+
+    def share(self, model):
+        feeds = feeds_for(self.planted, {})
+        want, got = (outputs(one, feeds, optimize=True)[0] for one in (self.planted, to_proto(model)))
+        return float(np.linalg.norm(want - got) / np.linalg.norm(want)) / self.limit
+
+
+def test_the_tolerance_is_lowered_until_the_budget_holds():
+    planted = nearly(0.05)
+    whole = load(planted)
+    wide = FoldSharedKernels(multiple=1, tolerance=0.4)
+    free = wide.run(load(planted), Context(whole, lab=Limit(planted, 1.0)))
+    tight = wide.run(load(planted), Context(whole, lab=Limit(planted, 0.005)))
+    assert free.choices == {"tolerance": 0.4}
+    assert tight.choices.get("tolerance", 0) < 0.4
+    assert Limit(planted, 0.005).share(tight.model) <= 1
+    again = wide.run(load(planted), Context(whole, choices=free.choices))
+    assert to_proto(again.model) == to_proto(free.model)
+
+
+@pytest.mark.parametrize("options", [{"multiple": 0}, {"tolerance": 1.0}, {"tolerance": -0.1}])
+def test_options_are_checked(options):
+    with pytest.raises(UsageError):
+        FoldSharedKernels(**options)

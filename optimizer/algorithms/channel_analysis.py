@@ -42,8 +42,9 @@ _SAME = frozenset({"Identity"})
 class ChannelAnalysis:
     """Facts by value, for the graph that ``groups`` were found in."""
 
-    def __init__(self, scope: ir.Graph, groups: ChannelGroups) -> None:
+    def __init__(self, scope: ir.Graph, groups: ChannelGroups, tolerance: float = 0.0) -> None:
         self.groups = groups
+        self.tolerance = tolerance
         self.contents = Contents()
         self._facts: dict[ir.Value, Facts] = {}
         for node in scope:
@@ -59,7 +60,7 @@ class ChannelAnalysis:
     def _of(self, node: ir.Node, output: ir.Value, lane: Lane) -> Facts:
         first = self.facts(node.inputs[0]) if node.inputs else None
         if node in self.groups.makers or node in self.groups.grouped:
-            found = kernel_facts(node, first, self.contents)
+            found = kernel_facts(node, first, self.contents, self.tolerance)
         elif node.op_type == "Concat":
             found = self._concat(node, lane)
         elif node.op_type == "BatchNormalization" and first is not None:

@@ -181,6 +181,29 @@ def leaders(rows: NDArray[np.floating], keys: NDArray[np.int64], tolerance: NDAr
     return first_of_each(found)
 
 
+def near_leaders(rows: NDArray[np.floating], keys: NDArray[np.int64], tolerance: float) -> NDArray[np.int64]:
+    """For each row the one that stands for it: the nearest of those that stand for themselves, first come first served.
+
+    Args:
+        rows: (rows, elements), of length 1.
+        keys: (rows,), rows with different keys are not near.
+        tolerance: The largest length of a difference.
+    """
+    found = np.arange(rows.shape[0])
+    for key in np.unique(keys):
+        members = np.flatnonzero(keys == key)
+        standing = np.zeros(members.size, bool)
+        for at, row in enumerate(members.tolist()):
+            own = members[standing]
+            cosines = rows[own] @ rows[row]
+            best = int(np.argmax(cosines)) if own.size else -1
+            if best >= 0 and 2 - 2 * float(cosines[best]) <= tolerance**2:
+                found[row] = own[best]
+            else:
+                standing[at] = True
+    return found
+
+
 def first_of_each(found: NDArray[np.int64]) -> NDArray[np.int64]:
     """The same partition, each part named after its first member."""
     _, first, inverse = np.unique(found, return_index=True, return_inverse=True)

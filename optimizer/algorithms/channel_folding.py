@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,13 +25,26 @@ if TYPE_CHECKING:
     from optimizer.algorithms.sweep import Scope
 
 
-def fold(part: ir.Graph, opset: int, multiple: int, scope: Scope) -> Mapping[str, int]:
+@dataclass(frozen=True)
+class Wish:
+    """How channels are to be folded.
+
+    Attributes:
+        multiple: What the widths of kernels stay multiples of; 1 for all that can go.
+        tolerance: See ``kernel_facts``.
+    """
+
+    multiple: int
+    tolerance: float = 0.0
+
+
+def fold(part: ir.Graph, opset: int, wish: Wish, scope: Scope) -> Mapping[str, int]:
     """Remove what channels of ``part`` can be missed; shapes have to be inferred already.
 
     Args:
         part: A graph, whose nodes are in order.
         opset: The version of the standard operators that holds for it.
-        multiple: What the widths of kernels stay multiples of; 1 for all that can go.
+        wish: What may go.
         scope: Makes constants, and permits.
 
     Returns:
@@ -39,7 +53,7 @@ def fold(part: ir.Graph, opset: int, multiple: int, scope: Scope) -> Mapping[str
     groups = flow(part, opset)
     if not groups.sinks:
         return {}
-    found = redundancy(groups, ChannelAnalysis(part, groups), multiple)
+    found = redundancy(groups, ChannelAnalysis(part, groups, wish.tolerance), wish.multiple)
     _ask(groups, found, scope)
     if not found.gone:
         return {}

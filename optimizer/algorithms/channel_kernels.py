@@ -124,6 +124,8 @@ def _grouped(groups: ChannelGroups, item: Kernel, lane: Lane | None) -> None:
 def _product(groups: ChannelGroups, node: ir.Node) -> str:
     """A product of two activations carries the batches of both, rows of the first and columns of the second."""
     left, right = node.inputs
+    if (graph.rank(left) or 0) < 2 or (graph.rank(right) or 0) < 2:
+        return "read by MatMul of unknown rank"
     one, other = groups.lane(left), groups.lane(right)
     if (one is not None and one.from_end == 1) or (other is not None and other.from_end == 2):
         return "summed over by MatMul"

@@ -23,6 +23,8 @@ from optimizer.algorithms.channel_facts import rounded
 from optimizer.algorithms.kernel_facts import array_of, is_steady
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx_ir as ir
     from numpy.typing import NDArray
 
@@ -53,12 +55,36 @@ class Reading:
     shift: NDArray[np.float64]
     unused: NDArray[np.bool_]
 
-    def can_miss(self, position: int, kept: Counter[int], leaving: Counter[int]) -> bool:
-        """Whether ``position`` may go while ``leaving`` go too, and ``kept`` is how many there are of each content."""
-        if self.unused[position] or not np.isnan(self.shift[position]):
+    def can_miss(self, positions: list[int], kept: Counter[int]) -> bool:
+        """Whether ``positions`` may go together, if ``kept`` is how many there are of each content."""
+        needy = [at for at in positions if not self.unused[at] and np.isnan(self.shift[at])]
+        if not needy:
             return True
-        content = int(self.content[position])
-        return kept[content] > leaving[content]
+        leaving = Counter(self.content[positions].tolist())
+        return all(kept[content] > leaving[content] for content in self.content[needy].tolist())
+
+
+@dataclass
+class Place:
+    """Where a kernel reads a unit.
+
+    Attributes:
+        reading: The kernel's weight.
+        positions: Of the unit among the channels that it reads.
+        kept: How many channels of each content are kept there; shared by all places of a reading.
+    """
+
+    reading: Reading
+    positions: list[int]
+    kept: Counter[int]
+
+    def can_go(self) -> bool:
+        """Whether the kernel can do without the unit."""
+        return self.reading.can_miss(self.positions, self.kept)
+
+    def leave(self) -> None:
+        """Count the unit no more."""
+        self.kept.subtract(self.reading.content[self.positions].tolist())
 
 
 @dataclass
@@ -116,48 +142,50 @@ def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) 
         multiple: The number of channels that a kernel gives out stays a multiple of it, unless it was none.
     """
     result = Redundancy(readings=readings(groups, analysis))
-    places: dict[int, list[tuple[Reading, int]]] = defaultdict(list)
-    for reading in result.readings:
-        for position, root in enumerate(reading.roots.tolist()):
-            places[root].append((reading, position))
-    read_by_unknown = {
-        root for sink in groups.sinks if not _is_read(sink, result) for root in groups.roots(sink.lane.atoms).tolist()
-    }
-    for atoms in groups.makers.values():
-        for root in groups.roots(atoms).tolist():
-            places.setdefault(root, [])
-    kept = {id(reading): Counter(reading.content.tolist()) for reading in result.readings}
-    pinned = groups.pinned()
-    for root in sorted(places, key=lambda root: _order(root, places[root])):
-        own = places[root]
-        if root in pinned or root in read_by_unknown:
-            continue
-        if all(reading.can_miss(position, kept[id(reading)], _leaving(reading, root)) for reading, position in own):
+    places = _places(groups, result)
+    fixed = {*groups.pinned(), *_read_by_unknown(groups, result)}
+    for root in sorted(places.keys() - fixed, key=lambda root: _order(root, places[root])):
+        if all(place.can_go() for place in places[root]):
             result.gone[root] = _kind(places[root])
-            for reading, position in places[root]:
-                kept[id(reading)][int(reading.content[position])] -= 1
+            for place in places[root]:
+                place.leave()
     _keep_widths(groups, result, multiple)
     return result
 
 
-def _is_read(sink: Sink, result: Redundancy) -> bool:
-    return any(sink in reading.sinks for reading in result.readings)
+def _places(groups: ChannelGroups, result: Redundancy) -> dict[int, list[Place]]:
+    """Where each unit is read."""
+    found: dict[int, list[Place]] = {
+        root: [] for atoms in groups.makers.values() for root in groups.roots(atoms).tolist()
+    }
+    for reading in result.readings:
+        kept = Counter(reading.content.tolist())
+        positions: dict[int, list[int]] = defaultdict(list)
+        for position, root in enumerate(reading.roots.tolist()):
+            positions[root].append(position)
+        for root, own in positions.items():
+            found.setdefault(root, []).append(Place(reading, own, kept))
+    return found
 
 
-def _leaving(reading: Reading, root: int) -> Counter[int]:
-    return Counter(reading.content[reading.roots == root].tolist())
+def _read_by_unknown(groups: ChannelGroups, result: Redundancy) -> Iterator[int]:
+    """Units that a kernel reads of which nothing is known."""
+    known = {id(sink) for reading in result.readings for sink in reading.sinks}
+    for sink in groups.sinks:
+        if id(sink) not in known:
+            yield from groups.roots(sink.lane.atoms).tolist()
 
 
-def _order(root: int, places: list[tuple[Reading, int]]) -> tuple[float, int]:
+def _order(root: int, places: list[Place]) -> tuple[float, int]:
     """Those of small scale go first, so that the largest of parallel channels speaks for the others; then the last."""
-    scales = (float(facts.scale[position]) for reading, position in places for facts in reading.facts)
-    return min(scales, default=0.0), -root
+    scales = [facts.scale[place.positions].min() for place in places for facts in place.reading.facts]
+    return float(min(scales, default=0.0)), -root
 
 
-def _kind(places: list[tuple[Reading, int]]) -> str:
-    if all(reading.unused[position] for reading, position in places):
+def _kind(places: list[Place]) -> str:
+    if all(place.reading.unused[place.positions].all() for place in places):
         return "unused"
-    return "shared" if any(np.isnan(reading.shift[position]) for reading, position in places) else "dead"
+    return "shared" if any(np.isnan(place.reading.shift[place.positions]).any() for place in places) else "dead"
 
 
 def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> None:
