@@ -106,10 +106,10 @@ def chosen(options: argparse.Namespace) -> Iterator[tuple[str, Path, Path | None
         yield folder.name, files[0], feeds if feeds is not None and feeds.is_dir() else None
 
 
-def run_preset(path: Path, feeds: Path | None, preset: str, out: Path) -> dict[str, Any]:
+def run_preset(path: Path, feeds: Path | None, preset: str, out: Path, seconds: float) -> dict[str, Any]:
     """What the preset makes of one model."""
     begun, cpu = time.monotonic(), time.process_time()
-    report = optimizer.optimize(path, out, preset=preset, data=feeds).report
+    report = optimizer.optimize(path, out, preset=preset, data=feeds, time_limit=seconds).report
     stage = report.stages[-1]
     before, after = load(path), load(out)
     exact = optimizer.optimize(path, preset="exact", data=feeds, timing=False).model
@@ -258,6 +258,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", default=[], metavar="ID")
     parser.add_argument("--presets", nargs="*", default=["small", "smallest"])
     parser.add_argument("--out", type=Path, default=Path("clustered"), help="folder for the models that are made")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for searching and timing")
     parser.add_argument("--again", action="store_true", help="also what is known")
     options = parser.parse_args()
     known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -279,7 +280,7 @@ def main() -> int:
             continue
         for preset in (preset for preset in options.presets if preset not in done):
             try:
-                result = run_preset(path, feeds, preset, options.out / f"{model}.{preset}.onnx")
+                result = run_preset(path, feeds, preset, options.out / f"{model}.{preset}.onnx", options.seconds)
             except OnnxhoneError as error:
                 result = {"error": str(error)}
             remember(known, "presets", model, preset, result)

@@ -174,10 +174,13 @@ class ClusterSearch:
     def _memory(self, lab: Lab | None) -> _Memory:
         if lab is None:
             return _Memory({})
-        key: Any = (digest(self.model), tuple(self.codings), self.choice, self.min_elements)
+        inputs: Any = ("input power", digest(self.model), self.choice, self.min_elements)
+        if inputs not in lab.memory:
+            known = input_power(self.model, self._weights(Leftovers()), lab) if lab.has_data else {}
+            lab.memory[inputs] = known
+        key: Any = (*inputs, tuple(self.codings))
         if key not in lab.memory:
-            powers = input_power(self.model, self._weights(Leftovers()), lab) if lab.has_data else {}
-            lab.memory[key] = _Memory(powers)
+            lab.memory[key] = _Memory(lab.memory[inputs])
         found: _Memory = lab.memory[key]
         return found
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DAMPING = 0.05  # of the mean power, added to variances: other inputs vary otherwise
+_CHUNK = 1 << 20  # elements at a time
 MOST_ENTRIES = 64  # of a row's own codebook: all are compared
 
 
@@ -48,14 +49,27 @@ def mean_keeping(  # noqa: PLR0913 - the rows, what they may become, and what th
         mean: Their means, (rows, elements).
         keep_zeros: Whether zeros stay 0.
     """
-    own = books[owners] if owners is not None else books
+    found = np.empty_like(indices)
+    step = max(_CHUNK // max(rows.shape[1], 1), 1)
+    for begin in range(0, len(rows), step):
+        part = slice(begin, begin + step)
+        own = books if len(books) == 1 else books[part] if owners is None else books[owners[part]]
+        chosen = _chosen(rows[part], own, power[part], mean[part], keep_zeros=keep_zeros)
+        found[part] = _better(rows[part], own, (indices[part], chosen), power[part], mean[part])
+    return found
+
+
+def _chosen(
+    rows: NDArray[Any], own: NDArray[Any], power: NDArray[Any], mean: NDArray[Any], *, keep_zeros: bool
+) -> NDArray[np.uint8]:
+    """Entries one element after the other; ``own`` has one codebook for all rows, or one for each."""
     wide = own.astype(np.float64)
     middles = (wide[:, 1:] + wide[:, :-1]) / 2
     variance = np.maximum(power - np.square(mean, dtype=np.float64), 0)
     damped = variance + _DAMPING * power.mean(axis=1, keepdims=True, dtype=np.float64)
     order = np.argsort(-damped.mean(axis=0), kind="stable")
     behind = np.cumsum((np.square(mean, dtype=np.float64) / damped)[:, order[::-1]], axis=1)[:, ::-1]
-    found, total = np.empty_like(indices), np.zeros(len(rows))
+    found, total = np.empty(rows.shape, np.uint8), np.zeros(len(rows))
     every = np.arange(len(rows)) if len(own) > 1 else np.zeros(len(rows), np.int64)
     for step, at in enumerate(order):
         weight, scale = rows[:, at].astype(np.float64), mean[:, at].astype(np.float64)
@@ -66,19 +80,21 @@ def mean_keeping(  # noqa: PLR0913 - the rows, what they may become, and what th
         chosen = np.searchsorted(middles[0], target) if len(own) == 1 else np.sum(target[:, None] > middles, axis=1)
         found[:, at] = chosen
         total += scale * (wide[every, chosen] - weight)
-    worse = _cost(rows, wide, every, found, variance, mean) >= _cost(rows, wide, every, indices, variance, mean)
-    found[worse] = indices[worse]
     return found
 
 
-def _cost(  # noqa: PLR0913, PLR0917 - as above
+def _better(
     rows: NDArray[Any],
-    books: NDArray[np.float64],
-    every: NDArray[np.int64],
-    indices: NDArray[np.uint8],
-    variance: NDArray[Any],
+    own: NDArray[Any],
+    choices: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    power: NDArray[Any],
     mean: NDArray[Any],
-) -> NDArray[np.float64]:
-    """What each row's output is off by, in the mean square."""
-    difference = books[every[:, None], indices] - rows
-    return np.asarray(np.sum(variance * difference**2, axis=1) + np.sum(mean * difference, axis=1) ** 2)
+) -> NDArray[np.uint8]:
+    """Of two choices, for each row the one whose output is off by less in the mean square; else the first."""
+    variance = np.maximum(power - np.square(mean, dtype=np.float64), 0)
+    every = np.zeros(len(rows), np.int64) if len(own) == 1 else np.arange(len(rows))
+    costs = []
+    for indices in choices:
+        difference = own[every[:, np.newaxis], indices].astype(np.float64) - rows
+        costs.append(np.sum(variance * difference**2, axis=1) + np.sum(mean * difference, axis=1) ** 2)
+    return np.where((costs[1] < costs[0])[:, np.newaxis], choices[1], choices[0])
