@@ -1,0 +1,66 @@
+"""Second moments of channels: how the channels of a value vary together, over all positions and calibration feeds.
+
+They are those of the rows of a kernel of one tap (``second_moments``), so a copy of the model is given one for each
+value. C^2 numbers are kept for a value of C channels, however many feeds and positions there are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.sweep import Scope
+from optimizer.model import clone
+from optimizer.pass_base import Sites
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from optimizer.algorithms.second_moments import SecondMoments
+    from optimizer.pass_base import Lab
+
+
+def channel_moments(model: ir.Model, channels: Mapping[str, tuple[int, int]], lab: Lab) -> dict[str, SecondMoments]:
+    """Second moments of the channels of values of the main graph.
+
+    Args:
+        model: Not changed.
+        channels: By the value's name, the axis of its channels counted from the end, and how many there are. The axis
+            is the last one, or the second one.
+        lab: Runs the model.
+
+    Returns:
+        By name, with one group; those that no feed reached, or that have too many channels, are left out.
+    """
+    copy = clone(model)
+    scope = Scope(copy, Sites())
+    values = {value.name: value for value in copy.graph.inputs}
+    values.update((value.name, value) for node in copy.graph for value in node.outputs)
+    probes: dict[str, str] = {}
+    for name, (from_end, count) in channels.items():
+        made = _probe(values[name], from_end, count, scope)
+        if made is not None:
+            copy.graph.append(made)
+            probes[str(made.outputs[0].name)] = name
+    found = lab.second_moments(copy, list(probes)) if probes else ()
+    return {probes[output]: moments for output, moments in found if moments.rows}
+
+
+def _probe(value: ir.Value, from_end: int, count: int, scope: Scope) -> ir.Node | None:
+    """A kernel of one tap and one output that reads ``value``."""
+    rank = graph.rank(value)
+    kind = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+    if rank is None or kind.kind != "f":
+        return None
+    is_row = from_end == 1
+    if not is_row and (from_end != rank - 1 or rank < 3):
+        return None
+    shape = (count, 1) if is_row else (1, count, *[1] * (rank - 2))
+    weight = ir.Value(name=scope.unique_name("probe_weight"), const_value=ir.tensor(np.zeros(shape, kind)))
+    weight.type, weight.shape = value.type, ir.Shape(shape)
+    scope.model.graph.initializers.add(weight)
+    output = ir.Value(name=scope.unique_name("probe"), type=value.type)
+    return ir.node("MatMul" if is_row else "Conv", [value, weight], outputs=[output], name=output.name)

@@ -1,0 +1,193 @@
+"""Removes units of channels from a model, cheapest first, and repairs what reads them.
+
+The units of each family go in the order of their curve (``channel_importance``). Which family gives next is decided by
+what its next units cost for what they save,
+
+    sensitivity_f * (cost of the next units of f) / (their share of MACs, parameters or seconds)
+
+where what they save depends on how many units of the other families are left, since a kernel costs the product of its
+widths (``channel_costs``). So there is one order of all units, and the question is only how many of it go.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph, shapes
+from optimizer.algorithms import channel_costs, channel_repair
+from optimizer.algorithms.channel_cuts import remove
+from optimizer.algorithms.channel_flow import flow
+from optimizer.algorithms.channel_merging import add_to_bias
+from optimizer.algorithms.channel_readers import readers
+from optimizer.algorithms.channel_units import families
+from optimizer.algorithms.sweep import Scope
+from optimizer.model import clone
+from optimizer.pass_base import Sites
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channel_costs import Costs
+    from optimizer.algorithms.channel_groups import ChannelGroups
+    from optimizer.algorithms.channel_importance import Curve
+    from optimizer.algorithms.channel_units import Families
+    from optimizer.algorithms.second_moments import SecondMoments
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Units of one family that go together.
+
+    Attributes:
+        family: Its number.
+        units: By root.
+    """
+
+    family: int
+    units: tuple[int, ...]
+
+
+@dataclass
+class Pruning:
+    """A model and the units that can be removed from it.
+
+    Attributes:
+        model: Its shapes are inferred; not changed.
+        multiple: What widths stay multiples of.
+        sizes: Shapes of values by name, for those that the model leaves open.
+        moments: Of the channels of what kernels read, for the repair; empty for none.
+        groups: The channels of ``model``.
+        families: Their families.
+    """
+
+    model: ir.Model
+    multiple: int
+    sizes: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    moments: Mapping[str, SecondMoments] = field(default_factory=dict)
+    groups: ChannelGroups = field(init=False)
+    families: Families = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.groups = flow(self.model.graph, graph.opset_version(self.model))
+        self.settle()
+
+    def settle(self) -> None:
+        """Find the families again, after more was pinned."""
+        self.families = families(self.groups, self.multiple)
+
+    def channels(self) -> dict[str, tuple[int, int]]:
+        """For each value that kernels read: the axis of its channels from the end, and their number."""
+        return {
+            str(sink.node.inputs[0].name): (sink.lane.from_end, sink.lane.size)
+            for sink in self.groups.sinks
+            if sink.node.inputs[0] is not None
+        }
+
+    def macs(self) -> Costs:
+        """What the model costs in MACs."""
+        return channel_costs.macs(self.model.graph, self.groups, self.families, self.sizes)
+
+    def parameters(self) -> Costs:
+        """In elements of weights."""
+        return channel_costs.parameters(self.model.graph, self.groups, self.families)
+
+    def seconds(self, taken: Mapping[ir.Node, float]) -> Costs:
+        """In seconds, of which ``taken`` says what each node takes."""
+        return channel_costs.seconds(self.model.graph, self.groups, self.families, taken)
+
+    def full(self) -> NDArray[np.float64]:
+        """How many units each family has."""
+        return np.array([family.units.size for family in self.families.members], np.float64)
+
+    def left(self, gone: Sequence[Portion]) -> NDArray[np.float64]:
+        """How many are left without ``gone``."""
+        found = self.full()
+        for portion in gone:
+            found[portion.family] -= len(portion.units)
+        return found
+
+    def order(
+        self, curves: Sequence[Curve], costs: Costs, sensitivity: Mapping[int, float] | None = None
+    ) -> list[Portion]:
+        """All units that can go, the cheapest for what they save first.
+
+        Args:
+            curves: Of the families.
+            costs: What is to be saved.
+            sensitivity: By family, what to multiply its curve with; 1 where it is left out. Families that save nothing
+                are left out.
+        """
+        left = self.full()
+        ends = [family.ends() for family in self.families.members]
+        done = [0] * len(ends)
+        found: list[Portion] = []
+
+        def price(number: int) -> float:
+            begin, end = _bounds(ends[number], done[number])
+            saved = float(costs.gradient(left)[number]) * (end - begin)
+            cost = float(curves[number].costs[begin:end].sum()) * (sensitivity or {}).get(number, 1.0)
+            return cost / saved if saved > 0 else np.inf
+
+        heap = [(price(number), number) for number, of in enumerate(ends) if of]
+        heapq.heapify(heap)
+        while heap:
+            known, number = heapq.heappop(heap)
+            now = price(number)  # what others gave has made it dearer
+            if now == np.inf:
+                continue
+            if now > known and heap and now > heap[0][0]:
+                heapq.heappush(heap, (now, number))
+                continue
+            begin, end = _bounds(ends[number], done[number])
+            found.append(Portion(number, tuple(curves[number].order[begin:end].tolist())))
+            left[number] -= end - begin
+            done[number] += 1
+            if done[number] < len(ends[number]):
+                heapq.heappush(heap, (price(number), number))
+        return found
+
+    def build(self, gone: Sequence[int]) -> ir.Model:
+        """A copy of the model without the units ``gone``, repaired as far as moments are known."""
+        made = clone(self.model)
+        groups = flow(made.graph, graph.opset_version(made))
+        scope = Scope(made, Sites())
+        removed = np.array(sorted(gone), np.int64)
+        shifts = []
+        for reader in readers(groups):
+            found = channel_repair.repair(reader, np.isin(reader.roots, removed), self.moments)
+            if found is None or not channel_repair.put(reader, found) or not found.shift.size:
+                continue
+            for sink in reader.sinks:
+                kept = ~np.isin(groups.roots(sink.produced), removed)
+                shifts.append((sink.node, found.shift.compress(kept) if kept.size else found.shift))
+        remove(groups, gone, scope)
+        for node, shift in shifts:
+            add_to_bias(node, shift, scope)
+        return made
+
+
+def sizes_of(model: ir.Model, feed: Mapping[str, Any]) -> dict[str, list[object]]:
+    """Shapes of the values of ``model`` by name where its inputs have the shapes of ``feed``."""
+    copy = clone(model)
+    for node in copy.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    for value in copy.graph.inputs:
+        if hasattr(feed.get(str(value.name)), "shape"):
+            value.shape = ir.Shape(feed[str(value.name)].shape)
+    shapes.infer(copy)
+    return {
+        str(value.name): list(value.shape) for node in copy.graph for value in node.outputs if value.shape is not None
+    }
+
+
+def _bounds(ends: Sequence[int], done: int) -> tuple[int, int]:
+    return (ends[done - 1] if done else 0), ends[done]

@@ -1,0 +1,107 @@
+"""`prune-channels`: remove whole channels, neurons and attention heads, and let those that stay speak for them.
+
+Which channels stand and fall together is in ``optimizer.algorithms.channel_groups``, in which order they go in
+``channel_importance`` and ``channel_pruning``, how what reads them is repaired in ``channel_repair``, and how many go
+in ``pruning_search``: to a goal, and no further than the budget allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from optimizer import shapes
+from optimizer.algorithms.channel_importance import IMPORTANCES, NEED_DATA
+from optimizer.algorithms.node_choice import NodeChoice
+from optimizer.algorithms.pruning_run import STEP, Goal, PruningRun
+from optimizer.errors import PreconditionError, UsageError
+from optimizer.pass_base import Gain, Pass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.pass_base import Context, PassResult, Step
+
+_WIDTH = 4  # ONNX Runtime's blocked convolutions want channels in fours
+
+
+@dataclass(frozen=True)
+class PruneChannels(Pass):
+    """Remove channels with all that depends on them, as many as the budget allows, or up to a goal.
+
+    Attributes:
+        macs: Share of the multiplications to leave.
+        params: Share of the kernels' weights to leave.
+        latency: Share of the time to leave.
+        importance: Of channels: by their weights (``l1``, ``l2``), the scales of BatchNormalization (``bn``), or on the
+            calibration feeds by what they add to outputs (``activation``), or what is missing of these after the best
+            repair (``error``). ``auto``: ``error`` with data, ``l2`` without.
+        repair: Whether weights that stay are fitted to make up for those that go; ``auto``: with data.
+        multiple: Widths stay multiples of it; ``auto`` is what the target's kernels like.
+        include: Only channels of these kernels: name globs, or ``op:Conv``; empty: all.
+        exclude: Never those of these.
+    """
+
+    name: ClassVar[str] = "prune-channels"
+    summary: ClassVar[str] = "remove channels, neurons and heads that matter least, and refit what reads them"
+    gain: ClassVar[Gain] = Gain.LATENCY
+
+    macs: float | None = None
+    params: float | None = None
+    latency: float | None = None
+    importance: str = "auto"
+    repair: bool | Literal["auto"] = "auto"
+    multiple: int | Literal["auto"] = "auto"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        goals = {name: goal for name in ("macs", "params", "latency") if (goal := getattr(self, name)) is not None}
+        if len(goals) > 1:
+            raise UsageError(f"{', '.join(f'{name}={goal}' for name, goal in goals.items())}: give one goal")
+        for name, goal in goals.items():
+            if not 0 < goal <= 1:
+                raise UsageError(f"{name}={goal}: give the share to leave, above 0 and up to 1")
+        if self.importance not in {"auto", *IMPORTANCES}:
+            raise UsageError(f"importance={self.importance!r}: there are auto, {', '.join(IMPORTANCES)}")
+        if self.multiple != "auto" and self.multiple < 1:
+            raise UsageError(f"multiple={self.multiple}: give auto, or a number of channels from 1")
+        NodeChoice(self.include, self.exclude)
+
+    @property
+    def exact(self) -> bool:
+        """What is gone is gone."""
+        return False
+
+    def steps(self) -> Sequence[Step]:
+        """The families of channels."""
+        return (STEP,)
+
+    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
+        """Data for what needs it, and a goal where nothing may be run.
+
+        Raises:
+            PreconditionError: Saying which of these is missing and what to do.
+        """
+        has_data = context.lab is not None and context.lab.has_data
+        if not has_data and (self.importance in NEED_DATA or self.repair is True):
+            what = "repair=true" if self.repair is True else f"importance={self.importance}"
+            raise PreconditionError(f"{what} needs real inputs; give --data, or --allow-generated-data")
+        if context.lab is None and context.choices is None:
+            if self.latency is not None:
+                raise PreconditionError("latency= needs runs; leave out --no-run")
+            if self.macs is None and self.params is None:
+                raise PreconditionError("to find what the budget allows needs runs; leave out --no-run, or give macs=")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Remove channels of ``model``."""
+        shapes.infer(model)
+        has_data = context.lab is not None and context.lab.has_data
+        importance = ("error" if has_data else "l2") if self.importance == "auto" else self.importance
+        repair = has_data if self.repair == "auto" else self.repair
+        multiple = _WIDTH if self.multiple == "auto" else self.multiple
+        goal = Goal(self.macs, self.params, self.latency)
+        choice = NodeChoice(self.include, self.exclude)
+        return PruningRun(model, context, goal, importance, repair, multiple, choice).run()
