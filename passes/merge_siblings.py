@@ -90,16 +90,17 @@ class MergeSiblings(Pass):
 
 def _merge(whole: Family, scope: Scope, left: Leftovers) -> int:
     """Widen ``whole``, or parts of it if it would grow the file; returns how many kernels became part of others."""
-    merged = 0
+    merged, is_smaller = 0, False
     for family in parts(whole):
         widening = plan(family, scope)
+        is_smaller |= widening.grows <= 0
         if widening.grows > 0 or not scope.sites.permits(STEP.name, graph.site(family[0][0].item.node)):
             widening.abandon()
             continue
         widening.put(scope)
         merged += sum(map(len, family))
         if family is whole:
-            return merged
-    if not merged:
+            break
+    if not is_smaller:
         left.note(whole[0][0].item.node, "and its siblings would make the file larger, merged")
     return merged
