@@ -8,7 +8,8 @@ ID/calib for each model that has some; the others run on generated ones. Parts:
 - paying: `merge-siblings` and `batch-branches` on what the preset `exact` makes of each model: the paired latency of
   the result against what it started from, on one thread, and what the manager decides (it measures for itself);
 - sharing: bytes of equal constants before and after `exact`, and how much more equal or nearly equal rows of weights
-  would save: the first axis of every float weight of at least 4 KiB, by content, all-zero rows apart.
+  would save: the first axis of every float weight of at least 4 KiB, by content, all-zero rows apart; near is a row
+  within a relative L2 distance of 0.1 of an earlier one of its weight, if that has at most 4,096 rows.
 
 The result goes to benchmarks/results/siblings_corpus.md, row by row.
 """
@@ -43,17 +44,19 @@ LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
 PASSES = ("merge-siblings", "batch-branches")
 LEAST_BYTES = 4096
 ROW_BYTES = 64  # shorter rows cost more as indices than they save
+MOST_ROWS = 4096
+NEAR = 0.1
 HEADS = {
     "paying": "| model | pass | changes | nodes | bytes | latency ratio | manager |\n"
     "| --- | --- | --- | ---: | ---: | ---: | --- |",
-    "sharing": "| model | file | equal constants | file after `exact` | equal constants after | equal rows |\n"
-    "| --- | ---: | ---: | ---: | ---: | ---: |",
+    "sharing": "| model | file | repeated | after `exact` | repeated after | equal rows | near rows |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
 }
 
 
 def exact(path: Path) -> ir.Model:
-    """What the preset makes of a model, without timing."""
-    model: ir.Model = load(optimizer.optimize(load(path), timing=False).model)
+    """What the preset makes of a model, unjudged: `simplify_corpus.py` judges that."""
+    model: ir.Model = load(optimizer.optimize(load(path), run=False).model)
     return model
 
 
@@ -83,21 +86,22 @@ def sharing(path: Path, feeds: Path | None, seconds: float) -> Iterator[list[str
     """One row."""
     before = load(path)
     after = exact(path)
-    rows = equal_rows(after)
+    equal, near = repeated_rows(after)
     yield [
         path.parent.name,
         f"{byte_size(before):,}",
         f"{weight_facts(before).duplicate_bytes / byte_size(before):.1%}",
         f"{byte_size(after):,}",
         f"{weight_facts(after).duplicate_bytes / byte_size(after):.2%}",
-        f"{rows / byte_size(after):.2%}",
+        f"{equal / byte_size(after):.2%}",
+        f"{near / byte_size(after):.2%}",
     ]
 
 
-def equal_rows(model: ir.Model) -> int:
-    """Bytes of rows of large float weights that equal an earlier row, but for rows of zeros."""
+def repeated_rows(model: ir.Model) -> tuple[int, int]:
+    """Bytes of rows of large float weights that equal, and that are near, an earlier row, but for rows of zeros."""
     seen: set[bytes] = set()
-    saved = 0
+    equal = near = 0
     for _, tensor in constants(model):
         shape = tuple(tensor.shape.numpy())
         if tensor.dtype not in FLOATS or tensor.nbytes < LEAST_BYTES or len(shape) < 2:
@@ -105,11 +109,21 @@ def equal_rows(model: ir.Model) -> int:
         matrix: np.ndarray[Any, Any] = np.ascontiguousarray(tensor.numpy()).reshape(shape[0], -1)
         if matrix.shape[1] * matrix.itemsize < ROW_BYTES:
             continue
-        for row in matrix[matrix.any(axis=1)]:
+        rows = matrix[matrix.any(axis=1)]
+        near += near_rows(rows) * rows.strides[0] if len(rows) <= MOST_ROWS else 0
+        for row in rows:
             key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-            saved += row.nbytes if key in seen else 0
+            equal += row.nbytes if key in seen else 0
             seen.add(key)
-    return saved
+    return equal, near
+
+
+def near_rows(rows: np.ndarray[Any, Any]) -> int:
+    """How many of ``rows`` are within a relative distance of ``NEAR`` of an earlier one."""
+    exact_rows = rows.astype(np.float32)
+    norms = (exact_rows**2).sum(axis=1)
+    squares = norms[:, None] + norms[None, :] - 2 * exact_rows @ exact_rows.T
+    return int((np.tril(squares <= NEAR**2 * norms[:, None], -1)).any(axis=1).sum())
 
 
 PARTS = {"paying": paying, "sharing": sharing}
