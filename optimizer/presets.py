@@ -7,7 +7,7 @@ from optimizer.spec import Stage, parse_stage
 
 DEFAULT = "exact"
 
-_EXACT = ("dedup-initializers", "simplify", "dedup-initializers")
+_EXACT = ("dedup-initializers", "simplify", "fold-shared-kernels", "dedup-initializers")
 PRESETS: dict[str, tuple[str, ...]] = {
     "exact": _EXACT,
     "int8": (*_EXACT, "upgrade-opset:version=13+unique-names+simplify+insert-qdq"),

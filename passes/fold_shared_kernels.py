@@ -17,7 +17,7 @@ from optimizer.algorithms.channel_folding import Wish, fold
 from optimizer.algorithms.sweep import Scope
 from optimizer.errors import UsageError
 from optimizer.model import clone
-from optimizer.pass_base import Gain, Pass, PassResult, Step
+from optimizer.pass_base import Gain, Note, Pass, PassResult, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,16 +87,19 @@ class FoldSharedKernels(Pass):
 
     def _folded(self, model: ir.Model, context: Context, tolerance: float) -> PassResult:
         wish = Wish(_WIDTH if self.multiple == "auto" else self.multiple, tolerance)
-        changes = Counter[str]()
+        changes, notes = Counter[str](), list[Note]()
         for number in range(_ROUNDS):
             context.progress(number / _ROUNDS)
             shapes.infer(model)
             scope = Scope(model, context.sites)
             made = Counter[str]()
+            notes = []
             for part in graph.with_subgraphs(model.graph):
-                made.update(fold(part, graph.opset_version(model), wish, scope))
+                folded = fold(part, graph.opset_version(model), wish, scope)
+                made.update(folded.changes)
+                notes += folded.notes
             if not made:
                 break
             changes.update(made)
         choices = {"tolerance": tolerance} if changes and self.tolerance else {}
-        return PassResult(model, {f"{kind} channels removed": n for kind, n in sorted(changes.items())}, (), choices)
+        return PassResult(model, {f"{kind} channels removed": n for kind, n in sorted(changes.items())}, notes, choices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -226,7 +227,11 @@ def test_what_is_given_out_keeps_its_channels():
         w1=doubled(3, 2, 1, 1),
         w2=numbers(3, 6, 1, 1, seed=1),
     )
-    assert not folded(planted).changes
+    result = folded(planted)
+    assert not result.changes
+    assert [(note.subject, note.reason) for note in result.notes] == [
+        ("Conv -> a", "3 channels that could go stay: a is an output of the graph")
+    ]
 
 
 def test_widths_stay_multiples():
@@ -237,7 +242,9 @@ def test_widths_stay_multiples():
         w2=numbers(3, 9, 1, 1, seed=1),
     )
     assert widths(folded(planted, multiple="auto").model) == {"a": 8, "y": 3}
-    assert folded(planted, multiple="auto").changes == {"dead channels removed": 1}
+    result = folded(planted, multiple="auto")
+    assert result.changes == {"dead channels removed": 1}
+    assert [note.reason for note in result.notes] == ["2 channels that could go stay: widths are multiples of 4"]
     assert folded(planted, multiple=1).changes == {"dead channels removed": 3}
 
 
@@ -287,11 +294,11 @@ def test_a_head_that_gives_nothing_goes():
 
 
 def nearly(noise):
-    first = numbers(4, 2, 1, 1)
+    first, other, short = numbers(4, 2, 1, 1), numbers(4, 2, 1, 1, seed=3), numbers(1, 2, 1, 1, seed=9)
     return net(
         """(float[1,2,4,4] x, float[9,2,1,1] w1, float[3,9,1,1] w2) => (float[1,3,4,4] y)
         { a = Conv(x, w1)  r = Relu(a)  y = Conv(r, w2) }""",
-        w1=np.concatenate([first, first * 1.5 + noise * numbers(4, 2, 1, 1, seed=3), noise * numbers(1, 2, 1, 1, seed=9)]),
+        w1=np.concatenate([first, first * 1.5 + noise * other, noise * short]),
         w2=numbers(3, 9, 1, 1, seed=1),
     )
 
@@ -337,3 +344,72 @@ def test_the_tolerance_is_lowered_until_the_budget_holds():
 def test_options_are_checked(options):
     with pytest.raises(UsageError):
         FoldSharedKernels(**options)
+
+
+def test_steps_that_share_a_bias_share_it_when_it_is_cut():
+    planted = net(
+        """(float[3,4] x, float[4,6] w1, float[6] s, float[6,6] w2, float[6] b) => (float[3,6] y)
+        { a = Gemm(x, w1, s)  h = Relu(a)  c = Gemm(h, w2, b)  d = Relu(c)  e = Gemm(d, w2, b)  f = Relu(e)
+          g = Gemm(f, w2, b)  k = Relu(g)  y = Gemm(k, w2) }""",
+        w1=numbers(4, 6),
+        s=numbers(6, seed=1),
+        w2=numbers(6, 6, seed=2),
+        b=numbers(6, seed=3),
+    )
+    assert not folded(planted).changes  # the last gives its channels out
+    hidden = net(
+        """(float[3,4] x, float[4,6] w1, float[6] s, float[6,6] w2, float[6] b, float[6,2] w3) => (float[3,2] y)
+        { a = Gemm(x, w1, s)  h = Relu(a)  c = Gemm(h, w2, b)  d = Relu(c)  e = Gemm(d, w2, b)  f = Relu(e)
+          y = Gemm(f, w3) }""",
+        w1=np.concatenate([numbers(4, 5), np.zeros((4, 1))], axis=1),
+        s=np.zeros(6),
+        w2=np.pad(numbers(5, 5, seed=2), (0, 1)),
+        b=np.concatenate([numbers(5, seed=3), [0]]),
+        w3=numbers(6, 2, seed=4),
+    )
+    after = folded(hidden).model
+    assert sorted(tuple(value.shape) for value in after.graph.initializers.values()) == [
+        (4, 5),
+        (5,),
+        (5,),
+        (5, 2),
+        (5, 5),
+    ]
+
+
+def test_half_precision_and_constants_in_nodes():
+    planted = net(
+        """(float16[1,2,6,6] x, float16[6,2,3,3] w1, float16[4,6,1,1] w2) => (float16[1,4,4,4] y)
+        { a = Conv(x, w1)  b = Relu(a)  y = Conv(b, w2) }""",
+        w1=doubled(3, 2, 3, 3),
+        w2=numbers(4, 6, 1, 1, seed=2),
+    )
+    as_nodes = [onnx.helper.make_node("Constant", [], [one.name], value=one) for one in planted.graph.initializer]
+    everything = [*as_nodes, *planted.graph.node]
+    del planted.graph.initializer[:], planted.graph.node[:]
+    planted.graph.node.extend(everything)
+    result = folded(planted, rounding=1000)
+    assert result.changes == {"shared channels removed": 3}
+    assert widths(result.model) == {"a": 3, "y": 4}
+
+
+def test_bodies_of_ifs_are_folded():
+    planted = net(
+        """(float[1,2,4,4] x, bool c, float[4,2,1,1] w1, float[3,4,1,1] w2) => (float[1,3,4,4] y)
+        { y = If(c) <then_branch = t () => (float[1,3,4,4] p) { a = Conv(x, w1)  b = Relu(a)  p = Conv(b, w2) },
+                     else_branch = e () => (float[1,3,4,4] q) { d = Conv(x, w1)  f = Abs(d)  q = Conv(f, w2) }> }""",
+        w1=np.concatenate([numbers(2, 2, 1, 1)] * 2),
+        w2=numbers(3, 4, 1, 1, seed=1),
+    )
+    assert not folded(planted).changes  # both branches read the kernels, and each is looked at alone
+    alone = net(
+        """(float[1,2,4,4] x, bool c, float[4,2,1,1] w1, float[3,4,1,1] w2, int64[1] from, int64[1] to, int64[1] axes)
+        => (float[1,3,4,4] y)
+        { y = If(c) <then_branch = t () => (float[1,3,4,4] p) { a = Conv(x, w1)  b = Relu(a)  p = Conv(b, w2) },
+                     else_branch = e () => (float[1,3,4,4] q) { d = Concat<axis = 1>(x, x)  s = Neg(d)
+                       f = Slice(s, from, to, axes)  q = Relu(f) }> }""",
+        w1=np.concatenate([numbers(2, 2, 1, 1)] * 2),
+        w2=numbers(3, 4, 1, 1, seed=1),
+        **{"from": [0], "to": [3], "axes": [1]},
+    )
+    assert folded(alone).changes == {"shared channels removed": 2}

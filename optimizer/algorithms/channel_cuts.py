@@ -11,11 +11,11 @@ from optimizer import graph
 from optimizer.algorithms import channel_joints, weights
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Hashable
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.channel_groups import ChannelGroups
+    from optimizer.algorithms.channel_groups import ChannelGroups, Cut
     from optimizer.algorithms.sweep import Scope
 
 
@@ -37,19 +37,42 @@ def remove(groups: ChannelGroups, gone: Collection[int], scope: Scope) -> int:
 
     _cut_nodes(groups, left, scope)
     _cut_entries(groups, left, scope)
+    made: dict[Hashable, ir.Value | None] = {}
     count = sum(int(np.count_nonzero(~left(atoms))) for atoms in groups.makers.values())
     for cut in groups.cuts.values():
         kept = left(cut.atoms)
         if kept.all():
             continue
         if cut.is_vector:
-            for node, index in cut.readers:
-                replace_input(node, index, _array(node.inputs[index]).compress(kept, cut.axis), scope)
+            _cut_vector(cut, kept, made, scope)
         else:
             weights.rewrite(cut.value, _array(cut.value).compress(kept, cut.axis))
     for value, lane in groups.lanes.items():
         _resize(value, lane.from_end, int(np.count_nonzero(left(lane.atoms))))
     return count
+
+
+def _cut_vector(cut: Cut, kept: NDArray[np.bool_], made: dict[Hashable, ir.Value | None], scope: Scope) -> None:
+    """Cut a vector for those who read it so; ``made`` has what was cut the same way for others."""
+    for node, index in cut.readers:
+        value = node.inputs[index]
+        key = value, kept.tobytes()
+        if key in made:
+            node.replace_input_with(index, made[key])
+        else:
+            replace_input(node, index, _array(value).compress(kept, cut.axis), scope)
+            made[key] = node.inputs[index]
+        if value is not None and not graph.has_uses(value):
+            _drop(value)
+
+
+def _drop(value: ir.Value) -> None:
+    """Remove a constant that nobody reads any more."""
+    producer = value.producer()
+    if producer is not None:
+        graph.remove_unused([producer])
+    elif value.graph is not None and not value.is_graph_input() and not value.is_graph_output():
+        value.graph.initializers.pop(value.name or "", None)
 
 
 def _array(value: ir.Value | None) -> NDArray[Any]:

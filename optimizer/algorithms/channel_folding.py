@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from optimizer.algorithms.channel_cuts import remove
 from optimizer.algorithms.channel_flow import flow
 from optimizer.algorithms.channel_merging import add_to_bias, merge
 from optimizer.algorithms.shared_channels import redundancy
+from optimizer.pass_base import Note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,20 @@ class Wish:
     tolerance: float = 0.0
 
 
-def fold(part: ir.Graph, opset: int, wish: Wish, scope: Scope) -> Mapping[str, int]:
+@dataclass(frozen=True)
+class Folded:
+    """What was done in one graph.
+
+    Attributes:
+        changes: How many units went, by kind: ``dead``, ``shared`` and ``unused``.
+        notes: What could go and stays, with the reasons.
+    """
+
+    changes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+
+def fold(part: ir.Graph, opset: int, wish: Wish, scope: Scope) -> Folded:
     """Remove what channels of ``part`` can be missed; shapes have to be inferred already.
 
     Args:
@@ -46,33 +60,46 @@ def fold(part: ir.Graph, opset: int, wish: Wish, scope: Scope) -> Mapping[str, i
         opset: The version of the standard operators that holds for it.
         wish: What may go.
         scope: Makes constants, and permits.
-
-    Returns:
-        How many units went, by kind: ``dead``, ``shared`` and ``unused``.
     """
     groups = flow(part, opset)
     if not groups.sinks:
-        return {}
+        return Folded()
     found = redundancy(groups, ChannelAnalysis(part, groups, wish.tolerance), wish.multiple)
-    _ask(groups, found, scope)
+    makers = _makers(groups)
+    notes = _notes(found, makers)
+    _ask(makers, found, scope)
     if not found.gone:
-        return {}
+        return Folded(notes=notes)
     shifts = merge(found)
     removed = np.array(sorted(found.gone), np.int64)
     kept = [~np.isin(groups.roots(shift.sink.produced), removed) for shift in shifts]
     remove(groups, found.gone, scope)
     for shift, left in zip(shifts, kept, strict=True):
         add_to_bias(shift.sink.node, shift.added.compress(left) if left.size else shift.added, scope)
-    return Counter(found.gone.values())
+    return Folded(Counter(found.gone.values()), notes)
 
 
-def _ask(groups: ChannelGroups, found: Redundancy, scope: Scope) -> None:
-    """Leave what the scope does not permit; asked once for each kernel and kind."""
-    answers: dict[tuple[str, str], bool] = {}
+def _makers(groups: ChannelGroups) -> dict[int, str]:
+    """The site of the first kernel that gives each unit out."""
     makers: dict[int, str] = {}
     for node, atoms in groups.makers.items():
+        name = graph.site(node)
         for root in groups.roots(atoms).tolist():
-            makers.setdefault(root, graph.site(node))
+            makers.setdefault(root, name)
+    return makers
+
+
+def _notes(found: Redundancy, makers: Mapping[int, str]) -> tuple[Note, ...]:
+    counts = Counter((makers.get(root, "?"), reason) for root, reason in found.staying.items())
+    return tuple(
+        Note(site, f"{count} channel{'s' if count > 1 else ''} that could go stay: {reason}")
+        for (site, reason), count in counts.items()
+    )
+
+
+def _ask(makers: Mapping[int, str], found: Redundancy, scope: Scope) -> None:
+    """Leave what the scope does not permit; asked once for each kernel and kind."""
+    answers: dict[tuple[str, str], bool] = {}
     for root, kind in list(found.gone.items()):
         question = kind, makers.get(root, "")
         if question not in answers:

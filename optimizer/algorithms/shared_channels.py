@@ -93,10 +93,12 @@ class Redundancy:
 
     Attributes:
         gone: They, by root, with what they are: ``dead``, ``shared`` or ``unused``.
+        staying: Those that nobody would miss and that stay all the same, by root, with the reason.
         readings: All weights that read channels.
     """
 
     gone: dict[int, str] = field(default_factory=dict)
+    staying: dict[int, str] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
 
 
@@ -143,12 +145,17 @@ def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) 
     """
     result = Redundancy(readings=readings(groups, analysis))
     places = _places(groups, result)
-    fixed = {*groups.pinned(), *_read_by_unknown(groups, result)}
-    for root in sorted(places.keys() - fixed, key=lambda root: _order(root, places[root])):
-        if all(place.can_go() for place in places[root]):
-            result.gone[root] = _kind(places[root])
-            for place in places[root]:
-                place.leave()
+    pinned = groups.pinned() | dict.fromkeys(_read_by_unknown(groups, result), "a weight that reads them is not known")
+    for root in sorted(places, key=lambda root: (root in pinned, *_order(root, places[root]))):
+        own = places[root]
+        if not all(place.can_go() for place in own):
+            continue
+        for place in own:
+            place.leave()
+        if root not in pinned:
+            result.gone[root] = _kind(own)
+        elif own:
+            result.staying[root] = pinned[root]
     _keep_widths(groups, result, multiple)
     return result
 
@@ -198,6 +205,7 @@ def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> No
         for axis in axes:
             while (back := _too_many(axis, result, multiple)) is not None:
                 del result.gone[back]
+                result.staying[back] = f"widths are multiples of {multiple}" if multiple > 1 else "no width is 0"
                 again = True
 
 
