@@ -14,6 +14,7 @@ from pass_checks import checked_run
 
 import optimizer
 from optimizer import graph
+from optimizer.algorithms import clustering
 from optimizer.algorithms.observations import Observation
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.model import byte_size, clone, load, to_proto
@@ -364,10 +365,12 @@ class Fed(Lab):
 
     def __init__(self, moments: np.ndarray) -> None:
         super().__init__()
+        self.sweeps = 0
         self.rows = np.sqrt(moments)[np.newaxis].astype(np.float32)
 
     def observe(self, given, values, channel_axes):
         found = {}
+        self.sweeps += 1
         for name in values:
             found[name] = Observation.of(channel_axes[name])
             shape = [1] * 3
@@ -396,6 +399,16 @@ def test_inputs_that_are_strong_get_the_values(kind):
         result = ClusterWeights(entries=16, min_elements=64).run(clone(before), Context(before, lab=lab))
         errors.append(np.linalg.norm(session(result.model).run(strong)["y"] - expected))
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_a_second_try_asks_for_nothing_again(monkeypatch):
+    before, lab = model(KINDS["MatMul"]), Fed(np.ones(96))
+    results = []
+    for allowance in (1.0, 0.9):
+        results.append(ClusterWeights().run(clone(before), Context(before, lab=lab, allowance=allowance)))
+        monkeypatch.setattr(clustering, "cluster", None)  # would fail if it was called again
+    assert lab.sweeps == 1
+    assert to_proto(results[0].model) == to_proto(results[1].model)
 
 
 def test_an_opset_without_gather_elements_is_refused():
