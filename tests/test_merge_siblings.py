@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pass_checks import checked_run
 from rewriting import assert_close, feeds_for, outputs
 
+import optimizer
 from optimizer import graph
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.model import load, to_proto
@@ -270,6 +271,12 @@ def test_the_options_and_the_manager_choose():
     merged(proto, 0, sites=Sites(denied=frozenset({(STEP.name, "Conv -> a")})))
     with pytest.raises(UsageError):
         MergeSiblings(include=("",))
+
+
+def test_the_whole_run_keeps_it_by_size_where_nothing_is_timed():
+    report = optimizer.optimize(net(QKV, 17, **qkv(8, 8, 8)), passes=["merge-siblings"], timing=False).report
+    assert report.stages[0].kept
+    assert report.after.bytes < report.before.bytes
 
 
 def test_old_opsets_are_refused():
