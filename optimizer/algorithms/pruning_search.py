@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SAFETY = 0.9  # of the allowance: the validation feeds are others
 _PROBED = 0.25  # of a family, to learn how sensitive it is
+_TOLD = 1e-3  # of what the outputs of its readers vary: smaller costs may be those of rounding, and tell nothing
 _MEASURING = 0.5  # share of the time after which no more families are measured
 _KNOWN_TIMES = 0.5  # of all seconds have to be known by node, if they are to count
 _FINEST = 48  # lengths that are tried between nothing and all
@@ -68,8 +69,10 @@ class PruningSearch:
             if self.lab.time_left() < (1 - _MEASURING) * begun:
                 break
             family, curve = members[number], self.curves[number]
-            end = next((end for end in family.ends() if end >= _PROBED * family.units.size), family.ends()[-1])
-            cost, share = float(curve.costs[:end].sum()), self.share(tuple(curve.order[:end].tolist()))
+            summed = curve.costs.cumsum()
+            enough = (end for end in family.ends() if end >= _PROBED * family.units.size and summed[end - 1] > _TOLD)
+            end = next(enough, family.ends()[-1])
+            cost, share = float(summed[end - 1]), self.share(tuple(curve.order[:end].tolist()))
             if cost > 0 and math.isfinite(share):
                 self.sensitivity[number] = share**2 / cost
         if self.sensitivity:
