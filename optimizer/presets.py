@@ -14,6 +14,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "int8-dynamic": (*_EXACT, "upgrade-opset:version=11+quantize-dynamic"),
     "weights-int8": (*_EXACT, "quantize-weights"),
     "weights-int4": (*_EXACT, "upgrade-opset:version=21+quantize-weights:bits=4"),
+    "pruned": (*_EXACT, "prune-channels"),
     "small": (*_EXACT, "upgrade-opset:version=11+cluster-weights"),
     "smallest": (*_EXACT, "upgrade-opset:version=11+cluster-weights:entries=16,group=auto"),
 }
