@@ -204,7 +204,7 @@ def presets_table(results: Mapping[str, Any], name: str) -> Iterator[str]:
         if "error" in found:
             yield f"| {model} | {found['error']} |"
             continue
-        latency = found["latency"] or {"ratio": math.nan, "low": math.nan, "high": math.nan}
+        latency = found["latency"]
         packed = found["gzip"]
         kinds = ", ".join(f"{count} {kind}" for kind, count in found["changes"].items() if kind.startswith("weights"))
         cells = [
@@ -214,7 +214,7 @@ def presets_table(results: Mapping[str, Any], name: str) -> Iterator[str]:
             f"{found['bytes'][1] / found['exact_bytes']:.3f}",
             "-" if packed is None else f"{packed['after'] / packed['before']:.3f}",
             f"{found['rel_l2']:.4f}",
-            f"{latency['ratio']:.2f} ({latency['low']:.2f} to {latency['high']:.2f})",
+            "-" if latency is None else f"{latency['ratio']:.2f} ({latency['low']:.2f} to {latency['high']:.2f})",
             "yes" if found["ops_as_exact"] else "no",
             kinds or found["reason"],
             f"{found['cpu_of_stage']:.1f} s",
@@ -246,7 +246,7 @@ def write(known: Mapping[str, Any]) -> None:
     ]
     lines += [
         "",
-        "Where the latency has no numbers it was not measured; the operators that run are those of fp32 or not.",
+        "Where the latency has no numbers it was not measured.",
     ]
     for preset in ("small", "smallest"):
         lines += ["", f"## The preset `{preset}`", "", *presets_table(known.get("presets", {}), preset)]
