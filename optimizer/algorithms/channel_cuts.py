@@ -11,12 +11,15 @@ from optimizer import graph
 from optimizer.algorithms import channel_joints, weights
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable
+    from collections.abc import Collection
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.channel_groups import ChannelGroups, Cut
+    from optimizer.algorithms.channel_groups import ChannelGroups
     from optimizer.algorithms.sweep import Scope
+
+    Made: TypeAlias = "dict[tuple[ir.Value | None, bytes], ir.Value | None]"
 
 
 def remove(groups: ChannelGroups, gone: Collection[int], scope: Scope) -> int:
@@ -37,33 +40,20 @@ def remove(groups: ChannelGroups, gone: Collection[int], scope: Scope) -> int:
 
     _cut_nodes(groups, left, scope)
     _cut_entries(groups, left, scope)
-    made: dict[Hashable, ir.Value | None] = {}
+    made: Made = {}
     count = sum(int(np.count_nonzero(~left(atoms))) for atoms in groups.makers.values())
     for cut in groups.cuts.values():
         kept = left(cut.atoms)
         if kept.all():
             continue
         if cut.is_vector:
-            _cut_vector(cut, kept, made, scope)
+            for node, index in cut.readers:
+                replace_input(node, index, _array(node.inputs[index]).compress(kept, cut.axis), scope, made)
         else:
             weights.rewrite(cut.value, _array(cut.value).compress(kept, cut.axis))
     for value, lane in groups.lanes.items():
         _resize(value, lane.from_end, int(np.count_nonzero(left(lane.atoms))))
     return count
-
-
-def _cut_vector(cut: Cut, kept: NDArray[np.bool_], made: dict[Hashable, ir.Value | None], scope: Scope) -> None:
-    """Cut a vector for those who read it so; ``made`` has what was cut the same way for others."""
-    for node, index in cut.readers:
-        value = node.inputs[index]
-        key = value, kept.tobytes()
-        if key in made:
-            node.replace_input_with(index, made[key])
-        else:
-            replace_input(node, index, _array(value).compress(kept, cut.axis), scope)
-            made[key] = node.inputs[index]
-        if value is not None and not graph.has_uses(value):
-            _drop(value)
 
 
 def _drop(value: ir.Value) -> None:
@@ -82,7 +72,7 @@ def _array(value: ir.Value | None) -> NDArray[Any]:
     return array
 
 
-def replace_input(node: ir.Node, index: int, array: NDArray[Any], scope: Scope) -> None:
+def replace_input(node: ir.Node, index: int, array: NDArray[Any], scope: Scope, made: Made | None = None) -> None:
     """Let ``node`` read ``array``, in place of its constant where it alone reads that, as a new constant else.
 
     Args:
@@ -90,15 +80,23 @@ def replace_input(node: ir.Node, index: int, array: NDArray[Any], scope: Scope) 
         index: Which of its inputs; it is given more inputs if it has not so many.
         array: The data.
         scope: Makes constants.
+        made: What others were given in place of a constant, and is given to those that read it too.
     """
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     value = node.inputs[index]
-    if value is not None and weights.is_private(value, [node]) and graph.use_count(value) == 1:
+    key = node.inputs[1] if value is None else value, array.tobytes()  # a new bias belongs to a weight
+    if made is not None and key in made:
+        node.replace_input_with(index, made[key])
+    elif value is not None and weights.is_private(value, [node]) and graph.use_count(value) == 1:
         weights.rewrite(value, array)
-        return
-    hint = "channels" if value is None or not value.name else value.name
-    node.replace_input_with(index, scope.constant(node, array, hint))
+    else:
+        hint = "channels" if value is None or not value.name else value.name
+        node.replace_input_with(index, scope.constant(node, array, hint))
+    if made is not None:
+        made[key] = node.inputs[index]
+        if value is not None and not graph.has_uses(value):
+            _drop(value)
 
 
 def _resize(value: ir.Value, from_end: int, size: int) -> None:

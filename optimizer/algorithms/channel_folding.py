@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from optimizer.algorithms.channel_cuts import Made
     from optimizer.algorithms.channel_groups import ChannelGroups
     from optimizer.algorithms.shared_channels import Redundancy
     from optimizer.algorithms.sweep import Scope
@@ -74,8 +75,9 @@ def fold(part: ir.Graph, opset: int, wish: Wish, scope: Scope) -> Folded:
     removed = np.array(sorted(found.gone), np.int64)
     kept = [~np.isin(groups.roots(shift.sink.produced), removed) for shift in shifts]
     remove(groups, found.gone, scope)
+    made: Made = {}
     for shift, left in zip(shifts, kept, strict=True):
-        add_to_bias(shift.sink.node, shift.added.compress(left) if left.size else shift.added, scope)
+        add_to_bias(shift.sink.node, shift.added.compress(left) if left.size else shift.added, scope, made)
     return Folded(Counter(found.gone.values()), notes)
 
 

@@ -16,6 +16,7 @@ from optimizer.algorithms.kernel_facts import array_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optimizer.algorithms.channel_cuts import Made
     from optimizer.algorithms.channel_groups import Sink
     from optimizer.algorithms.shared_channels import Reading, Redundancy
     from optimizer.algorithms.sweep import Scope
@@ -95,8 +96,8 @@ def _array(value: ir.Value) -> NDArray[np.float64]:
     return array
 
 
-def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None:
-    """Add a number to each output channel of a kernel."""
+def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope, made: Made | None = None) -> None:
+    """Add a number to each output channel of a kernel; ``made`` as for ``replace_input``."""
     if node.op_type in _GATES:
         _add_to_gates(node, shift, scope)
         return
@@ -112,7 +113,7 @@ def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None
     if node.op_type == "MatMul":
         _add_behind(node, shift.astype(kind.dtype), scope)
     else:
-        replace_input(node, 2, array, scope)
+        replace_input(node, 2, array, scope, made)
 
 
 def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None:
