@@ -213,7 +213,7 @@ def redundant(seed, padded):
 @pytest.mark.parametrize("seed", range(4))
 def test_repair_of_planted_redundancy_is_exact(seed, padded):
     proto, compact = redundant(seed, padded)
-    feeds = [feeds_for(proto, {}, number) for number in range(40)]
+    feeds = [feeds_for(proto, {}, number) for number in range(1000)]  # behind the Flatten a feed is two rows
     lab = lab_of(proto, feeds)
     model = load(proto)
     result = PruneChannels(multiple=1).run(clone(model), Context(model, lab=lab, allowance=0.05))

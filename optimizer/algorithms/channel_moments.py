@@ -2,6 +2,9 @@
 
 They are those of the rows of a kernel of one tap (``second_moments``), so a copy of the model is given one for each
 value. C^2 numbers are kept for a value of C channels, however many feeds and positions there are.
+
+Behind a pool over the whole map there is one row a feed, too few to tell how channels depend on each other. What holds
+for the channels in front of it at each position holds for their means too, so those are looked at in its place.
 """
 
 from __future__ import annotations
@@ -19,8 +22,25 @@ from optimizer.pass_base import Sites
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from optimizer.algorithms.channel_groups import ChannelGroups
     from optimizer.algorithms.second_moments import SecondMoments
     from optimizer.pass_base import Lab
+
+
+_MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "Squeeze"})
+
+
+def looked_at(groups: ChannelGroups, value: ir.Value) -> ir.Value:
+    """The value whose channels are to be looked at for those of ``value``: itself, or what it holds the means of."""
+    own = groups.lanes[value]
+    producer = value.producer()
+    while producer is not None and graph.is_standard(producer, *_MEANS):
+        before = producer.inputs[0]
+        lane = groups.lane(before)
+        if before is None or lane is None or not np.array_equal(lane.atoms, own.atoms):
+            break
+        value, producer = before, before.producer()
+    return value
 
 
 def channel_moments(model: ir.Model, channels: Mapping[str, tuple[int, int]], lab: Lab) -> dict[str, SecondMoments]:

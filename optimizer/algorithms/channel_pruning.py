@@ -23,6 +23,7 @@ from optimizer.algorithms import channel_costs, channel_repair
 from optimizer.algorithms.channel_cuts import remove
 from optimizer.algorithms.channel_flow import flow
 from optimizer.algorithms.channel_merging import add_to_bias
+from optimizer.algorithms.channel_moments import channel_moments, looked_at
 from optimizer.algorithms.channel_readers import readers
 from optimizer.algorithms.channel_units import families
 from optimizer.algorithms.sweep import Scope
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channel_importance import Curve
     from optimizer.algorithms.channel_units import Families
     from optimizer.algorithms.second_moments import SecondMoments
+    from optimizer.pass_base import Lab
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,16 @@ class Pruning:
         """Find the families again, after more was pinned."""
         self.families = families(self.groups, self.multiple)
 
-    def channels(self) -> dict[str, tuple[int, int]]:
-        """For each value that kernels read: the axis of its channels from the end, and their number."""
-        return {
-            str(sink.node.inputs[0].name): (sink.lane.from_end, sink.lane.size)
-            for sink in self.groups.sinks
-            if sink.node.inputs[0] is not None
-        }
+    def observe(self, lab: Lab) -> dict[str, SecondMoments]:
+        """The second moments of the channels of what kernels read, by its name, as far as they can be known."""
+        seen: dict[str, ir.Value] = {}
+        for sink in self.groups.sinks:
+            value = sink.node.inputs[0]
+            if value is not None:
+                seen[str(value.name)] = looked_at(self.groups, value)
+        lanes = {str(value.name): self.groups.lanes[value] for value in seen.values()}
+        found = channel_moments(self.model, {name: (lane.from_end, lane.size) for name, lane in lanes.items()}, lab)
+        return {name: found[str(value.name)] for name, value in seen.items() if value.name in found}
 
     def macs(self) -> Costs:
         """What the model costs in MACs."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.second_moments import SecondMoments
 
 _DAMPING = 1e-6  # of the mean variance of a channel, in any case
-_FEW_ROWS = 1e-3  # and so much more, times channels by row
+_FEW_ROWS = 0.1  # and so much more, times the square of channels by row: few rows move together by chance
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def damped(covariance: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
     """``covariance`` with more on the diagonal, the more the fewer rows it was taken from."""
     size = covariance.shape[0]
     mean = float(np.trace(covariance)) / max(size, 1)
-    share = _DAMPING + _FEW_ROWS * size / max(rows, 1)
+    share = _DAMPING + _FEW_ROWS * (size / max(rows, 1)) ** 2
     return np.asarray(covariance + np.eye(size) * max(mean * share, float(np.finfo(np.float64).tiny)))
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from optimizer import graph
 from optimizer.algorithms.channel_importance import NEED_DATA, curves
-from optimizer.algorithms.channel_moments import channel_moments
 from optimizer.algorithms.channel_pruning import Pruning, sizes_of
 from optimizer.algorithms.channel_readers import readers
 from optimizer.algorithms.leftovers import Leftovers
@@ -97,7 +96,7 @@ class PruningRun:
     def _moments(self, pruning: Pruning, lab: Lab) -> Mapping[str, Any]:
         key = "channel moments", digest(self.model)
         if key not in lab.memory:
-            lab.memory[key] = channel_moments(self.model, pruning.channels(), lab)
+            lab.memory[key] = pruning.observe(lab)
         found: Mapping[str, Any] = lab.memory[key]
         return found
 
