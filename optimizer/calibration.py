@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from optimizer import graph, runtime, shapes
 from optimizer.algorithms.observations import Observation
+from optimizer.algorithms.paired_moments import PairedMoments, draw_for
 from optimizer.algorithms.second_moments import MOST_ROWS, Collection, batches, sources
 from optimizer.errors import DataError, UsageError
 from optimizer.model import clone
@@ -174,6 +175,64 @@ def second_moments(  # noqa: PLR0913 - as above
         yield from collection.result()
 
 
+def paired_moments(  # noqa: PLR0913 - as above
+    model: ir.Model,
+    reference: ir.Model,
+    kernels: Sequence[str],
+    feeds: Sequence[Mapping[str, Any]],
+    *,
+    most_rows: int = MOST_ROWS,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Callable[[float], None] = lambda _share: None,
+    group_bytes: int = GROUP_BYTES,
+) -> Iterator[tuple[str, PairedMoments]]:
+    """Moments of what kernels of ``model`` read together with the values of ``reference`` that their outputs stand for.
+
+    One kernel after the other, in the order of the graph of ``model``, as ``second_moments`` does; arguments and errors
+    are the same.
+
+    Args:
+        model: Not changed.
+        reference: The same network before something was done to it; not changed.
+        kernels: First outputs of nodes of the main graph of ``model``, and values of that of ``reference``.
+        feeds: As there.
+        most_rows: As there.
+        seed: As there.
+        threads: As there.
+        progress: As there.
+        group_bytes: As there.
+    """
+    if not len(feeds):
+        raise DataError("there are no calibration feeds; give at least one")
+    nodes = {name: item.node for item in sources(model, kernels) for name in item.kernels}
+    nodes.update({node.outputs[0].name or "": node for node in model.graph if node.outputs[0].name in nodes})
+    read = {name: str(node.inputs[0].name) for name, node in nodes.items() if node.inputs[0] is not None}
+    known = set(observable(model, read.values()))
+    given = set(observable(reference, read))
+    names = [name for name in read if read[name] in known and name in given]
+    inputs = _sizes(model, [name for name in dict.fromkeys(read[n] for n in names) if name not in feeds[0]],
+                    feeds[0], threads)  # fmt: skip
+    outputs = _sizes(reference, names, feeds[0], threads)
+    sizes = {n: PairedMoments.nbytes(nodes[n]) + inputs.get(read[n], 0) + outputs.get(n, 0) for n in names}
+    share = -(-most_rows // len(feeds))
+    groups = [group for group in _packed(sizes, group_bytes) if group]
+    for number, group in enumerate(groups):
+        found = {name: PairedMoments.of(nodes[name]) for name in group}
+        draws = {name: draw_for(name, seed) for name in group}
+        values = [name for name in dict.fromkeys(read[n] for n in group) if name not in feeds[0]]
+        own = runtime.session(giving(model, values), threads=threads) if values else None
+        others = runtime.session(giving(reference, group), threads=threads)
+        for done, feed in enumerate(_loaded(feeds)):
+            seen = {**feed, **({} if own is None else own.run(feed))}
+            wanted = others.run(feed)
+            for name in group:
+                if read[name] in seen:
+                    found[name].add(nodes[name], seen[read[name]], wanted.pop(name), share, draws[name])
+            _tell(progress, number, len(groups), (done + 1) / len(feeds))
+        yield from found.items()
+
+
 def _tell(progress: Callable[[float], None], done: int, total: int, share: float) -> None:
     """Call ``progress`` while the part after ``done`` of ``total`` runs."""
     progress((done + share) / total)
@@ -250,9 +309,14 @@ def _groups(
     model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], threads: int, limit: int
 ) -> list[list[str]]:
     """``names`` in groups of at most ``limit`` bytes."""
+    return _packed(_sizes(model, names, feed, threads), limit)
+
+
+def _packed(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """The names in order, in groups of at most ``limit`` bytes; a larger one stands alone."""
     groups: list[list[str]] = [[]]
     taken = 0
-    for name, size in _sizes(model, names, feed, threads).items():
+    for name, size in sizes.items():
         if groups[-1] and taken + size > limit:
             groups.append([])
             taken = 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.algorithms.observations import Observation
+    from optimizer.algorithms.paired_moments import PairedMoments
     from optimizer.algorithms.second_moments import SecondMoments
     from optimizer.budget import Budget
     from optimizer.feed_sets import Split
@@ -101,6 +102,15 @@ class RuntimeLab:
             self._progress(number / len(kernels))
             yield found
         self._progress.begin("")
+
+    def paired_moments(
+        self, model: ir.Model, reference: ir.Model, kernels: Sequence[str]
+    ) -> Iterator[tuple[str, PairedMoments]]:
+        """Moments of what kernels of ``model`` read with what ``reference`` answers under their outputs' names."""
+        self._progress.begin(f"inputs and answers of {len(kernels)} kernels over {len(self.calibration)} feeds")
+        yield from calibration.paired_moments(
+            model, reference, kernels, self.calibration, threads=self._threads, progress=self._progress
+        )
 
     def share(self, model: ir.Model) -> float:
         """The largest share of any limit of the budget that ``model`` uses on the selection feeds."""

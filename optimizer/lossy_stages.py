@@ -51,7 +51,7 @@ def worthless(stage: Stage, bytes_before: int, bytes_after: int, latency: Latenc
 
     Args:
         stage: The stage.
-        bytes_before: File size before it.
+        bytes_before: File size before it, under gzip where it ``is_for_compression``.
         bytes_after: And after it.
         latency: Its model against the one before it; ``None`` where time is not measured.
     """
@@ -66,6 +66,11 @@ def worthless(stage: Stage, bytes_before: int, bytes_after: int, latency: Latenc
     if latency is None:
         return f"brings nothing: {size}"
     return f"brings nothing: {latency.ratio:.3f} times as long ({latency.low:.3f} to {latency.high:.3f}), {size}"
+
+
+def is_for_compression(stage: Stage) -> bool:
+    """Whether its size is to be told under gzip: a lossy pass of it leaves files as large as they are."""
+    return any(member.gain is Gain.COMPRESSED_SIZE for member in stage.passes if not member.exact)
 
 
 def needs_time(stage: Stage) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.algorithms.observations import Observation
+    from optimizer.algorithms.paired_moments import PairedMoments
     from optimizer.algorithms.second_moments import SecondMoments
 
 
@@ -125,6 +126,14 @@ class Lab(Protocol):
         """Second moments of the rows that kernels multiply with, by first output, over the calibration feeds.
 
         They come one after the other in bounded memory: use each and let it go.
+        """
+
+    def paired_moments(
+        self, model: ir.Model, reference: ir.Model, kernels: Sequence[str]
+    ) -> Iterator[tuple[str, PairedMoments]]:
+        """Moments of what kernels of ``model`` read with what ``reference`` answers under their outputs' names.
+
+        They come one after the other, as ``second_moments`` do.
         """
 
     def share(self, model: ir.Model) -> float:

@@ -17,7 +17,7 @@ from optimizer.attempt import Attempt, Failure, Limits, attempt
 from optimizer.bisection import OutOfAttemptsError, repair
 from optimizer.errors import CheckFailedError
 from optimizer.gates import must_pay, signature_failure, size_failure, unpaid
-from optimizer.model import byte_size
+from optimizer.model import byte_size, compressed_size
 from optimizer.progress import Progress
 from optimizer.stage_runs import StageRun, record, settled, undone
 
@@ -190,7 +190,8 @@ class PassManager:
         if not lossy_stages.changed_lossily(run.stage, run.attempt):
             return undone(run, run.base, "its lossy passes changed nothing, so the others have no purpose")
         latency = self._alone(run) if lossy_stages.needs_time(run.stage) else None
-        reason = lossy_stages.worthless(run.stage, byte_size(run.base), byte_size(run.attempt.model), latency)
+        size = compressed_size if lossy_stages.is_for_compression(run.stage) else byte_size
+        reason = lossy_stages.worthless(run.stage, size(run.base), size(run.attempt.model), latency)
         if not reason:
             return run
         return replace(run, remark=reason) if run.stage.named else undone(run, run.base, reason)

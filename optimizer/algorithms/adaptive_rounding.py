@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer.algorithms import patches, quantization
+from optimizer.algorithms.damping import damped, factor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,16 +147,16 @@ def _nearest_plane(
     """Integers of ``wanted`` (in steps), each error passed on; ``None`` if there is no factor to pass it on by."""
     diagonal = np.einsum("...kk->...k", moments)
     order = np.argsort(diagonal, axis=-1, kind="stable")
-    factor = _passing(moments, diagonal, order, damping)
-    if factor is None:
+    passing = _passing(moments, order, damping)
+    if passing is None:
         return None
     columns = np.take_along_axis(wanted, order[..., np.newaxis, :], axis=-1).swapaxes(-1, -2)
     integers, errors = np.empty_like(columns, order="C"), np.zeros(columns.shape)
     for end in range(columns.shape[-2], 0, -_BLOCK):
         begin = max(end - _BLOCK, 0)
-        later = factor[..., end:, begin:end].swapaxes(-1, -2) @ errors[..., end:, :]
+        later = passing[..., end:, begin:end].swapaxes(-1, -2) @ errors[..., end:, :]
         target = columns[..., begin:end, :] + later
-        inner = factor[..., begin:end, begin:end]
+        inner = passing[..., begin:end, begin:end]
         for at in range(end - begin - 1, -1, -1):
             passed = inner[..., at + 1 :, at, np.newaxis].swapaxes(-1, -2) @ errors[..., begin + at + 1 : end, :]
             nearest = np.clip(np.rint(target[..., at, :] + passed[..., 0, :]), low, high)
@@ -165,16 +166,8 @@ def _nearest_plane(
     return np.take_along_axis(integers.swapaxes(-1, -2), back[..., np.newaxis, :], axis=-1)
 
 
-def _passing(
-    moments: NDArray[np.float64], diagonal: NDArray[np.float64], order: NDArray[np.intp], damping: float
-) -> NDArray[np.float64] | None:
+def _passing(moments: NDArray[np.float64], order: NDArray[np.intp], damping: float) -> NDArray[np.float64] | None:
     """L_ij / L_jj of the damped moments, rows and columns in ``order``."""
-    mean = diagonal.mean(axis=-1, keepdims=True)
-    sorted_rows = np.take_along_axis(moments, order[..., np.newaxis], axis=-2)
-    square = np.take_along_axis(sorted_rows, order[..., np.newaxis, :], axis=-1)
-    np.einsum("...kk->...k", square)[...] += np.where(mean > 0, damping * mean, 1.0)
-    try:
-        factor = np.linalg.cholesky(square)
-    except np.linalg.LinAlgError:
-        return None
-    return np.asarray(factor / np.einsum("...kk->...k", factor)[..., np.newaxis, :])
+    sorted_rows = np.take_along_axis(damped(moments, damping), order[..., np.newaxis], axis=-2)
+    lower = factor(np.take_along_axis(sorted_rows, order[..., np.newaxis, :], axis=-1))
+    return None if lower is None else np.asarray(lower / np.einsum("...kk->...k", lower)[..., np.newaxis, :])

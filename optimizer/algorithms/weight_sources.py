@@ -65,7 +65,10 @@ class Source:
 
     def array(self) -> NDArray[Any]:
         """The weight as the reader sees it; not to be written to."""
-        array: NDArray[Any] = self.tensor.numpy()
+        return self.applied_to(self.tensor.numpy())
+
+    def applied_to(self, array: NDArray[Any]) -> NDArray[Any]:
+        """What ``path`` makes of ``array``."""
         for node in self.path:
             array = _applied(node, array)
         return array

@@ -1,0 +1,40 @@
+"""Second moments with a part of their mean diagonal added, and what follows from the Cholesky factor of that.
+
+Inputs that were never seen, or moved together by chance, make a matrix of second moments singular or nearly so, and
+what is solved with it large and wrong. With A = M + part * mean(diag M) * I = L L^T everything is finite:
+
+    [A^-1]_jj = sum_i (L^-1)_ij^2
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def damped(moments: NDArray[np.float64], part: float) -> NDArray[np.float64]:
+    """A copy of ``moments``, (…, K, K), with ``part`` of its mean diagonal added; 1 where that is 0."""
+    mean = np.einsum("...kk->...k", moments).mean(axis=-1, keepdims=True)
+    square = moments.copy()
+    np.einsum("...kk->...k", square)[...] += np.where(mean > 0, part * mean, 1.0)
+    return square
+
+
+def factor(square: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The lower Cholesky factor; ``None`` if there is none."""
+    try:
+        return np.asarray(np.linalg.cholesky(square))
+    except np.linalg.LinAlgError:
+        return None
+
+
+def inverse_diagonal(square: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The diagonal of the inverse, (…, K); ``None`` if ``square`` is not positive definite."""
+    lower = factor(square)
+    if lower is None:
+        return None
+    return np.asarray(np.sum(np.linalg.inv(lower) ** 2, axis=-2))
