@@ -1,10 +1,9 @@
 """`prune-magnitude`: weights of kernels become 0, and what stays is fitted so that answers change least.
 
-Which weights: the smallest, or with data those whose loss costs the layer's answer least (``reconstruction``).
-How many: ``sparsity`` of each kernel or of all together, those below ``threshold``, or what the pattern says (2:4), and
-less where the budget asks for it. The file stays as large as it was, unless ``store=sparse``, but compresses well.
-ONNX Runtime makes sparse weights dense when it loads them and multiplies with zeros like with any number, so nothing
-gets faster.
+Which weights: the smallest, or with data those whose loss costs the layer's answer least (``reconstruction``). How
+many: ``sparsity`` of each kernel or of all, those below ``threshold``, or what the pattern says (2:4), and less where
+the budget asks for it. The file stays as large as it was, unless ``store=sparse``, but compresses well. ONNX Runtime
+makes sparse weights dense when it loads them and multiplies with zeros as with any number, so nothing gets faster.
 """
 
 from __future__ import annotations
