@@ -255,7 +255,7 @@ class PruneSearch:
                     yield weight.name, total, len(weight.nodes) == 1 and bias_of(weight.nodes[0]) is not None
 
     def _weights(self, model: ir.Model, left: Leftovers | None = None) -> list[Prunable]:
-        return prunable(model, self.plan.choice, left or Leftovers(), guard=self.plan.guard)
+        return prunable(model, self.plan.choice, Leftovers() if left is None else left, guard=self.plan.guard)
 
     def _names(self) -> frozenset[str]:
         return frozenset(weight.name for weight in self._weights(self.model))

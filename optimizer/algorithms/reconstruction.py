@@ -5,8 +5,10 @@ to answer (the reference's output), both around their means, the best v on S min
 
     E[(v . x - y)^2] = v^T M v - 2 v . t + E[y^2]           M = E[x x^T],  t = E[y x];  y = w . x gives t = M w
 
-that is M_SS v_S = t_S. M is damped towards the weights that there are (``damping``), v is never worse on M itself than
-what it starts from, and the bias takes up the rest of the mean: b' = E[y] - v . E[x].
+that is M_SS v_S = t_S. M is damped towards the weights that there are (``damping``), and then once more in
+proportion to the part of the error that is left: where the others can make up for all, nothing was fitted to noise, and
+the fit is exact. v is never worse on M itself than what it starts from, and the bias takes up the rest of the mean:
+b' = E[y] - v . E[x].
 
 Mask per row     conjugate gradients on all rows at once, each on its own S, with the diagonal as preconditioner (Meng
                  et al. 2024, ALPS, arXiv:2406.07831): an iteration is one product with M, where a factor of each M_SS
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 ITERATIONS = 20
 _LEAST_DAMPING, _DAMPING = 1e-3, 0.3
 _PARTS = (0.5, 0.8, 1.0)
+_ROUNDS = 2
 _DONE = 1e-24  # of the squared residual: nothing is left to fit
 
 
@@ -56,21 +59,25 @@ class Fit:
     Attributes:
         square: M, (groups, K, K), symmetric and positive semidefinite.
         target: t, (groups, out, K).
+        power: E[y^2], (groups, out).
         damping: What is added to the diagonal of M, in parts of its mean.
     """
 
     square: NDArray[np.float64]
     target: NDArray[np.float64]
+    power: NDArray[np.float64]
     damping: float
 
     @classmethod
     def same(cls, matrix: NDArray[np.float64], square: NDArray[np.float64], damping: float) -> Fit:
         """To what ``matrix``, (groups, out, K), answers to the same inputs."""
-        return cls(square, matrix @ square, damping)
+        target = matrix @ square
+        return cls(square, target, np.sum(target * matrix, axis=-1), damping)
 
-    def excess(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The mean squared error of each row, (groups, out), less E[y^2]: for comparing."""
-        return np.asarray(np.sum((matrix @ self.square - 2 * self.target) * matrix, axis=-1))
+    def errors(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean squared error of each row, (groups, out)."""
+        excess = np.sum((matrix @ self.square - 2 * self.target) * matrix, axis=-1)
+        return np.asarray(np.maximum(excess + self.power, 0.0))
 
 
 def damping(width: int, rows: int) -> float:
@@ -93,11 +100,16 @@ def refit(
         (groups, out, K). No row has a larger error than ``start`` with its other weights set to 0.
     """
     first = np.where(stays, start, 0.0)
-    square = damped(fit.square, fit.damping)
-    target = fit.target + start @ (square - fit.square)
-    solved = _conjugate_gradients(first, stays, square, target, iterations)
-    worse = ~(fit.excess(solved) <= fit.excess(first))
-    return np.where(worse[..., np.newaxis], first, solved)
+    most = fit.errors(first)
+    found, near, part = first, start, fit.damping
+    for _ in range(_ROUNDS):
+        square = damped(fit.square, part)
+        target = fit.target + near @ (square - fit.square)
+        solved = _conjugate_gradients(found, stays, square, target, iterations)
+        better = fit.errors(solved) < fit.errors(found)
+        found = near = np.where(better[..., np.newaxis], solved, found)
+        part = fit.damping * float(fit.errors(found).sum() / max(most.sum(), np.finfo(np.float64).tiny))
+    return found
 
 
 def without_columns(start: NDArray[np.float64], kept: NDArray[np.bool_], fit: Fit) -> NDArray[np.float64]:
@@ -114,7 +126,7 @@ def without_columns(start: NDArray[np.float64], kept: NDArray[np.bool_], fit: Fi
         inner = square[group][np.ix_(columns, columns)]
         if inner.size and factor(inner) is not None:
             found[group][:, columns] = np.linalg.solve(inner, target[group][:, columns].T).T
-    worse = ~(fit.excess(found) <= fit.excess(first))
+    worse = ~(fit.errors(found) <= fit.errors(first))
     return np.where(worse[..., np.newaxis], first, found)
 
 

@@ -98,13 +98,13 @@ def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
         return
     matrix, bias = weight.matrix(), bias_of(node)
     constant = constant.reshape(moments.mean.shape)
-    answer = _Answer.of(moments, constant, centred=bias is not None)
+    answer = _answer(moments, constant, centred=bias is not None)
     before = answer.errors(matrix)
     if before.sum() > limit * answer.power.sum():
         result.strange.append(name)
         return
     if len(weight.nodes) == 1:
-        matrix = weight.write(refit(matrix, matrix != 0, answer.fit))
+        matrix = weight.write(refit(matrix, matrix != 0, answer))
         result.weights[name] = float(answer.errors(matrix).sum() / max(before.sum(), np.finfo(np.float64).tiny))
     missing = moments.mean - constant - (matrix @ moments.own.mean[..., np.newaxis])[..., 0]
     if bias is not None and bias.add(missing.reshape(-1), model):
@@ -118,23 +118,12 @@ def _constant(node: ir.Node) -> NDArray[np.float64] | None:
     return None if added is None or item is None else np.broadcast_to(added, (item.outputs,))
 
 
-@dataclass(frozen=True)
-class _Answer:
+def _answer(moments: PairedMoments, constant: NDArray[np.float64], *, centred: bool) -> Fit:
     """What a kernel is to answer, less the constant that it adds, or around the means where the bias can be chosen."""
-
-    fit: Fit
-    power: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, moments: PairedMoments, constant: NDArray[np.float64], *, centred: bool) -> _Answer:
-        own, given = moments.own, moments.mean
-        part = damping(own.sums.shape[-1], moments.rows)
-        offset = given if centred else constant
-        target = moments.product - offset[..., np.newaxis] * own.mean[:, np.newaxis, :]
-        square = own.covariance if centred else own.second_moment
-        power = moments.power - 2 * offset * given + offset**2
-        return cls(Fit(square, target, part), power)
-
-    def errors(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mean squares, (groups, out)."""
-        return np.maximum(self.fit.excess(matrix) + self.power, 0.0)
+    own, given = moments.own, moments.mean
+    part = damping(own.sums.shape[-1], moments.rows)
+    offset = given if centred else constant
+    target = moments.product - offset[..., np.newaxis] * own.mean[:, np.newaxis, :]
+    square = own.covariance if centred else own.second_moment
+    power = moments.power - 2 * offset * given + offset**2
+    return Fit(square, target, power, part)

@@ -1,0 +1,121 @@
+"""`refit-weights`: what is free in kernels that were changed is fitted so that layers answer as the reference's do.
+
+For what follows a pass that has no repair of its own, in one stage with it: zeros made elsewhere, codebooks, merged
+weights. A kernel is matched with the value of the reference that has its output's name; where that differs, or is too
+far off to be the same, it is left alone. Free are
+
+    a float constant      its elements that are not 0, and the bias
+    one read twice        the biases
+
+A weight that is dequantized or looked up in a codebook stays as it is. From the first kernel to the last, each on what
+it reads in the changed model (``refitting``). All of it is undone unless the error on the selection feeds is smaller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.leftovers import Leftovers
+from optimizer.algorithms.node_choice import NodeChoice
+from optimizer.algorithms.prunable import Prunable, prunable
+from optimizer.algorithms.refitting import refit_all
+from optimizer.errors import PreconditionError
+from optimizer.model import clone
+from optimizer.pass_base import Gain, Note, Pass, PassResult, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.pass_base import Context
+
+STEP = Step("refit-weights", "the weight of a changed kernel is fitted to the reference's answer")
+
+
+@dataclass(frozen=True)
+class RefitWeights(Pass):
+    """Fit changed kernels to the reference.
+
+    Attributes:
+        everything: Whether kernels whose weight is the reference's are fitted too, to make up for others before them.
+        include: Only weights of these nodes: globs of names of nodes or weights, or ``op:Conv``.
+        exclude: Leave the weights of these nodes alone.
+    """
+
+    name: ClassVar[str] = "refit-weights"
+    summary: ClassVar[str] = "kernels that were changed fitted so that their answers are the reference's again"
+    gain: ClassVar[Gain] = Gain.ACCURACY
+
+    everything: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        NodeChoice(self.include, self.exclude)
+
+    @property
+    def exact(self) -> bool:
+        """It changes weights."""
+        return False
+
+    def steps(self) -> Sequence[Step]:
+        """One; the manager splits it by weight."""
+        return (STEP,)
+
+    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
+        """Data and a runtime.
+
+        Raises:
+            PreconditionError: If one is missing.
+        """
+        if context.lab is None:
+            raise PreconditionError("fitting needs runs; leave out --no-run")
+        if not context.lab.has_data:
+            raise PreconditionError("fitting needs real inputs; give --data, or --allow-generated-data to make some up")
+
+    def run(self, model: ir.Model, context: Context) -> PassResult:
+        """Fit the kernels of ``model``."""
+        lab, left, fitted = context.lab, Leftovers(), clone(model)
+        if lab is None:
+            return PassResult(model, {})
+        known = {value.name for node in context.reference.graph for value in node.outputs}
+        found = []
+        for weight in prunable(fitted, NodeChoice(self.include, self.exclude), left, guard=False):
+            reason = self._reason(weight, fitted, context.reference, known)
+            if reason is not None:
+                left.note(weight.name, reason)
+            elif context.sites.permits(STEP.name, graph.site(weight.nodes[0])):
+                found.append(weight)
+        if not found:
+            return PassResult(model, {}, left.notes())
+        done = refit_all(fitted, context.reference, found, lab)
+        for name in done.strange:
+            left.note(name, "answers too far off what the reference calls so to be the same")
+        before, after = lab.share(model), lab.share(fitted)
+        if not after < before and context.choices is None:
+            left.note("all kernels", f"stay: fitted, they use {after:.1%} of the budget, as they are {before:.1%}")
+            return PassResult(model, {}, left.notes())
+        changes = {"weights fitted": len(done.weights), "biases corrected": len(done.biases)}
+        notes = [*left.notes(), Note("the budget", f"{after:.1%} of it is used, {before:.1%} before")]
+        return PassResult(fitted, {kind: count for kind, count in changes.items() if count}, notes, {"fitted": True})
+
+    def _reason(self, weight: Prunable, model: ir.Model, reference: ir.Model, known: set[str | None]) -> str | None:
+        names = weight.measured(model)
+        if not names:
+            return "has inputs whose second moments are not known"
+        if not known.issuperset(names):
+            return "gives a value that the reference has under no such name"
+        return None if self.everything or _differs(weight, reference) else "is the reference's"
+
+
+def _differs(weight: Prunable, reference: ir.Model) -> bool:
+    value = reference.graph.initializers.get(weight.name)
+    tensor = graph.constant_tensor(value)
+    if tensor is None or tuple(tensor.shape.numpy()) != weight.holder.shape:
+        return True
+    return not np.array_equal(tensor.numpy(), weight.holder.tensor.numpy())
