@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Mask = Callable[[NDArray[np.float64], float], NDArray[np.bool_]]
 
 ITERATIONS = 20
-_LEAST_DAMPING, _DAMPING = 1e-3, 0.3
+_LEAST_DAMPING, _DAMPING = 0.01, 1.0
 _PARTS = (0.5, 0.8, 1.0)
 _ROUNDS = 2
 _DONE = 1e-24  # of the squared residual: nothing is left to fit
