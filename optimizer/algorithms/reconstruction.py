@@ -12,7 +12,7 @@ b' = E[y] - v . E[x].
 
 Mask per row     conjugate gradients on all rows at once, each on its own S, with the diagonal as preconditioner (Meng
                  et al. 2024, ALPS, arXiv:2406.07831): an iteration is one product with M, where a factor of each M_SS
-                 would cost |S|^3 a row. 20 of them come within a hundredth of the exact solution.
+                 would cost |S|^3 a row. 20 of them come within two hundredths of the exact solution.
 Mask for all     one factor of M_SS and a closed form: whole columns, that is inputs, removed.
 
 Which weights go: the one whose loss costs least when the others make up for it (Optimal Brain Surgeon: Hassibi, Stork
@@ -22,9 +22,10 @@ Which weights go: the one whose loss costs least when the others make up for it 
 
 Costs change as weights go, so they go in ``_PARTS``, all others being fitted after each. SparseGPT (Frantar, Alistarh
 2023, arXiv:2301.00774) and ExactOBS (Frantar, Alistarh 2022, arXiv:2208.11580) are the same problem; the former's sweep
-over columns, each passing its error on to later ones, fits a weight to what comes after it only. On the layers of
-PP-OCRv4 det at 50 % it left 0.062 of the norm on the inputs it had seen and 0.079 on others, costs and conjugate
-gradients at once 0.037 and 0.060, in three parts 0.032 and 0.050 (magnitude: 0.146 and 0.144).
+over columns, each passing its error on to later ones, fits a weight to what comes after it only. On 45 layers of
+PP-OCRv4 det at 50 %, each alone, damped by 0.01, the geometric mean of the relative error on the inputs that were seen
+and on others: magnitude 0.146 and 0.144; the sweep 0.062 and 0.079, its mask fitted exactly 0.036 and 0.060; costs at
+once and an exact fit 0.041 and 0.058, in three parts 0.032 and 0.050.
 
 All in float64.
 """
