@@ -184,16 +184,20 @@ class Planter:
         return Value(out, [*one.channels, *moved], one.size, one.rank)
 
     def parts(self, value: Value) -> Value:
-        """Split the channels in two, and join them again the other way round."""
+        """Split the channels in two, and join them again the other way round.
+
+        Only where each part has an origin of its own, since no part can be left empty.
+        """
         at = len(value.channels) // 2
-        if not at:
+        one, other = ({c.own for c in part if c.kind == "own"} for part in (value.channels[:at], value.channels[at:]))
+        if not one or not other or one & other:
             return value
         sizes = [at, len(value.channels) - at]
         if self.opset < 13:
-            one, other = self.add("Split", [value.name], 2, axis=1, split=sizes)
+            first, second = self.add("Split", [value.name], 2, axis=1, split=sizes)
         else:
-            one, other = self.add("Split", [value.name, self.constant(sizes, np.int64)], 2, axis=1)
-        (out,) = self.add("Concat", [other, one], axis=1)
+            first, second = self.add("Split", [value.name, self.constant(sizes, np.int64)], 2, axis=1)
+        (out,) = self.add("Concat", [second, first], axis=1)
         return Value(out, [*value.channels[at:], *value.channels[:at]], value.size, value.rank)
 
     def to_last(self, value: Value) -> Value:

@@ -413,3 +413,72 @@ def test_bodies_of_ifs_are_folded():
         **{"from": [0], "to": [3], "axes": [1]},
     )
     assert folded(alone).changes == {"shared channels removed": 2}
+
+
+def test_a_constant_along_another_axis_of_the_same_size_says_nothing_of_channels():
+    planted = net(
+        """(float[1,2,4,4] x, float[4,2,1,1] w1, float[1,1,1,4] m, float[3,4,1,1] w2) => (float[1,3,4,4] y)
+        { a = Conv(x, w1)  b = Mul(a, m)  y = Conv(b, w2) }""",
+        w1=numbers(4, 2, 1, 1),
+        m=[[[[0, 1, 1, 1]]]],
+        w2=numbers(3, 4, 1, 1, seed=1),
+    )
+    assert not folded(planted).changes
+
+
+def test_equal_channels_that_are_normalized_differently_stay():
+    text = """(float[1,2,4,4] x, float[4,2,1,1] w1, float[4] s, float[4] b, float[3,4,1,1] w2) => (float[1,3,4,4] y)
+    { a = Conv(x, w1)  n = InstanceNormalization(a, s, b)  y = Conv(n, w2) }"""
+    constants = {"w1": np.concatenate([numbers(2, 2, 1, 1)] * 2), "w2": numbers(3, 4, 1, 1, seed=1)}
+    assert not folded(net(text, s=[1, 2, 3, 4], b=[0, 0, 0, 0], **constants)).changes
+    assert folded(net(text, s=[1, 2, 1, 2], b=[5, 6, 5, 6], **constants), rounding=10).changes == {
+        "shared channels removed": 2
+    }
+
+
+def test_a_bias_for_each_row_stops_what_reads_it():
+    planted = net(
+        """(float[3,4] x, float[4,5] w1, float[5] s, float[5,4] w2, float[3,4] c, float[4,2] w3) => (float[3,2] y)
+        { a = Gemm(x, w1, s)  b = Sigmoid(a)  d = Gemm(b, w2, c)  y = Gemm(d, w3) }""",
+        w1=np.pad(numbers(4, 4), ((0, 0), (0, 1))),
+        s=numbers(5, seed=1),
+        w2=numbers(5, 4, seed=2),
+        c=numbers(3, 4, seed=3),
+        w3=numbers(4, 2, seed=4),
+    )
+    assert not folded(planted).changes
+
+
+def test_the_last_of_equal_channels_stays_though_its_own_weights_are_zero():
+    planted = net(
+        """(float[1,2,4,4] x, float[3,2,1,1] w1, float[3,3,1,1] w2) => (float[1,3,4,4] y)
+        { a = Conv(x, w1)  y = Conv(a, w2) }""",
+        w1=np.concatenate([numbers(1, 2, 1, 1)] * 3),
+        w2=numbers(3, 3, 1, 1, seed=1) * np.array([0, 0, 1]).reshape(1, 3, 1, 1),
+    )
+    assert widths(folded(planted).model) == {"a": 1, "y": 3}
+
+
+def test_no_part_of_the_channels_is_left_empty():
+    planted = net(
+        """(float[1,2,4,4] x, float[4,2,1,1] w1, int64[2] s, float[3,4,1,1] w2) => (float[1,3,4,4] y)
+        { a = Conv(x, w1)  b, c = Split<axis = 1>(a, s)  d = Concat<axis = 1>(c, b)  y = Conv(d, w2) }""",
+        w1=np.concatenate([numbers(2, 2, 1, 1), np.zeros((2, 2, 1, 1))]),
+        s=[2, 2],
+        w2=numbers(3, 4, 1, 1, seed=1),
+    )
+    result = folded(planted)
+    assert result.changes == {"dead channels removed": 1}
+    assert [note.reason for note in result.notes] == ["1 channel that could go stay: no width is 0"]
+
+
+def test_channels_on_an_axis_that_a_product_does_not_sum_over_say_nothing_of_its_columns():
+    planted = net(
+        """(float[4,4,4,4] x, float[4,4,1,1] w1, float[4] b, float[4,4] w2, float[4,3] w3) => (float[4,4,4,3] y)
+        { a = Conv(x, w1, b)  c = MatMul(a, w2)  d = Relu(c)  y = MatMul(d, w3) }""",
+        w1=np.concatenate([np.zeros((1, 4, 1, 1)), numbers(3, 4, 1, 1)]),
+        b=[-1, 2, 1, 0],
+        w2=np.concatenate([[[1, 1, 1, 1], [0, 1, 0, 1]], [[2, 0, 0, 3], [1, 2, 0, 1]]]),
+        w3=numbers(4, 3, seed=1),
+    )
+    assert not folded(planted).changes

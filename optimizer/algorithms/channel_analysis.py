@@ -20,6 +20,7 @@ import numpy as np
 from optimizer import graph
 from optimizer.algorithms import channel_flow, folding
 from optimizer.algorithms.channel_facts import Contents, Facts, joined
+from optimizer.algorithms.channel_joints import has_no_channels
 from optimizer.algorithms.kernel_facts import array_of, kernel_facts
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class ChannelAnalysis:
         self.groups = groups
         self.tolerance = tolerance
         self.contents = Contents()
+        self._readers = {sink.node for sink in groups.sinks}
         self._facts: dict[ir.Value, Facts] = {}
         for node in scope:
             for output in node.outputs:
@@ -60,13 +62,16 @@ class ChannelAnalysis:
     def _of(self, node: ir.Node, output: ir.Value, lane: Lane) -> Facts:
         first = self.facts(node.inputs[0]) if node.inputs else None
         if node in self.groups.makers or node in self.groups.grouped:
-            found = kernel_facts(node, first, self.contents, self.tolerance)
+            sums = node in self._readers or node in self.groups.grouped  # and does not read its channels elsewhere
+            found = kernel_facts(node, first if sums else None, self.contents, self.tolerance)
         elif node.op_type == "Concat":
             found = self._concat(node, lane)
         elif node.op_type == "BatchNormalization" and first is not None:
             found = self._normalized(node, first)
+        elif node.op_type == "InstanceNormalization" and first is not None:
+            found = self._normalized_by_itself(node, first)
         elif node.op_type == "MatMul":
-            found = self._matrices(*(self._operand(value, lane) for value in node.inputs))
+            found = self._matrices(*(self._factor(value, lane) for value in node.inputs))
         elif node.op_type in channel_flow.NARY:
             found = self._elementwise(node, lane)
         elif output in self.groups.taken and first is not None:
@@ -144,6 +149,15 @@ class ChannelAnalysis:
         factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
         return self.contents.shifted(self.contents.scaled(facts, factor), bias - mean * factor)
 
+    def _normalized_by_itself(self, node: ir.Node, facts: Facts) -> Facts:
+        """Instance normalization: of a constant channel its bias is left."""
+        scale, bias = (array_of(value) for value in node.inputs[1:3])
+        if scale is None or bias is None:
+            return self.contents.fresh(facts.size)
+        operands = [facts, self.contents.constants(scale), self.contents.constants(bias)]
+        made = self.contents.derived(_what(node), operands, linear=False)
+        return self.contents.settled(made, np.where(facts.is_constant, bias, math.nan))
+
     def _concat(self, node: ir.Node, lane: Lane) -> Facts:
         parts = [self.facts(value) for value in node.inputs]
         along = self.groups.joined.get(node)
@@ -164,15 +178,34 @@ class ChannelAnalysis:
         return self.contents.settled(made, self._computed(node, [operand.constant for operand in operands]))
 
     def _operand(self, value: ir.Value | None, lane: Lane) -> Facts:
-        """What is known of an operand, for each channel of ``lane``."""
+        """What is known of an operand of an elementwise operator, for each channel of ``lane``."""
         known = self.facts(value)
         if known is not None and known.size == lane.size:
             return known
         array = array_of(value)
-        if array is not None and array.size in {1, lane.size}:
-            return self.contents.constants(np.broadcast_to(array.reshape(-1), (lane.size,)))
+        if array is not None and array.size == 1:
+            return self.contents.constants(np.full(lane.size, array.item()))
+        if array is not None and not has_no_channels(value, lane):
+            return self._by_channel(value, np.moveaxis(array, array.ndim - lane.from_end, 0).reshape(lane.size, -1))
+        return self._one_for_all(value, lane)
+
+    def _by_channel(self, value: ir.Value | None, rows: NDArray[np.float64]) -> Facts:
+        """A constant with a row for each channel; one of one number is constant."""
+        if rows.shape[1] == 1:
+            return self.contents.constants(rows[:, 0])
+        _, inverse = np.unique(rows, axis=0, return_inverse=True)
+        numbers = self.contents.numbers(("rows", id(value)), [inverse.reshape(-1)])
+        return Facts(numbers, np.ones(numbers.size), np.full(numbers.size, math.nan))
+
+    def _one_for_all(self, value: ir.Value | None, lane: Lane) -> Facts:
+        """Something that is the same for all channels."""
         number = self.contents.number(("value", id(value)))
         return Facts(np.full(lane.size, number), np.ones(lane.size), np.full(lane.size, math.nan))
+
+    def _factor(self, value: ir.Value | None, lane: Lane) -> Facts:
+        """What is known of an operand of a MatMul: its own channels, or that all of it meets each channel."""
+        known = self.facts(value)
+        return known if known is not None and known.size == lane.size else self._one_for_all(value, lane)
 
     def _arithmetic(self, operation: str, left: Facts, right: Facts) -> Facts:
         if operation in {"Mul", "Div"}:

@@ -150,6 +150,8 @@ def _over_axes(groups: ChannelGroups, node: ir.Node) -> str:
     own = rank - lane.from_end
     if own == axis % rank or (own > axis % rank and not one_axis):
         return f"read by {node.op_type} over the channels"
+    if not all(channel_joints.has_no_channels(value, lane) for value in node.inputs[1:]):
+        return f"read by {node.op_type} with a parameter for each channel"
     return carried(groups, node)
 
 

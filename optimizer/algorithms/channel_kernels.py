@@ -83,12 +83,12 @@ def _constant_kernel(node: ir.Node) -> Kernel | None:
 
 
 def _bias_axis(item: Kernel) -> int | None:
-    """The axis of a bias along which output channels lie; ``None`` if it is no such constant, or computed."""
+    """The axis of a bias of one number, or one for each output channel; ``None`` if it is another, or computed."""
     tensor = graph.constant_tensor(item.bias)
     if tensor is None:
         return None
     sizes = tuple(tensor.shape.numpy())
-    return len(sizes) - 1 if tensor.size == 1 or (sizes and sizes[-1] == item.outputs) else None
+    return len(sizes) - 1 if tensor.size == 1 or tensor.size == item.outputs == sizes[-1] else None
 
 
 def _dense(groups: ChannelGroups, item: Kernel, lane: Lane | None) -> None:

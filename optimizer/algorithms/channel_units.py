@@ -105,6 +105,8 @@ def _axes(groups: ChannelGroups) -> Iterator[NDArray[np.int64]]:
         yield groups.roots(sink.lane.atoms)
     for atoms in groups.grouped.values():
         yield groups.roots(atoms)
+    for value in groups.taken:  # a part that is left empty would be no model
+        yield groups.roots(groups.lanes[value].atoms)
 
 
 def _family(units: list[int], key: tuple[int, ...], axes: list[NDArray[np.int64]], site: str, multiple: int) -> Family:

@@ -55,13 +55,9 @@ class Reading:
     shift: NDArray[np.float64]
     unused: NDArray[np.bool_]
 
-    def can_miss(self, positions: list[int], kept: Counter[int]) -> bool:
-        """Whether ``positions`` may go together, if ``kept`` is how many there are of each content."""
-        needy = [at for at in positions if not self.unused[at] and np.isnan(self.shift[at])]
-        if not needy:
-            return True
-        leaving = Counter(self.content[positions].tolist())
-        return all(kept[content] > leaving[content] for content in self.content[needy].tolist())
+    def needed(self, positions: list[int]) -> set[int]:
+        """The contents at ``positions`` that another channel has to speak for: used there, and no constant."""
+        return {int(self.content[at]) for at in positions if not self.unused[at] and np.isnan(self.shift[at])}
 
 
 @dataclass
@@ -72,19 +68,24 @@ class Place:
         reading: The kernel's weight.
         positions: Of the unit among the channels that it reads.
         kept: How many channels of each content are kept there; shared by all places of a reading.
+        spoken_for: Contents of channels that went and that one has to stay for; shared too.
     """
 
     reading: Reading
     positions: list[int]
     kept: Counter[int]
+    spoken_for: set[int]
 
     def can_go(self) -> bool:
         """Whether the kernel can do without the unit."""
-        return self.reading.can_miss(self.positions, self.kept)
+        leaving = Counter(self.reading.content[self.positions].tolist())
+        needed = self.reading.needed(self.positions) | (self.spoken_for & leaving.keys())
+        return all(self.kept[content] > leaving[content] for content in needed)
 
     def leave(self) -> None:
         """Count the unit no more."""
         self.kept.subtract(self.reading.content[self.positions].tolist())
+        self.spoken_for |= self.reading.needed(self.positions)
 
 
 @dataclass
@@ -166,12 +167,12 @@ def _places(groups: ChannelGroups, result: Redundancy) -> dict[int, list[Place]]
         root: [] for atoms in groups.makers.values() for root in groups.roots(atoms).tolist()
     }
     for reading in result.readings:
-        kept = Counter(reading.content.tolist())
+        kept, spoken_for = Counter(reading.content.tolist()), set[int]()
         positions: dict[int, list[int]] = defaultdict(list)
         for position, root in enumerate(reading.roots.tolist()):
             positions[root].append(position)
         for root, own in positions.items():
-            found.setdefault(root, []).append(Place(reading, own, kept))
+            found.setdefault(root, []).append(Place(reading, own, kept, spoken_for))
     return found
 
 
@@ -196,16 +197,17 @@ def _kind(places: list[Place]) -> str:
 
 
 def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> None:
-    """Take units back until every width is a multiple, and no less than one."""
-    axes = [groups.roots(atoms).tolist() for atoms in groups.makers.values()]
-    axes += [groups.roots(cut.atoms).tolist() for cut in groups.cuts.values()]
+    """Take units back until what kernels make and read is a multiple wide, and nothing is empty."""
+    counted = [*groups.makers.values(), *(cut.atoms for cut in groups.cuts.values())]
+    axes = [(groups.roots(atoms).tolist(), multiple) for atoms in counted]
+    axes += [(groups.roots(groups.lanes[value].atoms).tolist(), 1) for value in groups.taken]
     again = True
     while again:
         again = False
-        for axis in axes:
-            while (back := _too_many(axis, result, multiple)) is not None:
+        for axis, width in axes:
+            while (back := _too_many(axis, result, width)) is not None:
                 del result.gone[back]
-                result.staying[back] = f"widths are multiples of {multiple}" if multiple > 1 else "no width is 0"
+                result.staying[back] = f"widths are multiples of {width}" if width > 1 else "no width is 0"
                 again = True
 
 
