@@ -13,7 +13,6 @@ made outputs: they are not in the result.
 from __future__ import annotations
 
 import math
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,6 @@ import onnx_ir as ir
 
 from optimizer import graph, runtime, shapes
 from optimizer.algorithms.observations import Observation
-from optimizer.algorithms.paired_moments import PairedMoments, draw_for
-from optimizer.algorithms.second_moments import MOST_ROWS, Collection, batches, sources
 from optimizer.errors import DataError, UsageError
 from optimizer.model import clone
 
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
-
-    from optimizer.algorithms.second_moments import SecondMoments
 
     Visit = Callable[[str, NDArray[Any]], object]
 
@@ -102,8 +97,7 @@ def visit(  # noqa: PLR0913 - as above
     It is what ``observe`` is made of, for statistics of another kind. Arguments and errors are the same; ``look`` must
     neither change nor keep the array.
     """
-    if not len(feeds):
-        raise DataError("there are no calibration feeds; give at least one")
+    need_feeds(feeds)
     names = observable(model, values)
     main = _values(model)
     inputs = [name for name in names if main[name].is_graph_input()]
@@ -116,7 +110,7 @@ def visit(  # noqa: PLR0913 - as above
     done, total = 0, max(len(groups), 1) * len(feeds)
     for number, group in enumerate(groups or [[]]):
         session = runtime.session(giving(model, group), threads=threads) if group else None
-        for feed in _loaded(feeds):
+        for feed in loaded(feeds):
             if number == 0:
                 _look_at_inputs(main, inputs, feed, look)
             answers = {} if session is None else session.run(feed)
@@ -126,116 +120,14 @@ def visit(  # noqa: PLR0913 - as above
             progress(done / total)
 
 
-def second_moments(  # noqa: PLR0913 - as above
-    model: ir.Model,
-    kernels: Sequence[str],
-    feeds: Sequence[Mapping[str, Any]],
-    *,
-    most_rows: int = MOST_ROWS,
-    seed: int = 0,
-    threads: int = 1,
-    progress: Callable[[float], None] = lambda _share: None,
-    group_bytes: int = GROUP_BYTES,
-) -> Iterator[tuple[str, SecondMoments]]:
-    """Second moments of what kernels multiply with, one kernel after the other, in the order of the graph.
-
-    Where their sums would be too large together, they come in groups, one sweep each: use each when it comes and let
-    it go. Errors are raised when the first is asked for.
-
-    Args:
-        model: Not changed.
-        kernels: First outputs of nodes of the main graph.
-        feeds: One inference each, loaded when asked for.
-        most_rows: Of each kernel, over all feeds; each gives the same share, drawn by ``seed``.
-        seed: Which rows are drawn; they do not depend on what else is asked for.
-        threads: Threads inside an operator.
-        progress: Called with the share of the work done.
-        group_bytes: What the sums of one sweep may take together, and the values of one run; a kernel whose sums take
-            more has a sweep of its own.
-
-    Yields:
-        First output and moments; those that share their rows have one object. Kernels that
-        ``algorithms.second_moments.refusal`` names a reason for, or whose input cannot be observed, are left out; those
-        that no feed reached have no rows.
+def need_feeds(feeds: Sequence[Mapping[str, Any]]) -> None:
+    """Check that there is something to look at.
 
     Raises:
-        UsageError: If no node gives one of ``kernels``.
-        DataError: If there are no feeds.
-        ReferenceRunError: If ONNX Runtime cannot run the model.
-    """
-    found = sources(model, kernels)
-    names = set(observable(model, {item.value for item in found}))
-    groups = batches([item for item in found if item.value in names], group_bytes)
-    share = -(-most_rows // max(len(feeds), 1))
-    for number, group in enumerate(groups):
-        collection = Collection(group, share, seed)
-        inputs = list(dict.fromkeys(item.value for item in group))
-        told = partial(_tell, progress, number, len(groups))
-        visit(model, inputs, feeds, collection.look, threads=threads, progress=told, group_bytes=group_bytes)
-        yield from collection.result()
-
-
-def paired_moments(  # noqa: PLR0913 - as above
-    model: ir.Model,
-    reference: ir.Model,
-    kernels: Sequence[str],
-    feeds: Sequence[Mapping[str, Any]],
-    *,
-    most_rows: int = MOST_ROWS,
-    seed: int = 0,
-    threads: int = 1,
-    progress: Callable[[float], None] = lambda _share: None,
-    group_bytes: int = GROUP_BYTES,
-) -> Iterator[tuple[str, PairedMoments]]:
-    """Moments of what kernels of ``model`` read together with the values of ``reference`` that their outputs stand for.
-
-    One kernel after the other, in the order of the graph of ``model``, as ``second_moments`` does; arguments and errors
-    are the same.
-
-    Args:
-        model: Not changed.
-        reference: The same network before something was done to it; not changed.
-        kernels: First outputs of nodes of the main graph of ``model``, and values of that of ``reference``.
-        feeds: As there.
-        most_rows: As there.
-        seed: As there.
-        threads: As there.
-        progress: As there.
-        group_bytes: As there.
+        DataError: If there is no feed.
     """
     if not len(feeds):
         raise DataError("there are no calibration feeds; give at least one")
-    nodes = {name: item.node for item in sources(model, kernels) for name in item.kernels}
-    nodes.update({node.outputs[0].name or "": node for node in model.graph if node.outputs[0].name in nodes})
-    read = {name: str(node.inputs[0].name) for name, node in nodes.items() if node.inputs[0] is not None}
-    known = set(observable(model, read.values()))
-    given = set(observable(reference, read))
-    names = [name for name in read if read[name] in known and name in given]
-    inputs = _sizes(model, [name for name in dict.fromkeys(read[n] for n in names) if name not in feeds[0]],
-                    feeds[0], threads)  # fmt: skip
-    outputs = _sizes(reference, names, feeds[0], threads)
-    sizes = {n: PairedMoments.nbytes(nodes[n]) + inputs.get(read[n], 0) + outputs.get(n, 0) for n in names}
-    share = -(-most_rows // len(feeds))
-    groups = [group for group in _packed(sizes, group_bytes) if group]
-    for number, group in enumerate(groups):
-        found = {name: PairedMoments.of(nodes[name]) for name in group}
-        draws = {name: draw_for(name, seed) for name in group}
-        values = [name for name in dict.fromkeys(read[n] for n in group) if name not in feeds[0]]
-        own = runtime.session(giving(model, values), threads=threads) if values else None
-        others = runtime.session(giving(reference, group), threads=threads)
-        for done, feed in enumerate(_loaded(feeds)):
-            seen = {**feed, **({} if own is None else own.run(feed))}
-            wanted = others.run(feed)
-            for name in group:
-                if read[name] in seen:
-                    found[name].add(nodes[name], seen[read[name]], wanted.pop(name), share, draws[name])
-            _tell(progress, number, len(groups), (done + 1) / len(feeds))
-        yield from found.items()
-
-
-def _tell(progress: Callable[[float], None], done: int, total: int, share: float) -> None:
-    """Call ``progress`` while the part after ``done`` of ``total`` runs."""
-    progress((done + share) / total)
 
 
 def observable(model: ir.Model, values: Iterable[str]) -> list[str]:
@@ -299,7 +191,7 @@ def _look_at_inputs(main: Mapping[str, ir.Value], names: Sequence[str], feed: Ma
             look(name, tensor.numpy())
 
 
-def _loaded(feeds: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def loaded(feeds: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """Each feed, loaded when the one before is gone."""
     for number in range(len(feeds)):
         yield feeds[number]
@@ -309,10 +201,10 @@ def _groups(
     model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], threads: int, limit: int
 ) -> list[list[str]]:
     """``names`` in groups of at most ``limit`` bytes."""
-    return _packed(_sizes(model, names, feed, threads), limit)
+    return packed(sizes(model, names, feed, threads), limit)
 
 
-def _packed(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+def packed(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     """The names in order, in groups of at most ``limit`` bytes; a larger one stands alone."""
     groups: list[list[str]] = [[]]
     taken = 0
@@ -325,7 +217,7 @@ def _packed(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     return groups
 
 
-def _sizes(model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], threads: int) -> dict[str, int]:
+def sizes(model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], threads: int) -> dict[str, int]:
     """The bytes of each of the values in ``feed``: a run that gives out their shapes alone."""
     if not names:
         return {}

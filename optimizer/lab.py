@@ -6,7 +6,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-from optimizer import calibration
+from optimizer import calibration, moments
 from optimizer.answers import Answers
 from optimizer.budget_check import BudgetCheck
 from optimizer.progress import Progress
@@ -95,8 +95,8 @@ class RuntimeLab:
                 self._progress.begin(sweep)
             self._progress(share)
 
-        moments = calibration.second_moments(model, kernels, self.calibration, threads=self._threads, progress=told)
-        for number, found in enumerate(moments):
+        sums = moments.second_moments(model, kernels, self.calibration, threads=self._threads, progress=told)
+        for number, found in enumerate(sums):
             if self._progress.doing != work:
                 self._progress.begin(work)
             self._progress(number / len(kernels))
@@ -108,7 +108,7 @@ class RuntimeLab:
     ) -> Iterator[tuple[str, PairedMoments]]:
         """Moments of what kernels of ``model`` read with what ``reference`` answers under their outputs' names."""
         self._progress.begin(f"inputs and answers of {len(kernels)} kernels over {len(self.calibration)} feeds")
-        yield from calibration.paired_moments(
+        yield from moments.paired_moments(
             model, reference, kernels, self.calibration, threads=self._threads, progress=self._progress
         )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import graph, shapes
+from optimizer.algorithms import channel_widths
 from optimizer.algorithms.channel_folding import Wish, fold
 from optimizer.algorithms.sweep import Scope
 from optimizer.errors import UsageError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from optimizer.pass_base import Context
 
-_WIDTH = 4  # ONNX Runtime's blocked convolutions want channels in fours
 _HALVINGS = 5
 _ROUNDS = 10  # what goes in one may leave something unused for the next
 _STEPS = (
@@ -55,8 +55,7 @@ class FoldSharedKernels(Pass):
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.multiple != "auto" and self.multiple < 1:
-            raise UsageError(f"multiple={self.multiple}: give auto, or a number of channels from 1")
+        channel_widths.check(self.multiple)
         if not 0 <= self.tolerance < 1:
             raise UsageError(f"tolerance={self.tolerance:g}: give a relative distance of kernels from 0 to 1")
 
@@ -86,7 +85,7 @@ class FoldSharedKernels(Pass):
         return self._folded(model, context, self.tolerance if lab is None else 0.0)
 
     def _folded(self, model: ir.Model, context: Context, tolerance: float) -> PassResult:
-        wish = Wish(_WIDTH if self.multiple == "auto" else self.multiple, tolerance)
+        wish = Wish(channel_widths.resolve(self.multiple), tolerance)
         changes, notes = Counter[str](), list[Note]()
         for number in range(_ROUNDS):
             context.progress(number / _ROUNDS)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import shapes
+from optimizer.algorithms import channel_widths
 from optimizer.algorithms.channel_importance import IMPORTANCES, NEED_DATA
 from optimizer.algorithms.node_choice import NodeChoice
 from optimizer.algorithms.pruning_run import STEP, Goal, PruningRun
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.pass_base import Context, PassResult, Step
-
-_WIDTH = 4  # ONNX Runtime's blocked convolutions want channels in fours
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ class PruneChannels(Pass):
                 raise UsageError(f"{name}={goal}: give the share to leave, above 0 and up to 1")
         if self.importance not in {"auto", *IMPORTANCES}:
             raise UsageError(f"importance={self.importance!r}: there are auto, {', '.join(IMPORTANCES)}")
-        if self.multiple != "auto" and self.multiple < 1:
-            raise UsageError(f"multiple={self.multiple}: give auto, or a number of channels from 1")
+        channel_widths.check(self.multiple)
         NodeChoice(self.include, self.exclude)
 
     @property
@@ -101,7 +99,7 @@ class PruneChannels(Pass):
         has_data = context.lab is not None and context.lab.has_data
         importance = ("error" if has_data else "l2") if self.importance == "auto" else self.importance
         repair = has_data if self.repair == "auto" else self.repair
-        multiple = _WIDTH if self.multiple == "auto" else self.multiple
+        multiple = channel_widths.resolve(self.multiple)
         goal = Goal(self.macs, self.params, self.latency)
         choice = NodeChoice(self.include, self.exclude)
         return PruningRun(model, context, goal, importance, repair, multiple, choice).run()

@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import arrays
 from optimizer.algorithms import second_moments as subject
 from optimizer.algorithms.second_moments import SecondMoments, batches, refusal, sources
 from optimizer.budget import Budget
-from optimizer.calibration import second_moments
 from optimizer.errors import DataError, UsageError
 from optimizer.feed_sets import split
 from optimizer.lab import RuntimeLab
+from optimizer.moments import second_moments
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 NET = f"""{HEAD} g (float[N,2,6,6] x) => (float[N,3,4,4] y, float[N,2,6,6] d, float[N,4] s, float[N,4] t) {{
