@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+from body_nets import held, net, ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -31,38 +32,9 @@ def numbers(*shape, kind=np.float32):
     return RANDOM.standard_normal(shape).astype(kind)
 
 
-def net(text, opset=17, *, ir_version=8, as_nodes=False, **constants):
-    """The model of ``text``, the body of a graph from ``x``; ``constants`` are initializers or Constant nodes."""
-    parsed = onnx.parser.parse_graph(f"g {text}")
-    arrays = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
-    if as_nodes:
-        nodes = [helper.make_node("Constant", [], [one.name], value=one) for one in arrays]
-        whole = [*nodes, *parsed.node]
-        del parsed.node[:]
-        parsed.node.extend(whole)
-    else:
-        parsed.initializer.extend(arrays)
-    made = helper.make_model(parsed, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
-    onnx.checker.check_model(made, full_check=True)
-    return made
-
-
 def merged(proto, expected, *, sites=None, dims=None, **options):
     """The model after the pass, which merged ``expected`` kernels; answers stay and the file does not grow."""
-    result = checked_run(MergeSiblings(**options), load(proto), sites)
-    assert result.changes == ({MERGED: expected} if expected else {}), result.notes
-    after = to_proto(result.model)
-    assert after.ByteSize() <= proto.ByteSize()
-    given = feeds_for(proto, dims or {})
-    for optimize in (False, True):
-        wanted, got = (outputs(one, given, optimize=optimize) for one in (proto, after))
-        for one, other in zip(wanted, got, strict=True):
-            assert_close(one, other)
-    return result.model
-
-
-def ops(model):
-    return [node.op_type for node in graph.nodes(model) if node.op_type != "Constant"]
+    return held(MergeSiblings(**options), proto, {MERGED: expected} if expected else {}, sites=sites, dims=dims)
 
 
 QKV = """(float[b, s, 8] x) => (float[b, 8, s] y)

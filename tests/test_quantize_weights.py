@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
+import weight_nets
 from hypothesis import given as hypothesis_given
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pass_checks import checked_run
+from weight_nets import assert_close, filled_model
 
 from optimizer import graph
 from optimizer.algorithms.block_quantization import INT4, UINT4, quantize_rows, square_sums
 from optimizer.algorithms.quantization import UINT8, WEIGHT_INT8
 from optimizer.algorithms.weight_layouts import Layout, divisor, pack, pack_matrix
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.model import byte_size, clone, load, to_proto
+from optimizer.model import byte_size, clone, to_proto
 from optimizer.pass_base import Context, Sites
-from optimizer.runtime import optimized_ops, session
+from optimizer.runtime import optimized_ops
 from passes.quantize_weights import QuantizeWeights
 
 RANDOM = np.random.default_rng(0)
@@ -51,26 +52,7 @@ FILLED = {
 
 
 def model(text: str, opset: int = 21, ir_version: int = 10) -> ir.Model:
-    """A model from the text of a graph; what it declares as ``float[1] name = {0}`` is filled by ``FILLED``."""
-    header = f'<ir_version: {ir_version}, opset_import: ["" : {opset}]>'
-    proto = onnx.parser.parse_model(text if text.lstrip().startswith("<") else header + text)
-    fill(
-        proto.graph.initializer, [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    )
-    onnx.checker.check_model(proto, full_check=True)
-    return load(proto)
-
-
-def fill(initializers, nodes) -> None:
-    for initializer in initializers:
-        if initializer.name in FILLED and list(initializer.dims) == [1]:
-            initializer.CopyFrom(onnx.numpy_helper.from_array(FILLED[initializer.name], initializer.name))
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                fill(attribute.g.initializer, attribute.g.node)
-            elif node.op_type == "Constant" and node.output[0] in FILLED:
-                attribute.t.CopyFrom(onnx.numpy_helper.from_array(FILLED[node.output[0]]))
+    return filled_model(text, FILLED, opset, ir_version)
 
 
 def stored(before: ir.Model, sites: Sites | None = None, **options):
@@ -78,48 +60,9 @@ def stored(before: ir.Model, sites: Sites | None = None, **options):
     return checked_run(QuantizeWeights(**({"min_elements": 64} | options)), before, sites)
 
 
-def feeds(given: ir.Model, seed: int = 1) -> dict[str, np.ndarray]:
-    random, found = np.random.default_rng(seed), {}
-    for value in given.graph.inputs:
-        shape = [dim if isinstance(dim, int) else 5 for dim in value.shape]
-        is_float = value.dtype == ir.DataType.FLOAT
-        found[value.name] = random.standard_normal(shape).astype(np.float32) if is_float else np.ones(shape, bool)
-        if value.dtype == ir.DataType.INT64:
-            found[value.name] = random.integers(0, 50, shape)
-    return found
-
-
-def assert_close(before: ir.Model, after: ir.Model, limit: float, **given: np.ndarray) -> None:
-    """Hold the relative L2 of all outputs, with and without ONNX Runtime's optimizations."""
-    inputs = feeds(before) | given
-    expected = session(before).run(inputs)
-    for optimize in (True, False):
-        found = session(after, optimize=optimize).run(inputs)
-        for name, array in expected.items():
-            assert np.linalg.norm(found[name] - array) <= limit * np.linalg.norm(array)
-
-
 KINDS = {
-    "MatMul": "g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { y = MatMul(x, w) }",
+    **weight_nets.KINDS,
     "MatMul of more axes": "g (float[2, M, 96] x) => (float[2, M, 80] y) <float[1] w = {0}> { y = MatMul(x, w) }",
-    "weight on the left": "g (float[80, M] x) => (float[96, M] y) <float[1] w = {0}> { y = MatMul(w, x) }",
-    "batch of weights": "g (float[3, M, 20] x) => (float[3, M, 30] y) <float[1] b3 = {0}> { y = MatMul(x, b3) }",
-    "Gemm": "g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { y = Gemm<alpha=2.0>(x, w) }",
-    "Gemm transB": "g (float[M, 96] x) => (float[M, 80] y) <float[1] wt = {0}> { y = Gemm<transB=1>(x, wt) }",
-    "Conv": "g (float[1, 16, 9, 9] x) => (float[1, 24, 7, 7] y) <float[1] k = {0}> { y = Conv(x, k) }",
-    "depthwise": "g (float[1, 64, 9, 9] x) => (float[1, 64, 5, 5] y) <float[1] d = {0}> { y = Conv<group=64>(x, d) }",
-    "ConvTranspose": """g (float[1, 16, 9, 9] x) => (float[1, 24, 11, 11] y) <float[1] c = {0}>
-                        { y = ConvTranspose(x, c) }""",
-    "Gather": "g (int64[L] i) => (float[L, 64] y) <float[1] t = {0}> { y = Gather(t, i) }",
-    "Slice": """g (float[20, 64] x) => (float[1, 20, 64] y)
-                <float[1] p = {0}, int64[1] s = {4}, int64[1] e = {24}, int64[1] a = {1}>
-                { q = Slice(p, s, e, a) y = Add(q, x) }""",
-    "LSTM": """g (float[7, 2, 32] x) => (float[7, 2, 2, 24] y) <float[1] l = {0}, float[1] r = {0}>
-               { y = LSTM<hidden_size=24, direction="bidirectional">(x, l, r) }""",
-    "Constant": "g (float[M, 96] x) => (float[M, 80] y) { w = Constant <value = float[1] {0}> () y = MatMul(x, w) }",
-    "Identity": "g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { i = Identity(w) y = MatMul(x, i) }",
-    "Transpose": "g (float[M, 96] x) => (float[M, 80] y) <float[1] wt = {0}> { t = Transpose(wt) y = MatMul(x, t) }",
-    "Cast": "g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { c = Cast<to=1>(w) y = MatMul(x, c) }",
 }
 
 
