@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from optimizer.algorithms.kernel_pruning import Plan
 from optimizer.algorithms.magnitudes import Magnitudes
 from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.pruning import STEP, Plan, PruneSearch
+from optimizer.algorithms.pruning import STEP, PruneSearch
 from optimizer.algorithms.sparse_storage import store_sparse
 from optimizer.algorithms.sparsity_patterns import Pattern
 from optimizer.errors import UsageError

@@ -1,7 +1,7 @@
 """Prunes the weights of a model as far as the budget goes, and repairs what it breaks.
 
 Each kernel's weight is pruned alone, and what stays of it fitted to the inputs that it has in the model as it was
-(``reconstruction``): one sweep over the calibration feeds. All kernels are tried at the full sparsity, then at lower
+(``kernel_pruning``): one sweep over the calibration feeds. All kernels are tried at the full sparsity, then at lower
 ones, until one holds the aim; between it and the one before, ``mixed_precision`` chooses kernel by kernel, by the
 squared error for a weight. At the end all kernels are fitted once more, one after the other, to what the model as it
 was answers, on what they read now (``refitting``), and that is kept where the error is smaller.
@@ -16,64 +16,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer import graph
-from optimizer.algorithms import reconstruction
-from optimizer.algorithms.kernel_bias import bias_of
+from optimizer.algorithms.kernel_pruning import Pruned, Pruner, put
 from optimizer.algorithms.leftovers import Leftovers
 from optimizer.algorithms.mixed_precision import Search, grouped
 from optimizer.algorithms.model_digest import digest
-from optimizer.algorithms.prunable import Prunable, prunable
-from optimizer.algorithms.reconstruction import Fit
 from optimizer.algorithms.refitting import refit_all
-from optimizer.algorithms.second_moments import SecondMoments
 from optimizer.model import clone
 from optimizer.pass_base import Note, PassResult, Step
 from optimizer.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     import onnx_ir as ir
-    from numpy.typing import NDArray
 
-    from optimizer.algorithms.magnitudes import Magnitudes
-    from optimizer.algorithms.node_choice import NodeChoice
+    from optimizer.algorithms.kernel_pruning import Plan
     from optimizer.pass_base import Context, Lab
 
 STEP = Step("prune-magnitude", "some weights of a kernel become 0")
-PARTS = (1.0, 0.8, 0.6, 0.4)
 _NEARLY = 2.0  # times the allowance: what fitting once more may still bring under it
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to prune.
-
-    Attributes:
-        magnitudes: How many weights go of each kernel.
-        by_error: Whether, where moments are known, those go whose loss costs least, and not the smallest.
-        repair: Whether what stays is fitted anew, where there are data.
-        choice: Which nodes.
-        guard: Whether the first and the last kernels are left out.
-    """
-
-    magnitudes: Magnitudes
-    by_error: bool
-    repair: bool
-    choice: NodeChoice
-    guard: bool
-
-    @property
-    def parts(self) -> tuple[float, ...]:
-        """The shares of what is asked for to try."""
-        return (1.0,) if self.magnitudes.pattern.is_fixed else PARTS
-
-
-@dataclass(frozen=True)
-class _Pruned:
-    """A weight with zeros, (groups, out, K), and what to add to the bias for it."""
-
-    matrix: NDArray[np.float32]
-    shift: NDArray[np.float64] | None = None
 
 
 @dataclass
@@ -86,7 +47,7 @@ class _Memory:
         errors: Of single weights, by part.
     """
 
-    pruned: dict[float, dict[str, _Pruned]] = field(default_factory=dict)
+    pruned: dict[float, dict[str, Pruned]] = field(default_factory=dict)
     shares: dict[float, dict[frozenset[str], float]] = field(default_factory=dict)
     errors: dict[float, dict[str, float]] = field(default_factory=dict)
 
@@ -132,7 +93,7 @@ class PruneSearch:
         """As many weights at this level as hold the aim, the others at the next, or as they are."""
         part, names = self.plan.parts[level], self._names()
         silent = replace(self, context=replace(self.context, progress=Progress()))  # to build is a part of the search
-        sizes = {weight.name: float(weight.holder.tensor.size) for weight in self._weights(self.model)}
+        sizes = {weight.name: float(weight.holder.tensor.size) for weight in self.plan.weights(self.model)}
 
         def build(pruned: frozenset[str]) -> PassResult:
             return silent._built(memory, level, names - pruned)  # noqa: SLF001 - itself
@@ -157,7 +118,7 @@ class PruneSearch:
     def _refitted(self, result: PassResult, lab: Lab) -> PassResult:
         model = clone(result.model)
         touched = frozenset(result.choices.get("pruned", ()))
-        found = [weight for weight in self._weights(model) if weight.name in touched]
+        found = [weight for weight in self.plan.weights(model) if weight.name in touched]
         done = refit_all(model, self.model, found, lab, trusts_names=True)
         choices = {**result.choices, "refitted": True}
         changes = {**result.changes, "kernels fitted to their answers": len(done.weights)}
@@ -167,7 +128,7 @@ class PruneSearch:
         """A copy pruned at ``level``, but for the weights ``less``, which are at the next or stay."""
         model, left, changes = clone(self.model), Leftovers(), Counter[str]()
         zeros, touched, sizes = 0, [], 0
-        for weight in self._weights(model, left):
+        for weight in self.plan.weights(model, left):
             reason = self.plan.magnitudes.pattern.refusal(weight.shape)
             at = level + (weight.name in less)
             if reason is None and at >= len(self.plan.parts):
@@ -185,7 +146,7 @@ class PruneSearch:
             if not new:
                 left.note(weight.name, "has as many zeros already")
                 continue
-            _put(model, weight, made)
+            put(model, weight, made)
             touched.append(weight.name)
             changes["kernels pruned"] += 1
             changes["weights set to 0"] += new
@@ -193,72 +154,15 @@ class PruneSearch:
         choices = {"level": level, "less": sorted(less), "pruned": touched} if changes else {}
         return PassResult(model, dict(changes), notes, choices)
 
-    def _at(self, memory: _Memory, level: int) -> dict[str, _Pruned]:
+    def _at(self, memory: _Memory, level: int) -> dict[str, Pruned]:
         """All weights pruned at ``level``."""
         part = self.plan.parts[level]
         if part not in memory.pruned:
-            memory.pruned[part] = dict(self._pruned(part))
+            memory.pruned[part] = dict(Pruner(self.model, self.plan, self.context.lab).run(part))
         return memory.pruned[part]
 
-    def _pruned(self, part: float) -> Iterator[tuple[str, _Pruned]]:
-        pattern = self.plan.magnitudes.pattern
-        found = {w.name: w for w in self._weights(self.model) if pattern.refusal(w.shape) is None}
-        goals = self.plan.magnitudes.goals(list(found.values()), part)
-        left = dict(found)
-        for name, moments, centred in self._moments(list(found.values())):
-            yield name, self._repaired(left.pop(name), goals[name], part, moments, centred=centred)
-        for name, weight in left.items():
-            yield name, _Pruned((weight.matrix() * self._by_size(weight, goals[name], part)).astype(np.float32))
-
-    def _by_size(self, weight: Prunable, goal: float, part: float) -> NDArray[np.bool_]:
-        """What stays, by size."""
-        sizes = self.plan.magnitudes
-        is_under = sizes.threshold and not sizes.pattern.is_fixed
-        stays = sizes.under(weight, part) if is_under else sizes.pattern.stays(sizes.scores(weight), goal)
-        return stays.reshape(*weight.shape[:2], -1)
-
-    def _repaired(
-        self, weight: Prunable, goal: float, part: float, moments: SecondMoments, *, centred: bool
-    ) -> _Pruned:
-        matrix = weight.matrix()
-        square = moments.covariance if centred else moments.second_moment
-        fit = Fit.same(matrix, square, reconstruction.damping(matrix.shape[-1], moments.rows))
-        if self.plan.by_error:
-
-            def mask(costs: NDArray[np.float64], done: float) -> NDArray[np.bool_]:
-                pattern = self.plan.magnitudes.pattern
-                wanted = goal * done if pattern.is_fixed else round(goal * done)
-                return pattern.stays(costs.reshape(weight.shape), wanted).reshape(matrix.shape)
-
-            fitted = reconstruction.prune(matrix, fit, mask)
-        else:
-            fitted = reconstruction.refit(matrix, self._by_size(weight, goal, part) & (matrix != 0), fit)
-        shift = ((matrix - fitted) @ moments.mean[..., np.newaxis]).reshape(-1) if centred else None
-        return _Pruned(fitted.astype(np.float32), shift)
-
-    def _moments(self, found: Sequence[Prunable]) -> Iterator[tuple[str, SecondMoments, bool]]:
-        """Name of a weight, moments of all that its kernels read, and whether a bias makes up for the mean."""
-        lab = self.context.lab
-        if lab is None or not (self.plan.repair and lab.has_data):
-            return
-        owners = {output: weight for weight in found for output in weight.measured(self.model)}
-        if not owners:
-            return
-        sums: dict[str, list[SecondMoments]] = {}
-        for output, moments in lab.second_moments(self.model, list(owners)):
-            weight = owners[output]
-            so_far = sums.setdefault(weight.name, [])
-            so_far[:] = [_added(so_far[0], moments), *so_far] if so_far else [moments]
-            if len(so_far) == len(weight.nodes):
-                total = sums.pop(weight.name)[0]
-                if total.rows:
-                    yield weight.name, total, len(weight.nodes) == 1 and bias_of(weight.nodes[0]) is not None
-
-    def _weights(self, model: ir.Model, left: Leftovers | None = None) -> list[Prunable]:
-        return prunable(model, self.plan.choice, Leftovers() if left is None else left, guard=self.plan.guard)
-
     def _names(self) -> frozenset[str]:
-        return frozenset(weight.name for weight in self._weights(self.model))
+        return frozenset(weight.name for weight in self.plan.weights(self.model))
 
     def _memory(self, lab: Lab | None) -> _Memory:
         if lab is None:
@@ -266,17 +170,6 @@ class PruneSearch:
         key: Any = ("pruning", digest(self.model), self.plan)
         found: _Memory = lab.memory.setdefault(key, _Memory())
         return found
-
-
-def _put(model: ir.Model, weight: Prunable, made: _Pruned) -> None:
-    bias = bias_of(weight.nodes[0]) if made.shift is not None else None
-    if bias is not None and made.shift is not None:
-        bias.add(made.shift, model)
-    weight.write(made.matrix)
-
-
-def _added(one: SecondMoments, other: SecondMoments) -> SecondMoments:
-    return SecondMoments(one.sums + other.sums, one.totals + other.totals, one.rows + other.rows)
 
 
 def _said(zeros: int, sizes: int, changes: Mapping[str, int]) -> Iterator[Note]:
