@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     Runs = list[dict[str, Any]]  # by feed, then by output name
 
 HERE = Path(__file__).resolve().parent
+_REPEATS = 4
 USUAL, HALF = 1e-5, 2e-3
 HALVES = frozenset({"float16", "bfloat16"})
 FROZEN = {
@@ -152,7 +153,7 @@ def compare(before: ir.Model, after: ir.Model, feeds: Feeds) -> tuple[str, list[
         if wanted is None:
             continue
         compared = "ONNX Runtime"
-        again = runtime_runs(before, feeds, level)
+        again = repeated(lambda: runtime_runs(before, feeds, level), wanted)  # noqa: B023 - called at once
         try:
             found = runtime_runs(after, feeds, level)
         except ReferenceRunError as error:
@@ -167,8 +168,18 @@ def compare(before: ir.Model, after: ir.Model, feeds: Feeds) -> tuple[str, list[
                 found = reference_runs(after, feeds)
             except Exception as error:  # noqa: BLE001 - the evaluator raises whatever an operator raises
                 return compared, [*problems, f"reference evaluator: {type(error).__name__}: {error}"]
-            problems += differences(wanted, reference_runs(before, feeds), found)
+            problems += differences(wanted, repeated(lambda: reference_runs(before, feeds), wanted), found)
     return compared, problems
+
+
+def repeated(run: Callable[[], Runs], wanted: Runs) -> Runs:
+    """The first of a few more runs of the original that differs; ten random bits are equal twice now and then."""
+    again = run()
+    for _ in range(_REPEATS - 1):
+        if differences(wanted, wanted, again):
+            break
+        again = run()
+    return again
 
 
 def attempted(run: Callable[[], Runs]) -> Runs | None:
