@@ -80,6 +80,7 @@ WAYS = {
     "int4, blocks of 32": Way("quantize-weights:bits=4,compute=float,block=32"),
     "32 entries": Way("cluster-weights:entries=32"),
     "32 entries, groups": Way("cluster-weights:entries=32,group=auto"),
+    "32 entries, groups, weighted": Way("cluster-weights:entries=32,group=auto", weighted=True),
     "int4, blocks of 128": Way("quantize-weights:bits=4,compute=float,block=128"),
     "16 entries": Way("cluster-weights:entries=16"),
     "16 entries, groups": Way("cluster-weights:entries=16,group=auto"),
@@ -169,14 +170,14 @@ def stored(original: ir.Model, way: Way, lab: RuntimeLab) -> tuple[ir.Model, int
     return model, byte_size(model)
 
 
-def measure(path: Path, feeds: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure(path: Path, feeds: Path, ways: Mapping[str, Way]) -> Iterator[tuple[str, dict[str, Any]]]:
     """File and error of each way."""
     original = load(path)
     split = load_feeds(feeds, session(original).inputs)
     judged = list(split.validation[:MOST_FEEDS])
     lab = RuntimeLab(original, split, Budget(), is_timed=False)
     plain = answers(original, judged, optimize=False)
-    for name, way in WAYS.items():
+    for name, way in ways.items():
         try:
             model, size = stored(original, way, lab)
         except OnnxhoneError as error:
@@ -277,9 +278,10 @@ def main() -> int:
             continue
         done = {} if options.again else known.get(options.what, {}).get(model, {})
         if options.what == "table":
-            if feeds is None or set(WAYS) <= set(done):
+            missing = {name: way for name, way in WAYS.items() if name not in done}
+            if feeds is None or not missing:
                 continue
-            for name, result in measure(path, feeds):
+            for name, result in measure(path, feeds, missing):
                 remember(known, "table", model, name, result)
                 print(model, name, result, flush=True)
             continue

@@ -3,11 +3,12 @@
 Each weight of Conv, ConvTranspose, MatMul, Gemm, LSTM, GRU, RNN and each table of Gather and Slice gets the values
 that k-means finds for it (``optimizer.algorithms.codebooks``), one set for the whole weight or for each group of
 channels, or vectors of several elements (``optimizer.algorithms.vector_codebooks``). With data an element counts by the
-mean square of what it is multiplied with. ONNX Runtime makes float constants of it when it loads the model
+mean square of what it is multiplied with, and errors of a kernel's row make up for each other
+(``optimizer.algorithms.codebook_rounding``). ONNX Runtime makes float constants of it when it loads the model
 (``optimizer.algorithms.codebook_storage``), so speed and memory are those of the float model.
 
 Where the error may be measured and is over what the stage may use, the weights that cost most of it for their size get
-64 values, or 256, or stay as they are.
+32 values, or 64, or 256, or stay as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from optimizer.pass_base import Context, PassResult, Step
 
-_WIDER = (64, 256)  # values for weights that need more of them
+_WIDER = (32, 64, 256)  # values for weights that need more of them
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
+from kernel_cases import CASES, kernel, moments_of, moving_together
 
 from optimizer.algorithms import patches, quantization
-from optimizer.algorithms.adaptive_rounding import adaptive, mean_shift, quadratic_error, round_adaptively
+from optimizer.algorithms.adaptive_rounding import adaptive, mean_shift, round_adaptively
+from optimizer.algorithms.nearest_plane import quadratic_error
 from optimizer.algorithms.quantization import UINT8, WEIGHT_INT7, WEIGHT_INT8, Grid
 from optimizer.algorithms.second_moments import SecondMoments
 
@@ -48,7 +47,7 @@ def test_no_row_is_worse_than_with_nearest_rounding(seed, sizes, name, clip, dam
     grid, rng = GRIDS[name], np.random.default_rng(seed)
     matrix, moments = problem(rng, *sizes)
     scale = clip * np.abs(matrix).max(axis=-1) / (grid.qmax - middle(grid))
-    found = round_adaptively(matrix, moments, scale, grid, damping=damping)
+    found = round_adaptively(matrix, moments, scale, grid, part=damping)
     assert found.dtype == grid.dtype
     assert found.min() >= grid.qmin
     assert found.max() <= grid.qmax
@@ -66,7 +65,7 @@ def test_blocks_change_nothing(width):
     matrix, moments = problem(rng, 1, 4, width, 60, 30)
     scale = np.abs(matrix).max(axis=-1) / 7
     grid = Grid(np.dtype(np.int8), -7, 7)
-    found = round_adaptively(matrix, moments, scale, grid, damping=0.05)[0]
+    found = round_adaptively(matrix, moments, scale, grid, part=0.05)[0]
     damped = moments[0] + 0.05 * np.diagonal(moments[0]).mean() * np.eye(width)
     left = list(np.argsort(np.diagonal(moments[0]), kind="stable"))
     weight, expected = matrix[0].copy(), np.zeros((4, width))
@@ -116,34 +115,6 @@ def test_what_has_no_factor_is_rounded_to_the_nearest():
     np.testing.assert_array_equal(found, nearest(matrix, scale, WEIGHT_INT8))
 
 
-def kernel(op_type, shape, **attributes) -> ir.Node:
-    node = helper.make_node(op_type, ["x", "w"], ["y"], **attributes)
-    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy"]
-    weight = numpy_helper.from_array(np.zeros(shape, np.float32), "w")
-    graph = helper.make_graph([node], "g", values[:1], values[1:], [weight])
-    opsets = [helper.make_opsetid("", 17)]
-    return ir.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=8)).graph[0]
-
-
-CASES = {
-    "conv": ("Conv", (6, 4, 3, 3), {}, 0, (2, 4, 9, 9)),
-    "grouped": ("Conv", (6, 2, 3), {"group": 3}, 0, (2, 6, 19)),
-    "depthwise": ("Conv", (5, 1, 3, 3), {"group": 5, "pads": [1, 1, 1, 1]}, 0, (2, 5, 9, 9)),
-    "transposed": ("ConvTranspose", (4, 3, 2, 2), {"group": 2, "pads": [1, 0, 0, 1]}, 1, (2, 4, 5, 5)),
-    "gemm": ("Gemm", (8, 5), {}, 1, (90, 8)),
-    "gemm transposed": ("Gemm", (5, 8), {"transB": 1}, 0, (90, 8)),
-    "matmul": ("MatMul", (8, 5), {}, 1, (3, 30, 8)),
-}
-
-
-def moving_together(rng, shape, along):
-    """Inputs of which those of all channels, and those of one example, have much in common."""
-    channels, example = list(shape), [shape[0], *[1] * (len(shape) - 1)]
-    channels[along] = 1
-    parts = 0.3 * rng.standard_normal(shape), rng.standard_normal(channels), rng.standard_normal(example)
-    return (sum(parts) + 1).astype(np.float32)
-
-
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("corrects_bias", [True, False])
@@ -152,9 +123,7 @@ def test_a_kernel_answers_more_exactly(case, per_channel, corrects_bias):
     node, rng = kernel(op_type, shape, **attributes), np.random.default_rng(0)
     weight = rng.standard_normal(shape).astype(np.float32)
     x = moving_together(rng, data, along=1 if "Conv" in op_type else -1)
-    moments = SecondMoments.of(*patches.width(node))
-    rows = patches.rows(node, x, 10**6, rng)
-    moments.add(rows)
+    rows, moments = moments_of(node, x)
     largest = quantization.channel_max(weight, axis) if per_channel else np.abs(weight).max()
     parameters = quantization.symmetric(largest, INT3, axis if per_channel else None)
     plain = quantization.quantize(weight, parameters)

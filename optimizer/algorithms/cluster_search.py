@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import clustering
+from optimizer.algorithms import clustering, second_moments
+from optimizer.algorithms.codebook_rounding import Input
 from optimizer.algorithms.codebook_storage import OLDEST_OPSET, CodebookWriter, stored_bytes
 from optimizer.algorithms.input_power import input_power
 from optimizer.algorithms.leftovers import Leftovers
@@ -50,12 +51,14 @@ class _Memory:
         clustered: Weights by name and coding; ``None`` for what is no smaller.
         shares: Of the budget, for each level with the names of what is stored in the coarser of its two codings.
         errors: Of single weights, by level.
+        fitted: Codings for which second moments were asked.
     """
 
     powers: Mapping[str, InputPower]
     clustered: dict[tuple[str, Coding], Clustered | None] = field(default_factory=dict)
     shares: dict[int, dict[frozenset[str], float]] = field(default_factory=dict)
     errors: dict[int, dict[str, float]] = field(default_factory=dict)
+    fitted: set[Coding] = field(default_factory=set)
 
 
 @dataclass
@@ -81,10 +84,13 @@ class ClusterSearch:
         lab, choices = self.context.lab, self.context.choices
         memory = self._memory(lab)
         if choices:
-            return self._stored(self.model, memory, choices.get("level", 0), frozenset(choices.get("wide", ())))
+            level = choices.get("level", 0)
+            self._fit(memory, lab, level, level + 1)
+            return self._stored(self.model, memory, level, frozenset(choices.get("wide", ())))
         if lab is None:
             return self._stored(self.model, memory, 0, frozenset())
         for level in range(len(self.codings)):
+            self._fit(memory, lab, level)
             self.context.progress.begin(f"all weights in {self.codings[level].entries} values")
             result = self._stored(clone(self.model), memory, level, frozenset())
             if not result.changes:
@@ -143,14 +149,31 @@ class ClusterSearch:
         if scope.opset(weight.nodes[0]) < OLDEST_OPSET:
             return f"is in a function of an opset before {OLDEST_OPSET}"
         reason = clustering.obstacle(weight.holder.shape, self.codings[at])
-        return reason if reason is not None or np.isfinite(weight.holder.tensor.numpy()).all() else "is not finite"
+        return reason if reason is not None or _is_finite(weight) else "is not finite"
 
-    def _clustered(self, weight: StoredWeight, coding: Coding, memory: _Memory) -> Clustered | None:
+    def _fit(self, memory: _Memory, lab: Lab | None, *levels: int) -> None:
+        """Cluster the weights of single kernels by the second moments of what they multiply with."""
+        codings = [coding for coding in self.codings[levels[0] : levels[-1] + 1] if coding not in memory.fitted]
+        if lab is None or not lab.has_data or not codings:
+            return
+        memory.fitted.update(codings)
+        weights = {_output(weight): weight for weight in self._weights(Leftovers()) if _has_moments(weight, self.model)}
+        for name, moments in lab.second_moments(self.model, list(weights)):
+            if lab.time_left() < 0:
+                return
+            weight = weights[name]
+            source = Input(weight.nodes[0], moments) if moments.rows else None
+            for coding in codings:
+                if clustering.obstacle(weight.holder.shape, coding) is None and coding.dims == 1 and _is_finite(weight):
+                    self._clustered(weight, coding, memory, source)
+
+    def _clustered(
+        self, weight: StoredWeight, coding: Coding, memory: _Memory, source: Input | None = None
+    ) -> Clustered | None:
         key = weight.holder.name, coding
         if key not in memory.clustered:
-            found = clustering.cluster(
-                weight.holder.tensor.numpy(), weight.layout, coding, memory.powers.get(weight.holder.name)
-            )
+            power = memory.powers.get(weight.holder.name)
+            found = clustering.cluster(weight.holder.tensor.numpy(), weight.layout, coding, power, source)
             is_smaller = stored_bytes(found) < _WORTH * weight.holder.tensor.nbytes
             memory.clustered[key] = found if is_smaller else None
         return memory.clustered[key]
@@ -183,6 +206,22 @@ class ClusterSearch:
             lab.memory[key] = _Memory(lab.memory[inputs])
         found: _Memory = lab.memory[key]
         return found
+
+
+def _output(weight: StoredWeight) -> str:
+    """The name of what the first reader of ``weight`` gives."""
+    return weight.nodes[0].outputs[0].name or ""
+
+
+def _has_moments(weight: StoredWeight, model: ir.Model) -> bool:
+    """Whether one kernel alone multiplies with ``weight``, as it is, and the moments of its input can be known."""
+    (node, position), *others = weight.readers
+    is_direct = position == 1 and node.inputs[1] is weight.holder.value and node.graph is model.graph
+    return not others and is_direct and second_moments.refusal(node) is None
+
+
+def _is_finite(weight: StoredWeight) -> bool:
+    return bool(np.isfinite(weight.holder.tensor.numpy()).all())
 
 
 def _kind(coding: Coding) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from optimizer.algorithms import mean_keeping
+from optimizer.algorithms import codebook_rounding, mean_keeping
 from optimizer.algorithms.block_quantization import square_sums
 from optimizer.algorithms.codebooks import codebooks, nearest
 from optimizer.algorithms.index_packing import bits_for
@@ -22,6 +22,7 @@ from optimizer.algorithms.vector_codebooks import nearest_vectors, vector_codebo
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optimizer.algorithms.codebook_rounding import Input
     from optimizer.algorithms.codebooks import Init
     from optimizer.algorithms.input_power import InputPower
     from optimizer.algorithms.weight_layouts import Layout
@@ -97,7 +98,9 @@ def obstacle(shape: tuple[int, ...], coding: Coding) -> str | None:
     return None if size % coding.dims == 0 else f"{size} elements are no multiple of dims={coding.dims}"
 
 
-def cluster(array: NDArray[Any], layout: Layout, coding: Coding, inputs: InputPower | None = None) -> Clustered:
+def cluster(
+    array: NDArray[Any], layout: Layout, coding: Coding, inputs: InputPower | None = None, source: Input | None = None
+) -> Clustered:
     """``array`` in codebooks.
 
     Args:
@@ -105,6 +108,7 @@ def cluster(array: NDArray[Any], layout: Layout, coding: Coding, inputs: InputPo
         layout: Its rows.
         coding: How.
         inputs: What its elements are multiplied with, if that is known.
+        source: The one kernel that reads it, and all second moments of what it is multiplied with, if that is known.
     """
     kind = array.dtype
     wide = array.astype(np.float32) if kind.itemsize < 4 else array
@@ -114,17 +118,41 @@ def cluster(array: NDArray[Any], layout: Layout, coding: Coding, inputs: InputPo
         return _vectors(wide, kind, coding, weights, keep=keep)
     rows, mass = layout.rows(wide), None if weights is None else layout.rows(weights)
     books, owners = _rows_books(rows, kind, coding, mass, keep=keep)
-    indices = _nearest(rows, books, owners)
-    can_choose = len(books) == 1 or books.shape[1] <= mean_keeping.MOST_ENTRIES
-    if inputs is not None and inputs.mean is not None and mass is not None and can_choose:
-        mean = layout.rows(np.broadcast_to(inputs.mean, array.shape))
-        indices = mean_keeping.mean_keeping(
-            rows, indices, books=books, owners=owners, power=mass, mean=mean, keep_zeros=keep
-        )
+    indices = _indices(wide, layout, (books, owners), inputs, source, keep=keep)
     error = _error(rows, books, owners, indices)
     if len(books) == 1:  # then rows do not matter: they go back to where they are in memory
         indices = (indices if layout.lead else indices.T).reshape(1, -1)
     return Clustered(books.astype(kind), owners, np.ascontiguousarray(indices), error)
+
+
+def _indices(  # noqa: PLR0913 - the weight, what it may become, and what it meets
+    array: NDArray[Any],
+    layout: Layout,
+    found: tuple[NDArray[Any], NDArray[np.int64] | None],
+    inputs: InputPower | None,
+    source: Input | None,
+    *,
+    keep: bool,
+) -> NDArray[np.uint8]:
+    """The entry for each element of the rows: by all that is known of the inputs."""
+    rows, (books, owners) = layout.rows(array), found
+    if source is not None:
+        chosen = codebook_rounding.chosen(array, books, _numbers(layout, books, owners), source, keep_zeros=keep)
+        return _nearest(layout.rows(chosen), books, owners)
+    indices = _nearest(rows, books, owners)
+    can_choose = len(books) == 1 or books.shape[1] <= mean_keeping.MOST_ENTRIES
+    if inputs is None or inputs.mean is None or not can_choose:
+        return indices
+    power, mean = (layout.rows(np.broadcast_to(one, array.shape)) for one in (inputs.power, inputs.mean))
+    return mean_keeping.mean_keeping(rows, indices, books=books, owners=owners, power=power, mean=mean, keep_zeros=keep)
+
+
+def _numbers(layout: Layout, books: NDArray[Any], owners: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Which codebook each element of the weight has, in its shape."""
+    each = np.arange(len(books)) if owners is None else owners
+    count = math.prod(layout.shape) // layout.length
+    rows = np.broadcast_to(each[:, np.newaxis], (count, layout.length))
+    return rows.reshape(layout.shape) if layout.lead else rows.T
 
 
 def _rows_books(

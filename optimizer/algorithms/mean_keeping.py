@@ -10,8 +10,8 @@ behind, which can still make up for s, the best d_k is
 
     - s m_k / (v_k (1 + T) + m_k^2)
 
-and the entry nearest to w_k + d_k is taken: Babai's nearest plane for this form, as GPTQ is for a full one (see
-``adaptive_rounding``). Elements of small v come last. A row that gains nothing by it keeps the nearest entries.
+and the entry nearest to w_k + d_k is taken: Babai's nearest plane for this form, as GPTQ is for a full one
+(``nearest_plane``). Elements of small v come last. A row that gains nothing by it keeps the nearest entries.
 """
 
 from __future__ import annotations
