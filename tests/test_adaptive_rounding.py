@@ -58,6 +58,17 @@ def test_no_row_is_worse_than_with_nearest_rounding(seed, sizes, name, clip, dam
     assert (error[0] <= error[1] * (1 + 1e-9) + 1e-12 * np.abs(moments).max()).all()
 
 
+@pytest.mark.parametrize("name", GRIDS)
+def test_zeros_stay_zeros(name):
+    grid, rng = GRIDS[name], np.random.default_rng(5)
+    matrix, moments = problem(rng, 2, 20, 100, 300, 30)
+    matrix[rng.random(matrix.shape) < 0.5] = 0
+    scale = np.abs(matrix).max(axis=-1) / (grid.qmax - middle(grid))
+    found = round_adaptively(matrix, moments, scale, grid)
+    assert (found[matrix == 0] == middle(grid)).all()
+    assert (found != nearest(matrix, scale, grid)).any()
+
+
 @pytest.mark.parametrize("width", [9, 95, 96, 97, 200])
 def test_blocks_change_nothing(width):
     """The same as the textbook form: one column after the other, by the inverse of what is left."""

@@ -55,14 +55,13 @@ def chosen(
     matrix = patches.as_matrix(source.node, array).astype(np.float64)
     numbers = patches.as_matrix(source.node, np.broadcast_to(owners, array.shape))
     entries, square = _Entries(books.astype(np.float64)), source.moments.second_moment
-    stays = (matrix == 0) & keep_zeros
 
     def rounded(column: NDArray[np.float64], at: NDArray[np.intp]) -> NDArray[np.float64]:
-        found = entries.nearest(column, _column(numbers, at))
-        return np.where(_column(stays, at), 0.0, found)
+        return entries.nearest(column, _column(numbers, at))
 
-    nearest = np.where(stays, 0.0, entries.nearest(matrix, numbers))
-    passed_on = nearest_plane(matrix, square, rounded, damping(matrix.shape[-1], source.moments.rows))
+    nearest = np.where((matrix == 0) & keep_zeros, 0.0, entries.nearest(matrix, numbers))
+    part = damping(matrix.shape[-1], source.moments.rows)
+    passed_on = nearest_plane(matrix, square, rounded, part, keep_zeros=keep_zeros)
     return patches.from_matrix(source.node, better(matrix, nearest, passed_on, square).astype(books.dtype))
 
 

@@ -45,7 +45,12 @@ def damping(width: int, rows: int) -> float:
 
 
 def nearest_plane(
-    wanted: NDArray[np.float64], moments: NDArray[np.float64], rounded: Rounding, part: float
+    wanted: NDArray[np.float64],
+    moments: NDArray[np.float64],
+    rounded: Rounding,
+    part: float,
+    *,
+    keep_zeros: bool = True,
 ) -> NDArray[np.float64] | None:
     """``wanted`` rounded column by column, each error passed on; ``None`` if there is no factor to pass it on by.
 
@@ -54,6 +59,8 @@ def nearest_plane(
         moments: (…, K, K), symmetric and positive semidefinite.
         rounded: Rounds a column, (…, out), told which one it is in each group, (…).
         part: What is added to the diagonal of ``moments``, in parts of its mean.
+        keep_zeros: Whether what is 0 stays 0 and makes up for nothing, so that pruning survives; 0 is among the numbers
+            that elements may be, then.
     """
     order = np.argsort(np.einsum("...kk->...k", moments), axis=-1, kind="stable")
     passing = _passing(moments, order, part)
@@ -69,6 +76,8 @@ def nearest_plane(
         for at in range(end - begin - 1, -1, -1):
             passed = inner[..., at + 1 :, at, np.newaxis].swapaxes(-1, -2) @ errors[..., begin + at + 1 : end, :]
             nearest = rounded(target[..., at, :] + passed[..., 0, :], order[..., begin + at])
+            if keep_zeros:
+                nearest = np.where(columns[..., begin + at, :] == 0, 0.0, nearest)
             found[..., begin + at, :] = nearest
             errors[..., begin + at, :] = columns[..., begin + at, :] - nearest
     back = np.argsort(order, axis=-1, kind="stable")
