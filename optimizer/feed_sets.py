@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 Feed = dict[str, Any]
 Origin = Literal["files", "iterable", "generated"]
-_SPLIT = 3  # every third feed validates; a third of the calibration feeds select
+_SPLIT = 3  # every third feed validates; every third block of the calibration feeds selects
+_BLOCKS = 12
 
 
 class FeedSet(Sequence[Feed]):
@@ -38,6 +39,14 @@ class FeedSet(Sequence[Feed]):
         """The same feeds with all that is in them."""
         return FeedSet(self._load, self._numbers)
 
+    def only(self, positions: Sequence[int]) -> FeedSet:
+        """The feeds at ``positions``."""
+        return FeedSet(self._load, [self._numbers[position] for position in positions], self._names)
+
+    def spread(self, most: int) -> FeedSet:
+        """At most ``most`` feeds, evenly spread over all."""
+        return self.only([at * len(self) // most for at in range(most)]) if len(self) > most else self
+
     def __len__(self) -> int:
         return len(self._numbers)
 
@@ -54,17 +63,20 @@ class FeedSet(Sequence[Feed]):
 
 @dataclass(frozen=True)
 class Split:
-    """The three sets of feeds.
+    """The sets of feeds.
 
     Attributes:
         calibration: What passes may look at.
-        selection: A third of the calibration feeds, which searches judge by.
+        fitting: Those of the calibration feeds that weights are fitted to; all, where there is but one.
+        selection: The others, a third, which searches judge by: blocks of neighbours, since feeds that follow each
+            other are often much alike, and what was fitted to one would be judged too well by the next.
         validation: What the verdicts are passed on.
         origin: Where the feeds come from.
         notes: What the report should say about them.
     """
 
     calibration: FeedSet
+    fitting: FeedSet
     selection: FeedSet
     validation: FeedSet
     origin: Origin
@@ -95,8 +107,12 @@ def split(
 
 
 def two_sets(calibration: FeedSet, validation: FeedSet, origin: Origin, notes: Sequence[str] = ()) -> Split:
-    """A split whose sets are given; every third calibration feed selects."""
-    return Split(calibration, calibration[::_SPLIT], validation, origin, tuple(notes))
+    """A split whose two sets are given; every third block of the calibration feeds selects."""
+    count = len(calibration)
+    block = [at * min(_BLOCKS, count) // count for at in range(count)]
+    selects = [at for at in range(count) if block[at] % _SPLIT == 0]
+    fits = [at for at in range(count) if block[at] % _SPLIT] or selects
+    return Split(calibration, calibration.only(fits), calibration.only(selects), validation, origin, tuple(notes))
 
 
 def check_names(

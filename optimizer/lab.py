@@ -65,7 +65,8 @@ class RuntimeLab:
         self.has_data = split.origin != "generated" or allow_generated
         self.is_timed = is_timed
         self.memory: dict[Any, Any] = {}
-        self._selection = split.selection[: _MOST_SELECTION if budget.metric is None else _MOST_FOR_METRIC]
+        self._fitting = split.fitting
+        self._selection = split.selection.spread(_MOST_SELECTION if budget.metric is None else _MOST_FOR_METRIC)
         answers = Answers(prepare(reference), self._selection, optimize=True, threads=threads)
         self._check = BudgetCheck(reference, answers, random)
         self._budget, self._threads = budget, threads
@@ -87,15 +88,15 @@ class RuntimeLab:
         )
 
     def second_moments(self, model: ir.Model, kernels: Sequence[str]) -> Iterator[tuple[str, SecondMoments]]:
-        """Second moments of the rows that kernels multiply with, by first output, over the calibration feeds."""
-        sweep, work = f"inputs of {len(kernels)} kernels over {len(self.calibration)} feeds", "kernels, one by one"
+        """Second moments of the rows that kernels multiply with, by first output, over the feeds to fit to."""
+        sweep, work = f"inputs of {len(kernels)} kernels over {len(self._fitting)} feeds", "kernels, one by one"
 
         def told(share: float) -> None:
             if self._progress.doing != sweep:
                 self._progress.begin(sweep)
             self._progress(share)
 
-        sums = moments.second_moments(model, kernels, self.calibration, threads=self._threads, progress=told)
+        sums = moments.second_moments(model, kernels, self._fitting, threads=self._threads, progress=told)
         for number, found in enumerate(sums):
             if self._progress.doing != work:
                 self._progress.begin(work)
@@ -107,9 +108,9 @@ class RuntimeLab:
         self, model: ir.Model, reference: ir.Model, kernels: Sequence[str]
     ) -> Iterator[tuple[str, PairedMoments]]:
         """Moments of what kernels of ``model`` read with what ``reference`` answers under their outputs' names."""
-        self._progress.begin(f"inputs and answers of {len(kernels)} kernels over {len(self.calibration)} feeds")
+        self._progress.begin(f"inputs and answers of {len(kernels)} kernels over {len(self._fitting)} feeds")
         yield from moments.paired_moments(
-            model, reference, kernels, self.calibration, threads=self._threads, progress=self._progress
+            model, reference, kernels, self._fitting, threads=self._threads, progress=self._progress
         )
 
     def share(self, model: ir.Model) -> float:

@@ -37,7 +37,21 @@ def test_every_third_feed_validates(tmp_path):
     assert numbers(split.validation) == [0, 3]
     assert numbers(split.calibration) == [1, 2, 4, 5]
     assert numbers(split.selection) == [1, 5]
+    assert numbers(split.fitting) == [2, 4]
     assert split.origin == "files"
+
+
+def test_what_weights_are_fitted_to_and_what_judges_them_are_blocks_of_neighbours(tmp_path):
+    for number in range(48):
+        for part in ("calib", "valid"):
+            saved(tmp_path / part, 0)
+            np.savez(tmp_path / part / f"{number:02d}.npz", **feed(number))
+    split = load_feeds(tmp_path, [X])
+    selected = [at for block in range(0, 12, 3) for at in range(4 * block, 4 * block + 4)]
+    assert numbers(split.selection) == selected
+    assert numbers(split.fitting) == [at for at in range(48) if at not in selected]
+    assert numbers(split.selection.spread(4)) == [0, 12, 24, 36]
+    assert numbers(split.selection.spread(16)) == selected
 
 
 def test_calib_and_valid_are_the_two_sets(tmp_path):
@@ -49,7 +63,7 @@ def test_calib_and_valid_are_the_two_sets(tmp_path):
 
 def test_one_feed_does_both(tmp_path):
     split = load_feeds(saved(tmp_path, 1), [X])
-    assert (len(split.calibration), len(split.validation)) == (1, 1)
+    assert [len(part) for part in (split.calibration, split.fitting, split.selection, split.validation)] == [1] * 4
     assert split.notes
 
 

@@ -195,7 +195,7 @@ def test_groups_go_whole():
 
 def lab_of(proto, feeds, budget="default"):
     several = FeedSet(lambda number: feeds[number], tuple(range(len(feeds))))
-    split = Split(several, several, several, "iterable")
+    split = Split(several, several, several, several, "iterable")
     return RuntimeLab(load(proto), split, Budget.parse(budget), is_timed=False)
 
 
