@@ -149,8 +149,11 @@ def test_a_constant_moves_behind_a_product():
         b1=numbers(6, seed=1),
         w2=numbers(6, 3, seed=2),
     )
+    for node in planted.graph.node:
+        node.name = f"/{node.output[0]}"
     result = folded(planted)
     assert [node.op_type for node in result.model.graph] == ["MatMul", "Add", "Sigmoid", "MatMul", "Add"]
+    assert [node.name for node in result.model.graph] == ["/m", "/a", "/s", "/y", "/y_bias"]
     assert result.changes["dead channels removed"] == 2
 
 

@@ -143,7 +143,8 @@ def _add_behind(node: ir.Node, shift: NDArray[np.generic], scope: Scope) -> None
             return
     made = ir.Value(name=output.name, type=output.type, shape=output.shape)
     output.name = scope.unique_name(f"{output.name}_sum")
-    add = ir.node("Add", [output, scope.constant(node, shift, "bias")], outputs=[made], name=node.name)
+    name = scope.unique_name(f"{node.name}_bias") if node.name else ""
+    add = ir.node("Add", [output, scope.constant(node, shift, "bias")], outputs=[made], name=name)
     graph_of = node.graph
     if graph_of is None:
         raise ValueError(f"{graph.site(node)} is in no graph")
