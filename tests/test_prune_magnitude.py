@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pass_checks import checked_run
 
 import optimizer
+from optimizer.algorithms import weights
 from optimizer.algorithms.sparsity_patterns import Pattern
 from optimizer.budget import Budget
 from optimizer.errors import UsageError
@@ -217,6 +218,11 @@ def test_sparse_where_that_is_smaller():
     read = load(to_proto(result.model))
     feed = {"x": weight(3, 24)}
     np.testing.assert_array_equal(session(read).run(feed)["y"], session(dense).run(feed)["y"])
+    zeros = result.model.graph.initializers["w"].const_value.numpy() == 0
+    weights.rewrite(result.model.graph.initializers["w"], np.where(zeros, 0, FILLED["w"] * 2))
+    assert byte_size(result.model) == byte_size(read), "what is rewritten stays sparse"
+    weights.rewrite(result.model.graph.initializers["w"], FILLED["w"])
+    assert byte_size(result.model) == byte_size(before), "where that is smaller"
     half = PruneMagnitude(store="sparse", **ALL).run(clone(before), Context(before))
     assert "weights stored sparse" not in half.changes
 

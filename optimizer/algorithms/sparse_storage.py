@@ -30,17 +30,27 @@ def store_sparse(model: ir.Model, values: Iterable[ir.Value]) -> int:
         tensor = value.const_value
         if tensor is None or not value.is_initializer() or tensor.dtype not in TYPES:
             continue
-        flat = tensor.numpy().reshape(-1)
-        places = np.flatnonzero(flat)
-        if not places.size or places.size * (flat.itemsize + 8) + _ROOM >= record_bytes.tensor_bytes(
-            tensor, value.name
-        ):
-            continue
-        proto = onnx.SparseTensorProto(dims=list(tensor.shape.numpy()))
-        proto.values.CopyFrom(onnx.numpy_helper.from_array(flat[places], value.name))
-        proto.indices.CopyFrom(onnx.numpy_helper.from_array(places.astype(np.int64)))
-        value.const_value = SparseTensor(proto)
-        stored += 1
+        made = listed(tensor, value.name)
+        if made is not None:
+            value.const_value = made
+            stored += 1
     if stored:
         model.ir_version = max(model.ir_version, _IR_VERSION)
     return stored
+
+
+def listed(tensor: ir.TensorProtocol, name: str | None) -> SparseTensor | None:
+    """``tensor`` as a list of what is not zero; ``None`` where that is no smaller, or there is nothing to list.
+
+    Args:
+        tensor: Of one of ``TYPES``.
+        name: Of the initializer.
+    """
+    flat = tensor.numpy().reshape(-1)
+    places = np.flatnonzero(flat)
+    if not places.size or places.size * (flat.itemsize + 8) + _ROOM >= record_bytes.tensor_bytes(tensor, name):
+        return None
+    proto = onnx.SparseTensorProto(dims=list(tensor.shape.numpy()))
+    proto.values.CopyFrom(onnx.numpy_helper.from_array(flat[places], name))
+    proto.indices.CopyFrom(onnx.numpy_helper.from_array(places.astype(np.int64)))
+    return SparseTensor(proto)

@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import record_bytes
+from optimizer.algorithms import record_bytes, sparse_storage
+from optimizer.sparse import SparseTensor
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -100,7 +101,7 @@ def rounded(
 
 
 def rewrite(value: ir.Value, array: NDArray[np.generic]) -> None:
-    """Give the constant ``value`` new data; all its readers see it.
+    """Give the constant ``value`` new data; all its readers see it. What is stored sparse stays so where it can.
 
     Raises:
         ValueError: If ``value`` is neither an initializer nor the output of a Constant node.
@@ -108,7 +109,9 @@ def rewrite(value: ir.Value, array: NDArray[np.generic]) -> None:
     tensor = ir.tensor(array, name=value.name)
     producer = value.producer()
     if value.is_initializer():
-        value.const_value = tensor
+        is_sparse = isinstance(value.const_value, SparseTensor) and tensor.dtype in sparse_storage.TYPES
+        listed = sparse_storage.listed(tensor, value.name) if is_sparse else None
+        value.const_value = tensor if listed is None else listed
     elif producer is not None and graph.is_standard(producer, "Constant"):
         producer.attributes.clear()
         producer.attributes.add(ir.AttrTensor("value", tensor))
