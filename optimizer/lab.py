@@ -71,6 +71,7 @@ class RuntimeLab:
         self._check = BudgetCheck(reference, answers, random)
         self._budget, self._threads = budget, threads
         self._wall, self._deadline = wall, wall() + time_limit
+        self._until = self._deadline
         self._progress = progress or Progress()
 
     def observe(
@@ -138,6 +139,11 @@ class RuntimeLab:
         self._progress.begin("timing single nodes")
         return profile(model, list(self._selection[:2]), threads=self._threads)
 
+    def begin_stage(self, stages_left: int) -> None:
+        """A stage begins: it has an equal part of the time that is left for it and those after it."""
+        now = self._wall()
+        self._until = now + (self._deadline - now) / stages_left
+
     def time_left(self) -> float:
         """Seconds that a search may still take."""
-        return self._deadline - self._wall()
+        return self._until - self._wall()

@@ -145,6 +145,9 @@ class Lab(Protocol):
     def profile(self, model: ir.Model) -> Mapping[str, float]:
         """Seconds of one inference by node name, as far as ONNX Runtime keeps the names."""
 
+    def begin_stage(self, stages_left: int) -> None:
+        """The manager says that a lossy stage begins, the first of ``stages_left``, which share the time."""
+
     def time_left(self) -> float:
         """Seconds that a search may still take."""
 

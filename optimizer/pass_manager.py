@@ -165,9 +165,11 @@ class PassManager:
             return self.judge.latency(run.base, run.attempt.model)
 
     def _run_lossy(self, base: ir.Model, stage: Stage, limits: Sequence[Limits], lossy_left: int) -> StageRun:
-        """Run ``stage`` inside its part of the budget; if its user did not name it, undo it unless it pays."""
+        """Run ``stage`` inside its part of budget and time; if its user did not name it, undo it unless it pays."""
         used = self.judge.share(base) if self.judge is not None and base is not self.reference else 0.0
         allowance = lossy_stages.allowance(used, lossy_left)
+        if self.context.lab is not None:
+            self.context.lab.begin_stage(lossy_left)
 
         def aimed(aim: float) -> Attempt:
             return self._probe(base, stage, timed=False, aim=aim, allowance=allowance)(limits)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 from hypothesis import given
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 
 from optimizer import graph, lossy_stages
 from optimizer.attempt import Failure, Limits
+from optimizer.budget import Budget
 from optimizer.errors import CheckFailedError
+from optimizer.feed_sets import split
+from optimizer.lab import RuntimeLab
 from optimizer.pass_base import Context, Gain, Pass, PassResult
 from optimizer.pass_manager import PassManager, Settings
 from optimizer.spec import Stage
@@ -98,6 +102,24 @@ def test_two_stages_share_the_squared_error():
     assert first == int(10 / math.sqrt(2))
     assert judge.share(outcome.model) <= 1
     assert first + second == 10
+
+
+def test_two_stages_share_the_time_for_searches():
+    now, model, left = [100.0], chain(), []
+    feeds = [{"v0": np.ones(2, np.float32)}] * 3
+    lab = RuntimeLab(
+        model, split(feeds.__getitem__, 3, "iterable"), Budget(), is_timed=False, time_limit=60, wall=lambda: now[0]
+    )
+
+    @dataclass(frozen=True)
+    class Slow(Blur):
+        def run(self, model, context):
+            left.append(context.lab.time_left())
+            now[0] += 20
+            return super().run(model, context)
+
+    PassManager(model, Context(model, lab=lab), Judge(model)).run([Stage((Slow(),)), Stage((Slow(),))])
+    assert left == [30, 40], "half of 60 seconds, and then all that is left"
 
 
 def test_a_stage_that_misjudges_itself_tries_again_with_a_stricter_aim():
