@@ -199,6 +199,24 @@ def lab_of(proto, feeds, budget="default"):
     return RuntimeLab(load(proto), split, Budget.parse(budget), is_timed=False)
 
 
+def test_what_the_same_weights_read_is_summed_up_once():
+    proto = net(
+        """(float[8,6] x) => (float[8,2] y) { a, b = Split<axis = 1>(x)  c = MatMul(a, w1)  d = MatMul(b, w1)
+        e = Relu(c)  f = Relu(d)  g = MatMul(e, w2)  h = MatMul(f, w2)  y = Add(g, h) }""",
+        w1=numbers(3, 5),
+        w2=numbers(5, 2, seed=1),
+    )
+    feeds = [{"x": numbers(8, 6, seed=seed)} for seed in range(3)]
+    pruning = pruning_of(proto)
+    found = pruning.observe(lab_of(proto, feeds))
+    assert found["e"] is found["f"]
+    rows = np.concatenate([np.maximum(half @ numbers(3, 5), 0) for one in feeds for half in np.split(one["x"], 2, 1)])
+    assert found["e"].rows == len(rows)
+    np.testing.assert_allclose(found["e"].sums[0], rows.T @ rows, rtol=1e-5)
+    (reader,) = (one for one in readers(pruning.groups) if one.weight.name == "w2")
+    np.testing.assert_allclose(reader.moments(found)[1], rows.mean(axis=0), rtol=1e-5)
+
+
 def redundant(seed, padded):
     """A net in which some channels of each layer are the same or parallel, and the widths without them."""
     planter = Planter(seed, padded=padded)

@@ -1,7 +1,8 @@
 """Second moments of channels: how the channels of a value vary together, over all positions and calibration feeds.
 
 They are those of the rows of a kernel of one tap (``second_moments``), so a copy of the model is given one for each
-value. C^2 numbers are kept for a value of C channels, however many feeds and positions there are.
+value. C^2 numbers are kept for a value of C channels, however many feeds and positions there are, and for all values
+together that the same weights read.
 
 Behind a pool over the whole map there is one row a feed, too few to tell how channels depend on each other. What holds
 for the channels in front of it at each position holds for their means too, so those are looked at in its place.
@@ -20,7 +21,7 @@ from optimizer.model import clone
 from optimizer.pass_base import Sites
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     from optimizer.algorithms.channel_groups import ChannelGroups
     from optimizer.algorithms.second_moments import SecondMoments
@@ -43,17 +44,21 @@ def looked_at(groups: ChannelGroups, value: ir.Value) -> ir.Value:
     return value
 
 
-def channel_moments(model: ir.Model, channels: Mapping[str, tuple[int, int]], lab: Lab) -> dict[str, SecondMoments]:
+def channel_moments(
+    model: ir.Model, channels: Mapping[str, tuple[int, int]], together: Mapping[str, Hashable], lab: Lab
+) -> dict[str, SecondMoments]:
     """Second moments of the channels of values of the main graph.
 
     Args:
         model: Not changed.
         channels: By the value's name, the axis of its channels counted from the end, and how many there are. The axis
             is the last one, or the second one.
+        together: By name, what is alike for values whose rows are summed up as one.
         lab: Runs the model.
 
     Returns:
-        By name, with one group; those that no feed reached, or that have too many channels, are left out.
+        By name, with one group; one object for all values that are summed up together. Those that no feed reached, or
+        that have too many channels, are left out.
     """
     copy = clone(model)
     scope = Scope(copy, Sites())
@@ -65,8 +70,16 @@ def channel_moments(model: ir.Model, channels: Mapping[str, tuple[int, int]], la
         if made is not None:
             copy.graph.append(made)
             probes[str(made.outputs[0].name)] = name
-    found = lab.second_moments(copy, list(probes)) if probes else ()
-    return {probes[output]: moments for output, moments in found if moments.rows}
+    sums: dict[Hashable, SecondMoments] = {}
+    found: dict[str, SecondMoments] = {}
+    for output, moments in lab.second_moments(copy, list(probes)) if probes else ():
+        name = probes[output]
+        if not moments.rows:
+            continue
+        if together[name] in sums:
+            sums[together[name]].absorb(moments)
+        found[name] = sums.setdefault(together[name], moments)
+    return found
 
 
 def _probe(value: ir.Value, from_end: int, count: int, scope: Scope) -> ir.Node | None:

@@ -12,6 +12,7 @@ widths (``channel_costs``). So there is one order of all units, and the question
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -87,12 +88,16 @@ class Pruning:
     def observe(self, lab: Lab) -> dict[str, SecondMoments]:
         """The second moments of the channels of what kernels read, by its name, as far as they can be known."""
         seen: dict[str, ir.Value] = {}
+        weights: dict[str, set[ir.Value]] = defaultdict(set)
         for sink in self.groups.sinks:
             value = sink.node.inputs[0]
             if value is not None:
-                seen[str(value.name)] = looked_at(self.groups, value)
+                seen[str(value.name)] = looked = looked_at(self.groups, value)
+                weights[str(looked.name)].add(sink.weight)
         lanes = {str(value.name): self.groups.lanes[value] for value in seen.values()}
-        found = channel_moments(self.model, {name: (lane.from_end, lane.size) for name, lane in lanes.items()}, lab)
+        channels = {name: (lane.from_end, lane.size) for name, lane in lanes.items()}
+        together = {name: frozenset(read) for name, read in weights.items()}
+        found = channel_moments(self.model, channels, together, lab)
         return {name: found[str(value.name)] for name, value in seen.items() if value.name in found}
 
     def macs(self) -> Costs:

@@ -52,7 +52,7 @@ class Reader:
         found = [known.get(name) for name in self.names]
         if any(moments is None for moments in found):
             return None
-        several = [moments for moments in found if moments is not None]
+        several = {id(moments): moments for moments in found if moments is not None}.values()
         rows = sum(moments.rows for moments in several)
         second = sum((moments.sums[0] for moments in several), np.zeros((self.roots.size,) * 2)) / rows
         mean = sum((moments.totals[0] for moments in several), np.zeros(self.roots.size)) / rows

@@ -84,6 +84,12 @@ class SecondMoments:
         self.totals += exact.sum(axis=1)
         self.rows += exact.shape[1]
 
+    def absorb(self, others: SecondMoments) -> None:
+        """Take in the rows of ``others``."""
+        self.sums += others.sums
+        self.totals += others.totals
+        self.rows += others.rows
+
 
 @dataclass(frozen=True)
 class Source:
