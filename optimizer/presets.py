@@ -7,14 +7,16 @@ from optimizer.spec import Stage, parse_stage
 
 DEFAULT = "exact"
 
+_INT8 = "upgrade-opset:version=13+unique-names+simplify+insert-qdq"
 _EXACT = ("dedup-initializers", "simplify", "fold-shared-kernels", "dedup-initializers")
 PRESETS: dict[str, tuple[str, ...]] = {
     "exact": _EXACT,
-    "int8": (*_EXACT, "upgrade-opset:version=13+unique-names+simplify+insert-qdq"),
+    "int8": (*_EXACT, _INT8),
     "int8-dynamic": (*_EXACT, "upgrade-opset:version=11+quantize-dynamic"),
     "weights-int8": (*_EXACT, "quantize-weights"),
     "weights-int4": (*_EXACT, "upgrade-opset:version=21+quantize-weights:bits=4"),
     "pruned": (*_EXACT, "prune-channels"),
+    "pruned-int8": (*_EXACT, "prune-channels", _INT8),
     "small": (*_EXACT, "upgrade-opset:version=11+cluster-weights"),
     "smallest": (*_EXACT, "upgrade-opset:version=11+cluster-weights:entries=16,group=auto"),
 }
