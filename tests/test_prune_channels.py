@@ -201,7 +201,8 @@ def lab_of(proto, feeds, budget="default"):
 
 def test_what_the_same_weights_read_is_summed_up_once():
     proto = net(
-        """(float[8,6] x) => (float[8,2] y) { a, b = Split<axis = 1>(x)  c = MatMul(a, w1)  d = MatMul(b, w1)
+        """(float[8,6] x, float[3,5] w1, float[5,2] w2) => (float[8,2] y)
+        { a, b = Split<axis = 1>(x)  c = MatMul(a, w1)  d = MatMul(b, w1)
         e = Relu(c)  f = Relu(d)  g = MatMul(e, w2)  h = MatMul(f, w2)  y = Add(g, h) }""",
         w1=numbers(3, 5),
         w2=numbers(5, 2, seed=1),
