@@ -42,16 +42,17 @@ def must_pay(stage: Stage, result: Attempt) -> bool:
     return any(ran.changes and member.must_pay for member, ran in zip(stage.passes, result.runs, strict=True))
 
 
-def unpaid(bytes_before: int, bytes_after: int, latency: Latency | None) -> str:
+def unpaid(bytes_before: int, bytes_after: int, latency: Latency | None, *, named: bool) -> str:
     """Why an exact stage that must pay does not; empty if it does.
 
     Args:
         bytes_before: File size before it.
         bytes_after: And after it.
-        latency: Its model against the one before it; ``None`` where time is not measured, and size decides.
+        latency: Its model against the one before it; ``None`` where time is not measured.
+        named: Whether the user asked for the stage, so that without a time a smaller file is enough.
     """
     if latency is None:
-        return "" if bytes_after < bytes_before else "is not timed, and the file is no smaller"
+        return "" if named and bytes_after < bytes_before else f"is not timed{', and the file is no smaller' * named}"
     if latency.verdict == "faster":
         return ""
     return f"no faster: {latency.ratio:.3f} times as long ({latency.low:.3f} to {latency.high:.3f})"

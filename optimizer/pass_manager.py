@@ -153,7 +153,8 @@ class PassManager:
         """``run``, undone if a pass that must pay changed something and it does not."""
         if self._repeats or not must_pay(run.stage, run.attempt):
             return run  # what is repeated paid in the run that decided it
-        reason = unpaid(byte_size(run.base), byte_size(run.attempt.model), self._alone(run))
+        sizes = byte_size(run.base), byte_size(run.attempt.model)
+        reason = unpaid(*sizes, self._alone(run), named=run.stage.named)
         return undone(run, run.base, reason) if reason else run
 
     def _alone(self, run: StageRun) -> Latency | None:

@@ -8,7 +8,7 @@ from optimizer.spec import Stage, parse_stage
 DEFAULT = "exact"
 
 _INT8 = "upgrade-opset:version=13+unique-names+simplify+insert-qdq"
-_EXACT = ("dedup-initializers", "simplify", "fold-shared-kernels", "dedup-initializers")
+_EXACT = ("dedup-initializers", "simplify", "fold-shared-kernels", "batch-branches", "dedup-initializers")
 PRESETS: dict[str, tuple[str, ...]] = {
     "exact": _EXACT,
     "int8": (*_EXACT, _INT8),

@@ -13,6 +13,7 @@ from optimizer.presets import PRESETS
 from optimizer.stats import constants, weight_facts
 
 WIDTH = 128  # what every preset changes
+PRUNING = {"pruned", "pruned-int8"}  # whose kernels become smaller
 LARGE = 1 << 13  # elements of kernels, of packed ones too, and of nothing that comes with them
 
 
@@ -66,22 +67,28 @@ def kernels(model):
     return sum(tensor.size >= LARGE for _, tensor in constants(model))
 
 
+def kernel_names(model):
+    """The constants that kernels multiply with, dequantized or not."""
+    read = [node.inputs[1] for node in model.graph if node.op_type in {"Conv", "Gemm"}]
+    return [(value if value.producer() is None else value.producer().inputs[0]).name for value in read]
+
+
 @pytest.mark.parametrize("copied", [False, True])
-def test_pruning_keeps_one_of_each_kernel(copied):
+@pytest.mark.parametrize("preset", sorted(PRUNING))
+def test_pruning_keeps_one_of_each_kernel(preset, copied):
     model, names, shape = doubled(siamese) if copied else siamese()
     result = optimizer.optimize(
-        model, preset="pruned", data=feeds(names, shape), timing=False, budget="none", allow_generated_data=True
+        model, preset=preset, data=feeds(names, shape), timing=False, budget="none", allow_generated_data=True
     )
     assert result.report.stages[-1].kept
     after = optimizer.load(result.model)
-    weights = [node.inputs[1].name for node in after.graph if node.op_type in {"Conv", "Gemm"}]
-    assert len(weights) == 6
-    assert len(set(weights)) == 3
+    assert len(kernel_names(after)) == 6
+    assert len(set(kernel_names(after))) == 3
 
 
 @pytest.mark.parametrize("build", [siamese, repeated])
 @pytest.mark.parametrize("copied", [False, True])
-@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"pruned"}))
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - PRUNING))
 def test_every_preset_keeps_one_of_each_kernel(preset, build, copied):
     model, names, shape = doubled(build) if copied else build()
     wanted = len(build()[0].graph.initializer)
