@@ -6,8 +6,9 @@ far off to be the same, it is left alone. Free are
 
     a float constant      its elements that are not 0, and the bias
     one read twice        the biases
+    a codebook            its entries that are not 0, and the bias
 
-A weight that is dequantized or looked up in a codebook stays as it is. From the first kernel to the last, each on what
+A weight that is dequantized stays as it is. From the first kernel to the last, each on what
 it reads in the changed model (``refitting``). All of it is undone unless the error on the selection feeds is smaller.
 """
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from optimizer import graph
+from optimizer.algorithms.codebook_refit import codebook
 from optimizer.algorithms.leftovers import Leftovers
 from optimizer.algorithms.node_choice import NodeChoice
 from optimizer.algorithms.prunable import Prunable, prunable
@@ -28,10 +30,11 @@ from optimizer.model import clone
 from optimizer.pass_base import Gain, Note, Pass, PassResult, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import onnx_ir as ir
 
+    from optimizer.algorithms.codebook_refit import Codebook
     from optimizer.pass_base import Context
 
 STEP = Step("refit-weights", "the weight of a changed kernel is fitted to the reference's answer")
@@ -91,18 +94,39 @@ class RefitWeights(Pass):
                 left.note(weight.name, reason)
             elif context.sites.permits(STEP.name, graph.site(weight.nodes[0])):
                 found.append(weight)
-        if not found:
+        books = list(self._codebooks(fitted, context, known, left))
+        if not found and not books:
             return PassResult(model, {}, left.notes())
-        done = refit_all(fitted, context.reference, found, lab)
+        done = refit_all(fitted, context.reference, found, lab, books=books)
         for name in done.strange:
             left.note(name, "answers too far off what the reference calls so to be the same")
         before, after = lab.share(model), lab.share(fitted)
         if not after < before and context.choices is None:
             left.note("all kernels", f"stay: fitted, they use {after:.1%} of the budget, as they are {before:.1%}")
             return PassResult(model, {}, left.notes())
-        changes = {"weights fitted": len(done.weights), "biases corrected": len(done.biases)}
+        changes = {
+            "weights fitted": len(done.weights),
+            "codebooks fitted": len(done.codebooks),
+            "biases corrected": len(done.biases),
+        }
         notes = [*left.notes(), Note("the budget", f"{after:.1%} of it is used, {before:.1%} before")]
         return PassResult(fitted, {kind: count for kind, count in changes.items() if count}, notes, {"fitted": True})
+
+    def _codebooks(
+        self, model: ir.Model, context: Context, known: set[str | None], left: Leftovers
+    ) -> Iterator[Codebook]:
+        choice, opset = NodeChoice(self.include, self.exclude), graph.opset_version(model)
+        for node in model.graph:
+            found = codebook(node, opset)
+            if found is None:
+                continue
+            left.forget(node)
+            if not choice.holds(node, found.value.name):
+                left.note(node, "is left out by include= or exclude=")
+            elif found.name not in known:
+                left.note(node, "gives a value that the reference has under no such name")
+            elif context.sites.permits(STEP.name, graph.site(node)):
+                yield found
 
     def _reason(self, weight: Prunable, model: ir.Model, reference: ir.Model, known: set[str | None]) -> str | None:
         names = weight.measured(model)

@@ -248,15 +248,35 @@ def test_fitting_behind_bare_zeros_repairs_them(kind):
         np.testing.assert_array_equal(work.weight(output) == 0, old == 0)
 
 
-@pytest.mark.parametrize("first", [CODEBOOKS, INT8])
+@pytest.mark.parametrize("first", [CODEBOOKS, "cluster-weights:entries=5,min-elements=64"])
 @pytest.mark.parametrize("kind", NETS)
-def test_fitting_leaves_codebooks_and_integers_alone(kind, first):
+def test_fitting_behind_codebooks_moves_their_entries(kind, first):
     work, outputs = chain(kind)
     work.run(first)
+    lost, size = work.error(), byte_size(work.model)
     before = {output: work.weight(output) for output in outputs}
-    work.run("refit-weights:everything=true", is_needed=False)
+    work.run("refit-weights")
+    assert work.changes["codebooks fitted"] == len(outputs)
+    assert work.error() < (0.9 if kind == "convolutions" else 1.0) * lost
+    assert byte_size(work.model) <= size + 200  # a bias may be new
     for output, old in before.items():
-        np.testing.assert_array_equal(work.weight(output), old)
+        pairs = {(one, other) for one, other in zip(old.flat, work.weight(output).flat, strict=True)}
+        assert len({other for _, other in pairs}) <= len(pairs) < 200
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_fitting_behind_zeros_in_codebooks_keeps_them(kind):
+    work, outputs = chain(kind)
+    hold_zeros(work.run(FEW), outputs, CODEBOOKS, "refit-weights", most=0.1)
+    assert work.changes["codebooks fitted"] == len(outputs)
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_fitting_leaves_integers_alone(kind):
+    work, _ = chain(kind)
+    work.run(INT8)
+    work.changes = {}
+    assert not work.run("refit-weights:everything=true", is_needed=False).changes
 
 
 LOSSY = {

@@ -22,8 +22,13 @@ class Leftovers:
 
     def note(self, subject: ir.Node | str, reason: str) -> None:
         """``subject`` is left alone for ``reason``; a node goes by its name, or its first output's."""
-        name = subject if isinstance(subject, str) else subject.name or subject.outputs[0].name or subject.op_type
-        self._subjects.setdefault(reason, {})[name] = None
+        self._subjects.setdefault(reason, {})[_name(subject)] = None
+
+    def forget(self, subject: ir.Node) -> None:
+        """``subject`` is not left alone after all."""
+        for names in self._subjects.values():
+            names.pop(_name(subject), None)
+        self._subjects = {reason: names for reason, names in self._subjects.items() if names}
 
     def __bool__(self) -> bool:
         return bool(self._subjects)
@@ -36,6 +41,10 @@ class Leftovers:
     def notes(self) -> tuple[Note, ...]:
         """One note a reason, in the order of their first subjects; of many subjects the first three are named."""
         return tuple(Note(_some(list(names)), reason) for reason, names in self._subjects.items())
+
+
+def _name(subject: ir.Node | str) -> str:
+    return subject if isinstance(subject, str) else subject.name or subject.outputs[0].name or subject.op_type
 
 
 def _some(names: list[str]) -> str:

@@ -4,7 +4,8 @@ From the first kernel to the last, a sweep over the calibration feeds for each t
 what those before it left (``reconstruction``; the asymmetric form: x is read in the changed model, y comes from the
 reference).
 Free are the elements of a weight that are not 0, and the bias, b' = E[y] - v . E[x]. A weight that several kernels read
-stays, and only their biases are fitted. A kernel is left alone where what it answers is so far off that the value of
+stays, and only their biases are fitted. Of a weight that is looked up in a codebook, the entries are free
+(``codebook_refit``). A kernel is left alone where what it answers is so far off that the value of
 its name in the reference may be another.
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimizer import graph
+from optimizer.algorithms import codebook_refit
 from optimizer.algorithms.kernel_bias import bias_of
 from optimizer.algorithms.kernels import kernel
 from optimizer.algorithms.reconstruction import Fit, damping, refit
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from optimizer.algorithms.codebook_refit import Codebook
     from optimizer.algorithms.paired_moments import PairedMoments
     from optimizer.algorithms.prunable import Prunable
     from optimizer.pass_base import Lab
@@ -40,17 +43,25 @@ class Refitted:
 
     Attributes:
         weights: Those whose weight was fitted, and how large the error of the answer became, in parts of what it was.
+        codebooks: Those of whose codebook the entries were fitted.
         biases: Those whose bias was corrected.
         strange: Those whose answer is too far off to be the same value.
     """
 
     weights: dict[str, float]
+    codebooks: list[str]
     biases: list[str]
     strange: list[str]
 
 
-def refit_all(
-    model: ir.Model, reference: ir.Model, found: Sequence[Prunable], lab: Lab, *, trusts_names: bool = False
+def refit_all(  # noqa: PLR0913 - what to fit, to what; by keyword from the fifth on
+    model: ir.Model,
+    reference: ir.Model,
+    found: Sequence[Prunable],
+    lab: Lab,
+    *,
+    books: Sequence[Codebook] = (),
+    trusts_names: bool = False,
 ) -> Refitted:
     """Fit the weights ``found`` in ``model``, which is changed, to what ``reference`` answers.
 
@@ -59,10 +70,12 @@ def refit_all(
         reference: The model as it was; outputs of kernels have the same names in it.
         found: Weights of ``model`` with ``measured`` kernels; one that several kernels read keeps its elements.
         lab: Runs the calibration feeds.
+        books: Weights of ``model`` that are looked up.
         trusts_names: Whether a value of ``reference`` is known to be what its name says, however far off ``model`` is.
     """
-    weights = {name: weight for weight in found for name in weight.measured(model)}
-    result = Refitted({}, [], [])
+    weights: dict[str, Prunable | Codebook] = {name: weight for weight in found for name in weight.measured(model)}
+    weights.update((book.name, book) for book in books)
+    result = Refitted({}, [], [], [])
     limit = math.inf if trusts_names else _STRANGE
     for part in _independent(model.graph, weights):
         for name, moments in lab.paired_moments(model, reference, part):
@@ -90,9 +103,10 @@ def _independent(main: ir.Graph, names: Collection[str]) -> list[list[str]]:
 
 
 def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
-    model: ir.Model, name: str, weight: Prunable, moments: PairedMoments, *, result: Refitted, limit: float
+    model: ir.Model, name: str, weight: Prunable | Codebook, moments: PairedMoments, *, result: Refitted, limit: float
 ) -> None:
-    node = next(node for node in weight.nodes if node.outputs[0].name == name)
+    nodes = (weight.node,) if isinstance(weight, codebook_refit.Codebook) else weight.nodes
+    node = next(node for node in nodes if node.outputs[0].name == name)
     constant = _constant(node)
     if constant is None:
         return
@@ -103,7 +117,13 @@ def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
     if before.sum() > limit * answer.power.sum():
         result.strange.append(name)
         return
-    if len(weight.nodes) == 1:
+    if isinstance(weight, codebook_refit.Codebook):
+        entries = codebook_refit.fitted(weight, answer)
+        if entries is not None:
+            weight.write(entries)
+            matrix = weight.matrix()
+            result.codebooks.append(name)
+    elif len(nodes) == 1:
         matrix = weight.write(refit(matrix, matrix != 0, answer))
         result.weights[name] = float(answer.errors(matrix).sum() / max(before.sum(), np.finfo(np.float64).tiny))
     missing = moments.mean - constant - (matrix @ moments.own.mean[..., np.newaxis])[..., 0]
