@@ -84,7 +84,7 @@ class Chain:
             context = Context(self.reference, lab=self.lab, allowance=math.inf)
             member.requires(self.model, context)
             result = member.run(clone(self.model), context)
-            assert bool(result.changes) == is_needed or not is_needed, f"{spec} changed nothing"
+            assert result.changes or not is_needed, f"{spec} changed nothing"
             if result.changes:
                 proto = to_proto(result.model)
                 onnx.checker.check_model(proto, full_check=not proto.graph.sparse_initializer)  # it infers none of them
@@ -260,8 +260,9 @@ def test_fitting_behind_codebooks_moves_their_entries(kind, first):
     assert work.error() < (0.9 if kind == "convolutions" else 1.0) * lost
     assert byte_size(work.model) <= size + 200  # a bias may be new
     for output, old in before.items():
-        pairs = {(one, other) for one, other in zip(old.flat, work.weight(output).flat, strict=True)}
-        assert len({other for _, other in pairs}) <= len(pairs) < 200
+        moves = set(zip(old.flat, work.weight(output).flat, strict=True))
+        assert any(one != other for one, other in moves)
+        assert "group" in first or len(moves) <= 5, "each entry moves to one place"
 
 
 @pytest.mark.parametrize("kind", NETS)
