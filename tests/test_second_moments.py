@@ -155,10 +155,10 @@ def zeros(groups, width):
     return np.zeros((groups, width, width)), np.zeros((groups, width))
 
 
-def test_the_lab_takes_the_calibration_feeds():
+def test_the_lab_takes_the_feeds_to_fit_to():
     parts = split(lambda number: feeds(9)[number], 9, "files")
     lab = RuntimeLab(net(), parts, Budget.parse("default"))
-    expected = dict(second_moments(net(), KERNELS, parts.calibration))
+    expected = dict(second_moments(net(), KERNELS, parts.fitting))
     found = dict(lab.second_moments(net(), KERNELS))
     assert list(found) == KERNELS
     assert {one.rows for one in found.values()} == {one.rows for one in expected.values()}
