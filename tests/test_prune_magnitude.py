@@ -231,7 +231,7 @@ NET = """g (float[N, 24] x) => (float[N, 24] y) <float[1] w = {0}, float[1] wt =
          { h = Gemm(x, w) r = Relu(h) y = Gemm(r, wt) }"""
 
 
-def planted_feeds(count: int = 60) -> list[dict[str, np.ndarray]]:
+def planted_feeds(count: int = 90) -> list[dict[str, np.ndarray]]:
     """Inputs of which two thirds follow from the others."""
     rng = np.random.default_rng(3)
     mixing = rng.standard_normal((8, 24)).astype(np.float32)
@@ -245,7 +245,7 @@ def lab_for(reference: ir.Model, budget: str) -> RuntimeLab:
 
 def errors(before: ir.Model, **options) -> float:
     result = PruneMagnitude(**options, **ALL).run(clone(before), Context(before, lab=lab_for(before, "rel_l2=1000")))
-    feeds = planted_feeds(90)[60:]
+    feeds = planted_feeds(120)[90:]
     one, other = session(before), session(result.model)
     pairs = [(one.run(feed)["y"], other.run(feed)["y"]) for feed in feeds]
     return float(np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs) / sum(np.sum(a**2) for a, _ in pairs)))
