@@ -53,16 +53,18 @@ def page(results: Mapping[str, Any]) -> str:
     """All tables."""
     models = results["models"]
     libraries = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    parts: list[str | list[str]] = [
+    parts = [
         "# Pruning by magnitude, and its repair",
         f"Made by `benchmarks/prune_corpus.py` at {results['commit']}, with {libraries}.",
         _ABOUT,
     ]
-    for name in WANTED:
-        parts += [f"## {name}", list(_compared(models, name))]
-    parts += ["## Ratios", list(_ratios(models)), "## Other ways", list(_others(models))]
-    parts += ["## Bytes and cost", list(_costs(models)), "## Where onnxsim gave nothing", list(_failures(models))]
-    return "\n\n".join(part if isinstance(part, str) else "\n".join(part) for part in parts if part) + "\n"
+    sections = {name: _compared(models, name) for name in WANTED}
+    sections |= {"Ratios": _ratios(models), "Other ways": _others(models), "Bytes and cost": _costs(models)}
+    sections["Where onnxsim gave nothing"] = _failures(models)
+    for title, lines in sections.items():
+        text = "\n".join(lines)
+        parts += [f"## {title}", text] if text else []
+    return "\n\n".join(parts) + "\n"
 
 
 def ratio(models: Models, one: str, other: str, found: Callable[[Mapping[str, Any], str], float | None]) -> str:
