@@ -8,8 +8,12 @@ far off to be the same, it is left alone. Free are
     one read twice        the biases
     a codebook            its entries that are not 0, and the bias
 
-A weight that is dequantized stays as it is. From the first kernel to the last, each on what
-it reads in the changed model (``refitting``). All of it is undone unless the error on the selection feeds is smaller.
+A weight that is dequantized stays as it is. From the first kernel to the last, each on what it reads in the changed
+model (``refitting``). All of it is undone unless the error on the selection feeds is smaller.
+
+Measured (``benchmarks/refit_corpus.py``), relative L2 without and with it: half of the weights 0 and no other repair,
+0.191 to 0.021 (a digit CNN) and 0.118 to 0.044 (YOLOv8n); codebooks of 16 values, 0.020 to 0.015 and 0.030 to 0.029.
+Behind `insert-qdq` it has nothing to do: that rounds by the same second moments and corrects biases itself.
 """
 
 from __future__ import annotations
