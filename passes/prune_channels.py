@@ -1,4 +1,4 @@
-"""`prune-channels`: remove whole channels, neurons and attention heads, and let those that stay speak for them.
+"""`prune-channels`: remove whole channels, neurons, heads and hidden units, and let those that stay speak for them.
 
 Which channels stand and fall together is in ``optimizer.algorithms.channel_groups``, in which order they go in
 ``channel_importance`` and ``channel_pruning``, how what reads them is repaired in ``channel_repair``, and how many go

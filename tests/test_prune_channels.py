@@ -38,6 +38,10 @@ def masked(pruning, gone):
         array = np.moveaxis(graph.constant_array(reader.weight).copy(), reader.sinks[0].axis, 0)
         array[np.isin(reader.roots, gone)] = 0
         weights.rewrite(reader.weight, np.moveaxis(array, 0, reader.sinks[0].axis))
+    for node, atoms in copy.groups.units.items():  # a unit that nobody hears, its own node neither
+        array = graph.constant_array(node.inputs[2]).copy()
+        array[:, :, np.isin(copy.groups.roots(atoms), gone)] = 0
+        weights.rewrite(node.inputs[2], array)
     return to_proto(copy.model)
 
 
@@ -191,6 +195,89 @@ def test_groups_go_whole():
         w3=numbers(2, 8, 1, 1, seed=2),
     )
     assert hold_mask(proto, half) == {"a": 6, "c": 4, "y": 2}
+
+
+RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def recurrent(kind, directions, reader, units=6, seed=0):
+    """A net with hidden units in all that depends on them, and the widths behind ``half``."""
+    gates, direction = RECURRENT[kind], "bidirectional" if directions == 2 else "reverse"
+    states = {"h0": numbers(directions, 2, units, seed=seed + 1)}
+    if kind == "LSTM":
+        states |= {
+            "c0": numbers(directions, 2, units, seed=seed + 2),
+            "p": numbers(directions, 3 * units, seed=seed + 3),
+        }
+    constants = {
+        "w0": numbers(4, 5, seed=seed + 4),
+        "w": numbers(directions, gates * units, 5, seed=seed + 5),
+        "r": numbers(directions, gates * units, units, seed=seed + 6),
+        "b": numbers(directions, 2 * gates * units, seed=seed + 7),
+        **states,
+        "v": numbers(directions * units if reader != "state" else units, 3, seed=seed + 8),
+        "flat": np.array([7, 2, -1]),
+    }
+    behind = {
+        "sequence": "t = Transpose<perm = [0, 2, 1, 3]>(s)  f = Reshape(t, flat)  out = MatMul(f, v)",
+        "state": "out = MatMul(h, v)",
+    }[reader]
+    size = {"sequence": "7,2,3", "state": f"{directions},2,3"}[reader]
+    declared = ", ".join(
+        f"{'int64' if name == 'flat' else 'float'}[{','.join(map(str, array.shape))}] {name}"
+        for name, array in constants.items()
+    )
+    given = ", ".join(["q", "w", "r", "b", "", *states])
+    attributes = f'<hidden_size = {units}, direction = "{direction}">'
+    return net(
+        f"""(float[7,2,4] x, {declared}) => (float[{size}] out)
+        {{ q = MatMul(x, w0)  s, h = {kind}{attributes}({given})  {behind} }}""",
+        **constants,
+    )
+
+
+@pytest.mark.parametrize("reader", ["sequence", "state"])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_hidden_units_of_recurrent_nodes(kind, directions, reader):
+    proto = recurrent(kind, directions, reader)
+    pruning = pruning_of(proto)
+    assert sorted(family.units.size for family in pruning.families.members) == [5, 6]
+    hold_mask(proto, half)
+    made = pruning.build(half(pruning))
+    (node,) = (node for node in made.graph if node.op_type == kind)
+    gates = RECURRENT[kind]
+    assert node.attributes["hidden_size"].value == 3
+    assert graph.constant_array(node.inputs[1]).shape == (directions, gates * 3, 3)
+    assert graph.constant_array(node.inputs[2]).shape == (directions, gates * 3, 3)
+    assert pruning.macs().total(pruning.full()) == 14 * (4 * 5 + directions * gates * 6 * 11) + (
+        14 * directions * 6 * 3 if reader == "sequence" else directions * 2 * 6 * 3
+    )
+
+
+def test_units_whose_state_is_given_stay():
+    proto = net(
+        """(float[7,2,4] x, float[1,2,6] h0, float[1,18,4] w, float[1,18,6] r, float[6,3] v) => (float[1,2,3] out)
+        { s, h = GRU<hidden_size = 6>(x, w, r, , , h0)  out = MatMul(h, v) }""",
+        w=numbers(1, 18, 4),
+        r=numbers(1, 18, 6),
+        v=numbers(6, 3),
+    )
+    assert not pruning_of(proto).families.members
+
+
+def test_units_are_pruned_and_what_reads_them_repaired():
+    proto = recurrent("LSTM", 2, "sequence", units=32)
+    feeds = [{"x": numbers(7, 2, 4, seed=seed)} for seed in range(8)]
+    errors = []
+    for repair in (False, True):
+        result = run(proto, PruneChannels(params=0.7, repair=repair, multiple=1), lab_of(proto, feeds, "none"))
+        after, total = to_proto(result.model), 0.0
+        for feed in feeds:
+            ((want,), (got,)) = (outputs(one, feed, optimize=True) for one in (proto, after))
+            total += np.linalg.norm(got - want)
+        errors.append(total)
+    assert errors[1] < 0.7 * errors[0]
 
 
 def lab_of(proto, feeds, budget="default"):

@@ -18,6 +18,7 @@ import numpy as np
 
 from optimizer import graph
 from optimizer.algorithms import kernels
+from optimizer.algorithms.channel_states import multiplications
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -142,12 +143,7 @@ def _add_kernel(terms: _Terms, node: ir.Node, *, per_position: bool) -> bool:
     sink = next((sink for sink in groups.sinks if sink.node is node), None)
     item = kernels.kernel(node)
     if item is None:
-        if sink is None:
-            return False
-        sizes = sink.weight.const_value.shape.numpy() if sink.weight.const_value is not None else (1, 1, 1)
-        price = _size(terms.dims(node.inputs[0])[:2]) if per_position else 1.0
-        terms.add(node, price, terms.axis(sink.lane.atoms, 1.0), terms.axis(None, math.prod(sizes[:2])))
-        return True
+        return _add_recurrent(terms, node, None if sink is None else sink.lane.atoms, per_position=per_position)
     taps = math.prod(item.shape[2:]) if node.op_type in {"Conv", "ConvTranspose"} else 1
     price = taps * (_positions(item, terms) if per_position else 1)
     if item.groups > 1:
@@ -156,6 +152,18 @@ def _add_kernel(terms: _Terms, node: ir.Node, *, per_position: bool) -> bool:
         return True
     read = terms.axis(None if sink is None else sink.lane.atoms, item.inputs)
     terms.add(node, price, read, terms.axis(groups.makers.get(node), item.outputs))
+    return True
+
+
+def _add_recurrent(terms: _Terms, node: ir.Node, read: NDArray[np.int64] | None, *, per_position: bool) -> bool:
+    """Each gate of a unit multiplies all inputs and all units."""
+    known = multiplications(node) if graph.is_standard(node, "GRU", "LSTM", "RNN") else None
+    if known is None:
+        return False
+    inputs, units, times = known
+    price = times * (_size(terms.dims(node.inputs[0])[:2]) if per_position else 1)
+    one, own = terms.axis(read, inputs), terms.axis(terms.groups.units.get(node), units)
+    terms.add(node, price, Axis(one.fixed + own.fixed, one.row + own.row), own)
     return True
 
 

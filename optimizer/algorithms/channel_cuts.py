@@ -122,6 +122,8 @@ def _cut_nodes(groups: ChannelGroups, left: Any, scope: Scope) -> None:
     """Change attributes and indices of nodes that count channels, as long as lanes have their old sizes."""
     for node, atoms in groups.grouped.items():
         node.attributes.add(ir.AttrInt64("group", int(np.count_nonzero(left(atoms)))))
+    for node, atoms in groups.units.items():
+        node.attributes.add(ir.AttrInt64("hidden_size", int(np.count_nonzero(left(atoms)))))
     for value in groups.taken:
         cutter = value.producer()
         lane = None if cutter is None else groups.lane(cutter.inputs[0])

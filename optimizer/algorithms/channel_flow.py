@@ -4,7 +4,7 @@
 
     Conv, ConvTranspose, Gemm, MatMul               a kernel: the lane ends, its output channels begin one
       depthwise                                     carries the atoms on; other groups: a whole group is one unit
-    GRU, LSTM, RNN                                  a lane ends at their input weights
+    GRU, LSTM, RNN                                  a lane ends at their input weights; their units may begin one
     Relu, Sigmoid, Cast …, pools, Resize, Pad       carried, if the channels are not what they resize or pad
     BatchNormalization, InstanceNormalization       carried; their scales are cut with them
     Add, Mul, Where …                               both operands are one; constants are cut
@@ -59,14 +59,16 @@ _REDUCTIONS = (
 _SINCE_ONE_AXIS = 13  # from this opset on, Softmax goes over one axis
 
 
-def flow(scope: ir.Graph, opset: int) -> ChannelGroups:
+def flow(scope: ir.Graph, opset: int, *, prunes_states: bool = False) -> ChannelGroups:
     """The channels of ``scope`` and what ties them; shapes have to be inferred already.
 
     Args:
         scope: A graph whose nodes are in order.
         opset: The version of the standard operators that holds for it.
+        prunes_states: Whether the hidden units of recurrent nodes are channels too. They read themselves, so one that
+            nobody else reads is not unused.
     """
-    groups = ChannelGroups(opset)
+    groups = ChannelGroups(opset, prunes_states)
     for node in scope:
         for captured in graph.captured(node):
             _pin(groups, captured, f"{captured.name} is read in a subgraph")

@@ -121,9 +121,12 @@ class ChannelGroups:
         parts: For those of them that are given a part of each channel at a position: which.
         joined: For each Concat along channels, how many come from each input.
         grouped: For each kernel with groups, the atom of each group.
+        units: For each recurrent node that begins a lane, its atoms.
+        prunes_states: Whether recurrent nodes begin lanes.
     """
 
     opset: int
+    prunes_states: bool = False
     lanes: dict[ir.Value, Lane] = field(default_factory=dict)
     cuts: dict[Hashable, Cut] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
@@ -133,6 +136,7 @@ class ChannelGroups:
     parts: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
     joined: dict[ir.Node, list[int]] = field(default_factory=dict)
     grouped: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
+    units: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
     _parents: list[int] = field(default_factory=list)
     _pins: dict[int, str] = field(default_factory=dict)
 

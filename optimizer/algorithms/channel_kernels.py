@@ -10,6 +10,7 @@ from optimizer import graph
 from optimizer.algorithms import kernels
 from optimizer.algorithms.channel_groups import Lane, Sink
 from optimizer.algorithms.channel_joints import has_no_channels
+from optimizer.algorithms.channel_states import begin_units
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -63,17 +64,18 @@ def matmul(groups: ChannelGroups, node: ir.Node) -> str:
 
 
 def recurrent(groups: ChannelGroups, node: ir.Node) -> str:
-    """GRU, LSTM or RNN: the lane of its input ends; what it gives out has none."""
+    """GRU, LSTM or RNN: the lane of its input ends; its units begin one, if that is asked for."""
     lane, weight = groups.lane(node.inputs[0]), node.inputs[1]
     tensor = graph.constant_tensor(weight)
     if any(groups.lane(value) is not None for value in node.inputs[1:]):
         return f"read by {node.op_type} as its state"
+    produced = begin_units(groups, node) if groups.prunes_states else np.zeros(0, np.int64)
     if lane is None or weight is None:
         return ""
     if tensor is None or lane.from_end != 1 or tensor.shape[2] != lane.size:
         return f"read by {node.op_type} with its channels elsewhere"
     groups.cut(node, 1, 2, lane.atoms)
-    groups.sinks.append(Sink(node, lane, weight, 2, np.zeros(0, np.int64), 1))
+    groups.sinks.append(Sink(node, lane, weight, 2, produced, 1))
     return ""
 
 

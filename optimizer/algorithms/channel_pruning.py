@@ -78,7 +78,7 @@ class Pruning:
     families: Families = field(init=False)
 
     def __post_init__(self) -> None:
-        self.groups = flow(self.model.graph, graph.opset_version(self.model))
+        self.groups = flow(self.model.graph, graph.opset_version(self.model), prunes_states=True)
         self.settle()
 
     def settle(self) -> None:
@@ -166,7 +166,7 @@ class Pruning:
     def build(self, gone: Sequence[int]) -> ir.Model:
         """A copy of the model without the units ``gone``, repaired as far as moments are known."""
         made = clone(self.model)
-        groups = flow(made.graph, graph.opset_version(made))
+        groups = flow(made.graph, graph.opset_version(made), prunes_states=True)
         scope = Scope(made, Sites())
         removed = np.array(sorted(gone), np.int64)
         shifts = []

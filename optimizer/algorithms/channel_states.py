@@ -1,0 +1,70 @@
+"""The hidden units of GRU, LSTM and RNN as channels (``channel_groups``).
+
+::
+
+    W  (directions, gates x units, inputs)     B  (directions, 2 x gates x units)      P  (directions, 3 x units)
+    R  (directions, gates x units, units)      initial h and c  (…, units)             outputs  (…, units)
+
+A unit goes with its gates, its column of the recurrence, and its place in the states; the same unit of all directions
+at once, since they lie at one position of the outputs. Gates are in front of units in all weights (ONNX operator
+specification).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.channel_groups import Lane
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channel_groups import ChannelGroups
+
+_WEIGHTS = (1, 2)
+_BIAS, _PEEPHOLES = 3, 7
+_STATES = (5, 6)
+
+
+def begin_units(groups: ChannelGroups, node: ir.Node) -> NDArray[np.int64]:
+    """Begin the lane of the units of ``node``.
+
+    Returns:
+        Their atoms by position of the gates of all directions; empty where a state or a weight is computed.
+    """
+    read = [at for at in (*_WEIGHTS, _BIAS, *_STATES, _PEEPHOLES) if at < len(node.inputs) and node.inputs[at]]
+    shapes = {at: shape for at in read if (shape := _shape(node, at)) is not None}
+    if len(shapes) < len(read):
+        return np.zeros(0, np.int64)
+    directions, gates, units = shapes[2]
+    own = groups.new_atoms(units)
+    groups.makers[node] = groups.units[node] = own
+    for output in node.outputs:
+        groups.put(output, Lane(1, own))
+    gated = np.tile(own, gates // units)
+    groups.cut(node, 1, 1, gated)
+    groups.cut(node, 2, 1, gated)
+    groups.cut(node, 2, 2, own)
+    for at in read[len(_WEIGHTS) :]:
+        *_, last = shapes[at]
+        groups.cut(node, at, len(shapes[at]) - 1, np.tile(own, last // units))
+    return np.tile(gated, directions)
+
+
+def multiplications(node: ir.Node) -> tuple[int, int, int] | None:
+    """Inputs, units, and how many weights a pair of them has, over gates and directions; ``None`` if not known."""
+    weight, recurrence = (_shape(node, at) for at in _WEIGHTS)
+    if weight is None or recurrence is None:
+        return None
+    (directions, gates, inputs), units = weight, recurrence[2]
+    return inputs, units, directions * gates // units
+
+
+def _shape(node: ir.Node, at: int) -> tuple[int, ...] | None:
+    """The shape of a constant that ``node`` reads."""
+    tensor = graph.constant_tensor(node.inputs[at]) if at < len(node.inputs) else None
+    return None if tensor is None else tuple(tensor.shape.numpy())
