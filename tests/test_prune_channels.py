@@ -255,6 +255,31 @@ def test_hidden_units_of_recurrent_nodes(kind, directions, reader):
     )
 
 
+SPREAD = "h0 = ConstantOfShape(size)"
+EXPANDED = "h0 = Expand(zero, size)"
+ELSEWHERE = "h0 = ConstantOfShape(size)  other = Expand(zero, size)"
+
+
+@pytest.mark.parametrize(("state", "members"), [(SPREAD, [6]), (EXPANDED, [6]), (ELSEWHERE, [])])
+def test_a_state_spread_to_the_size_of_a_batch_is_counted_with_the_units(state, members):
+    proto = net(
+        f"""(float[7,2,4] x, float[1,18,4] w, float[1,18,6] r, float[6,3] v, int64[1] one, int64[1] six,
+             int64[1] at, float[1] zero) => (float[1,2,3] out{", float[1,2,6] other" if "other" in state else ""})
+        {{ shape = Shape(x)  batch = Gather(shape, at)  size = Concat<axis = 0>(one, batch, six)  {state}
+           s, h = GRU<hidden_size = 6>(x, w, r, , , h0)  out = MatMul(h, v) }}""",
+        w=numbers(1, 18, 4),
+        r=numbers(1, 18, 6),
+        v=numbers(6, 3),
+        one=np.array([1]),
+        six=np.array([6]),
+        at=np.array([1]),
+        zero=np.zeros(1, np.float32),
+    )
+    assert [family.units.size for family in pruning_of(proto).families.members] == members
+    if members:
+        hold_mask(proto, half)
+
+
 def test_units_whose_state_is_given_stay():
     proto = net(
         """(float[7,2,4] x, float[1,2,6] h0, float[1,18,4] w, float[1,18,6] r, float[6,3] v) => (float[1,2,3] out)

@@ -105,7 +105,7 @@ def _product(sizes: Sequence[object]) -> int | None:
 
 def _count(groups: ChannelGroups, node: ir.Node, lane: Lane, position: int, source_axis: int) -> bool:
     """Whether the target follows when channels go: by itself (-1, or 0 for the same axis), or by a new constant."""
-    found = _element(node, 1, position)
+    found = element(node, 1, position)
     if found is None:
         return False
     reader, index, place, size = found
@@ -118,7 +118,7 @@ def _count(groups: ChannelGroups, node: ir.Node, lane: Lane, position: int, sour
     return True
 
 
-def _element(node: ir.Node, index: int, position: int) -> tuple[ir.Node, int, int, int] | None:
+def element(node: ir.Node, index: int, position: int) -> tuple[ir.Node, int, int, int] | None:
     """The constant that element ``position`` of an input comes from: its reader, input, place there and number."""
     value = node.inputs[index]
     known = graph.constant_ints(value)
@@ -132,7 +132,7 @@ def _element(node: ir.Node, index: int, position: int) -> tuple[ir.Node, int, in
         if length is None:
             return None
         if position < length:
-            return _element(producer, number, position)
+            return element(producer, number, position)
         position -= length
     return None
 
