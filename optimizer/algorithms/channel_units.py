@@ -80,7 +80,8 @@ def families(groups: ChannelGroups, multiple: int) -> Families:
         groups: The channels of a graph.
         multiple: Widths stay, or become, multiples of it.
     """
-    axes = list(_axes(groups))
+    widths = list(_widths(groups))
+    axes = [*widths, *(groups.roots(groups.lanes[value].atoms) for value in groups.taken)]  # no part is left empty
     places: dict[int, list[int]] = defaultdict(list)
     for number, roots in enumerate(axes):
         for root in roots.tolist():
@@ -94,29 +95,30 @@ def families(groups: ChannelGroups, multiple: int) -> Families:
     for root in makers:
         if root not in pinned:
             found[tuple(places[root])].append(root)
-    members = tuple(_family(units, key, axes, makers[units[0]], multiple) for key, units in found.items())
+    members = tuple(_family(units, key, widths, makers[units[0]], multiple) for key, units in found.items())
     return Families(members, {int(root): at for at, family in enumerate(members) for root in family.units})
 
 
-def _axes(groups: ChannelGroups) -> Iterator[NDArray[np.int64]]:
+def _widths(groups: ChannelGroups) -> Iterator[NDArray[np.int64]]:
+    """The units along each axis that a kernel makes or reads."""
     for atoms in groups.makers.values():
         yield groups.roots(atoms)
     for sink in groups.sinks:
         yield groups.roots(sink.lane.atoms)
     for atoms in groups.grouped.values():
         yield groups.roots(atoms)
-    for value in groups.taken:  # a part that is left empty would be no model
-        yield groups.roots(groups.lanes[value].atoms)
 
 
-def _family(units: list[int], key: tuple[int, ...], axes: list[NDArray[np.int64]], site: str, multiple: int) -> Family:
+def _family(
+    units: list[int], key: tuple[int, ...], widths: list[NDArray[np.int64]], site: str, multiple: int
+) -> Family:
     numbers = sorted(set(key))
     times = [key.count(number) for number in numbers]
     step = math.lcm(*(multiple // math.gcd(multiple, count) for count in times))
     alone = [
-        (axes[number].size % multiple, count)
+        (widths[number].size % multiple, count)
         for number, count in zip(numbers, times, strict=True)
-        if axes[number].size == count * len(units)
+        if number < len(widths) and widths[number].size == count * len(units)
     ]
     fits = [sum(gone * count % multiple == rest for rest, count in alone) for gone in range(1, step + 1)]
     first = step - fits[::-1].index(max(fits))
