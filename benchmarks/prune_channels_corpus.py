@@ -35,7 +35,7 @@ from optimizer.budget import Budget
 from optimizer.errors import OnnxhoneError
 from optimizer.feeds import generate, load_feeds
 from optimizer.lab import RuntimeLab
-from optimizer.model import clone, load, to_proto
+from optimizer.model import clone, to_proto
 from optimizer.pass_base import Context
 from optimizer.runtime import session
 from optimizer.timing import clock_for, compare
@@ -69,8 +69,8 @@ class Bench:
     """One model with its inputs and its answers."""
 
     def __init__(self, path: Path, feeds: Path | None) -> None:
-        """Load both, and run the model on the validation inputs."""
-        self.model = load(path)
+        """Load both, do what is exact, and run the model on the validation inputs."""
+        self.model = optimizer.optimize(path, preset="exact", run=False).model
         shapes.infer(self.model)
         inputs = session(self.model).inputs
         split = generate(self.model, shapes={}) if feeds is None else load_feeds(feeds, inputs)
