@@ -125,12 +125,13 @@ def _ratios(models: Models) -> Iterator[str]:
 def _compared(models: Models, name: str) -> Iterator[str]:
     ways = [PLAIN.format(name), REPAIRED.format(name), *(PEER.format(name, peer) for peer in PEERS)]
     full = sum(all(way in known for way in ways[:2]) for known in models.values())
-    yield f"{full} of {len(models)} models have both of the first two columns."
+    yield f"{full} models have both of the first two columns, of {len(models)} that were begun: the cheap ones came first."
     yield ""
     yield "| model | " + " | ".join(way.removeprefix(f"{name}, ") for way in ways) + " |"
     yield "| --- |" + " ---: |" * len(ways)
     for model, known in models.items():
-        yield f"| {model} | " + " | ".join(_cell(known, way) for way in ways) + " |"
+        if any(way in known for way in ways):
+            yield f"| {model} | " + " | ".join(_cell(known, way) for way in ways) + " |"
 
 
 def _cell(known: Mapping[str, Any], way: str) -> str:
@@ -140,7 +141,9 @@ def _cell(known: Mapping[str, Any], way: str) -> str:
         return str(known[way]["failed"]).split(":")[0]
     size, points, (zeros, of) = error(known, way), lost(known, way), known[way]["zeros"]
     wanted = 0.7 if way.startswith("70 %") else 0.5
-    cell = ("not finite" if size is None else f"{size:.3f}") + ("" if points is None else f" / {points:.1f}")
+    cell = ("not finite" if size is None else (f"{size:.3f}" if size >= 0.01 else f"{size:.1g}")) + (
+        "" if points is None else f" / {points:.1f}"
+    )
     return cell if abs(zeros / of - wanted) < 0.015 else f"{cell} ({zeros / of:.0%} are 0)"
 
 
