@@ -125,7 +125,7 @@ def _ratios(models: Models) -> Iterator[str]:
 def _compared(models: Models, name: str) -> Iterator[str]:
     ways = [PLAIN.format(name), REPAIRED.format(name), *(PEER.format(name, peer) for peer in PEERS)]
     full = sum(all(way in known for way in ways[:2]) for known in models.values())
-    yield f"{full} models have both of the first two columns, of {len(models)} that were begun: the cheap ones came first."
+    yield f"{full} models have both of the first two columns, of {len(models)} that were begun."
     yield ""
     yield "| model | " + " | ".join(way.removeprefix(f"{name}, ") for way in ways) + " |"
     yield "| --- |" + " ---: |" * len(ways)
