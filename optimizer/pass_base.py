@@ -38,10 +38,17 @@ class Gain(enum.Enum):
 
 @dataclass(frozen=True)
 class Note:
-    """Something a pass left alone or wants said: the subject's name and the reason."""
+    """Something a pass left alone, or wants said.
+
+    Attributes:
+        subject: Its name.
+        reason: Why it is left alone, or what is to be said of it.
+        left: Whether it is left alone.
+    """
 
     subject: str
     reason: str
+    left: bool = True
 
 
 @dataclass(frozen=True)

@@ -130,14 +130,14 @@ def _closing(report: Report) -> list[RenderableType]:
         if one.step or one.reason not in stage.reason  # the table says why a whole stage is gone
     ]
     notes = [
-        f"left alone: {note.subject}: {note.reason}"
+        f"{'left alone' if note.left else 'note'}: {note.subject}: {note.reason}"
         for stage in report.stages
         for member in stage.passes
-        for note in member.notes
+        for note in sorted(member.notes, key=lambda one: one.left)
     ]
     lines += notes[:MOST_NOTES]
     if len(notes) > MOST_NOTES:
-        lines.append(f"left alone: {len(notes) - MOST_NOTES} more, see --report")
+        lines.append(f"and {len(notes) - MOST_NOTES} notes more, see --report")
     if report.coverage is not None:
         lines.insert(0, report.coverage.text())
     lines += [f"note: {warning}" for warning in report.warnings]

@@ -80,7 +80,8 @@ def _prepared(model: ir.Model, lab: Lab, equalize: bool, smooth: float, per_chan
 
 
 def _summary(option: str, changes: Mapping[str, int]) -> Note:
-    return Note(option, ", ".join(f"{count} {kind}" for kind, count in changes.items()) or "nothing to rescale")
+    done = ", ".join(f"{count} {kind}" for kind, count in changes.items())
+    return Note(option, done or "nothing to rescale", left=not done)
 
 
 @contextmanager

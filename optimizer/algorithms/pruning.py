@@ -178,6 +178,9 @@ def _said(zeros: int, sizes: int, changes: Mapping[str, int]) -> Iterator[Note]:
         return
     now = zeros + changes["weights set to 0"]
     yield Note(
-        "zeros", f"{now / max(sizes, 1):.1%} of {sizes:,} weights of kernels, {zeros / max(sizes, 1):.1%} before"
+        "zeros",
+        f"{now / max(sizes, 1):.1%} of {sizes:,} weights of kernels, {zeros / max(sizes, 1):.1%} before",
+        left=False,
     )
-    yield Note("speed", "ONNX Runtime computes with zeros as with any number: it will not run this model faster")
+    slow = "ONNX Runtime computes with zeros as with any number: it will not run this model faster"
+    yield Note("speed", slow, left=False)

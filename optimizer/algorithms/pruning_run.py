@@ -15,7 +15,7 @@ from optimizer.algorithms.channel_readers import readers
 from optimizer.algorithms.leftovers import Leftovers
 from optimizer.algorithms.model_digest import digest
 from optimizer.algorithms.pruning_search import PruningSearch, seconds_by_node, to_cost, units
-from optimizer.pass_base import PassResult, Step
+from optimizer.pass_base import Note, PassResult, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,8 +77,11 @@ class PruningRun:
         if not gone:
             return PassResult(self.model, {}, left.notes())
         made = pruning.build(gone)
-        changes = {"units of channels removed": len(gone), **self._changes(pruning, gone, left)}
-        return PassResult(made, changes, left.notes(), {"removed": _positions(pruning, gone)})
+        widths = _widths(pruning, gone)
+        removed = sum(before - after for before, after in widths.values())
+        changes = {"units of channels removed": len(gone), "output channels of kernels removed": removed}
+        said = [Note(site, f"{before} -> {after} channels", left=False) for site, (before, after) in widths.items()]
+        return PassResult(made, changes, (*said, *left.notes()), {"removed": _positions(pruning, gone)})
 
     def _pruning(self) -> Pruning:
         """The units of the model; what was measured of them is in the lab's memory."""
@@ -167,20 +170,15 @@ class PruningRun:
             if any(sub for sub in graph.subgraphs_of(node)):
                 left.note(node, "has subgraphs, whose channels are left alone")
 
-    def _changes(self, pruning: Pruning, gone: Sequence[int], left: Leftovers) -> dict[str, int]:
-        removed = np.array(sorted(gone), np.int64)
-        counts: dict[str, int] = defaultdict(int)
-        for node, atoms in pruning.groups.makers.items():
-            less = int(np.isin(pruning.groups.roots(atoms), removed).sum())
-            if less:
-                left.note(node, f"{atoms.size} -> {atoms.size - less} channels")
-                counts["output channels of kernels removed"] += less
-        remaining = pruning.full()
-        for unit in gone:
-            remaining[pruning.families.of[unit]] -= 1
-        for name, costs in (("MACs", pruning.macs()), ("parameters", pruning.parameters())):
-            counts[f"{name} removed"] = round(costs.total(pruning.full()) - costs.total(remaining))
-        return dict(counts)
+
+def _widths(pruning: Pruning, gone: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """How many channels each kernel that loses some gave out, and how many are left, by its name or first output's."""
+    removed = np.array(sorted(gone), np.int64)
+    less = {
+        node: (atoms.size, int(np.count_nonzero(~np.isin(pruning.groups.roots(atoms), removed))))
+        for node, atoms in pruning.groups.makers.items()
+    }
+    return {node.name or str(node.outputs[0].name): pair for node, pair in less.items() if pair[0] > pair[1]}
 
 
 def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, list[int]]:
