@@ -247,8 +247,8 @@ def written(known: Mapping[str, Any]) -> Iterator[str]:
     yield "# Pruning of channels on real models"
     yield ""
     yield f"Commit {known['commit']}; {', '.join(f'{name} {one}' for name, one in known['versions'].items())}."
-    yield "One thread. Of the promise: the speed-up as a share of what the MACs left promise. Errors are those of inputs"
-    yield "that nothing was fitted to or chosen by; of the budget: the largest share of any limit of the default one."
+    yield "One thread. Of the promise: the speed-up as a share of what the MACs left promise. Errors are of inputs that"
+    yield "nothing was fitted to or chosen by; of the budget: the largest share of any limit of the default one."
     for kind, (title, table) in TABLES.items():
         if kind in known:
             yield from ("", f"## {title}", "", *table(known[kind]))

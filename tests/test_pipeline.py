@@ -12,6 +12,7 @@ import pytest
 
 import optimizer
 from optimizer.errors import ModelError, UsageError
+from optimizer.presets import preset
 
 DIGITS = Path(__file__).parent.parent / "models" / "digits.onnx"
 DATA = Path(__file__).parent.parent / "models" / "digits_data"
@@ -121,4 +122,4 @@ def test_a_report_of_another_model_is_refused(tmp_path):
 def test_keep_all_writes_each_stage(tmp_path):
     optimizer.optimize(DIGITS, tmp_path / "out.onnx", run=False, keep_all=True)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["out.onnx", "out.stage-1.onnx", "out.stage-2.onnx", "out.stage-3.onnx", "out.stage-4.onnx"]
+    assert names == ["out.onnx", *(f"out.stage-{number}.onnx" for number in range(1, len(preset("exact")) + 1))]
