@@ -56,4 +56,5 @@ def peak(spec: str, count: int) -> int:
 
 @pytest.mark.parametrize("spec", ["prune-magnitude:guard=false", "prune-channels:macs=0.6,multiple=4"])
 def test_it_does_not_grow_with_the_number_of_feeds(spec):
+    peak(spec, FEW)  # what is imported and kept for good at first is no matter
     assert peak(spec, MANY) < 1.1 * peak(spec, FEW)
