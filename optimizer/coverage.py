@@ -82,6 +82,11 @@ class Coverage:
         return sum(count.integer for count in self.kernels.values())
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether anything runs in integers, or was meant to."""
+        return bool(self.integer or self.quantize or self.dequantize)
+
+    @property
     def total(self) -> int:
         """Kernels of all kinds."""
         return sum(count.total for count in self.kernels.values())

@@ -138,7 +138,7 @@ def _closing(report: Report) -> list[RenderableType]:
     lines += notes[:MOST_NOTES]
     if len(notes) > MOST_NOTES:
         lines.append(f"and {len(notes) - MOST_NOTES} notes more, see --report")
-    if report.coverage is not None:
+    if report.coverage is not None and report.coverage.is_quantized:
         lines.insert(0, report.coverage.text())
     lines += [f"note: {warning}" for warning in report.warnings]
     seconds = ", ".join(f"{name} {value:.2f} s" for name, value in report.seconds.items())

@@ -95,6 +95,7 @@ def test_a_product_that_runs_as_a_conv_is_none_of_the_kernels():
     found = coverage(ir.from_proto(net.model()))
     assert optimized_ops(ir.from_proto(net.model()))["Conv"] == 3
     assert found.kernels == {"Conv": Count(0, 2)}
+    assert not found.is_quantized
     assert {left.name for left in found.left_float} == {node.name for node in net.nodes if node.op_type == "Conv"}
 
 
