@@ -192,9 +192,9 @@ class Pass(ABC):
         name: What specs call it.
         summary: One line for ``onnxhone passes``.
         gain: What it is for.
-        must_pay: Whether an exact stage that it changed is undone unless it measures faster (unless the file is
-            smaller, where times are not measured), even one that the user named. Other exact stages need only not
-            measure slower.
+        must_pay: Whether an exact stage that it changed is undone unless it measures faster, even one that the user
+            named; where times are not measured, one that the user named is kept if the file is smaller. Other exact
+            stages need only not measure slower.
     """
 
     name: ClassVar[str]

@@ -85,12 +85,12 @@ class ClusterSearch:
         memory = self._memory(lab)
         if choices:
             level = choices.get("level", 0)
-            self._fit(memory, lab, level, level + 1)
+            self._fit(memory, lab, self.codings[level : level + 2])
             return self._stored(self.model, memory, level, frozenset(choices.get("wide", ())))
         if lab is None:
             return self._stored(self.model, memory, 0, frozenset())
         for level in range(len(self.codings)):
-            self._fit(memory, lab, level)
+            self._fit(memory, lab, self.codings[level : level + 1])
             self.context.progress.begin(f"all weights in {self.codings[level].entries} values")
             result = self._stored(clone(self.model), memory, level, frozenset())
             if not result.changes:
@@ -151,9 +151,9 @@ class ClusterSearch:
         reason = clustering.obstacle(weight.holder.shape, self.codings[at])
         return reason if reason is not None or _is_finite(weight) else "is not finite"
 
-    def _fit(self, memory: _Memory, lab: Lab | None, *levels: int) -> None:
+    def _fit(self, memory: _Memory, lab: Lab | None, asked: Sequence[Coding]) -> None:
         """Cluster the weights of single kernels by the second moments of what they multiply with."""
-        codings = [coding for coding in self.codings[levels[0] : levels[-1] + 1] if coding not in memory.fitted]
+        codings = [coding for coding in asked if coding not in memory.fitted and coding.dims == 1]
         if lab is None or not lab.has_data or not codings:
             return
         memory.fitted.update(codings)
@@ -164,7 +164,7 @@ class ClusterSearch:
             weight = weights[name]
             source = Input(weight.nodes[0], moments) if moments.rows else None
             for coding in codings:
-                if clustering.obstacle(weight.holder.shape, coding) is None and coding.dims == 1 and _is_finite(weight):
+                if _is_finite(weight):
                     self._clustered(weight, coding, memory, source)
 
     def _clustered(

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def part_for(width: int, rows: int, least: float) -> float:
+    """How much to damp moments of ``rows`` rows of ``width`` numbers: the fewer there are, the more."""
+    return least + width / max(rows, 1)
+
+
 def damped(moments: NDArray[np.float64], part: float) -> NDArray[np.float64]:
     """A copy of ``moments``, (…, K, K), with ``part`` of its mean diagonal added; 1 where that is 0."""
     mean = np.einsum("...kk->...k", moments).mean(axis=-1, keepdims=True)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.damping import damped, factor
+from optimizer.algorithms.damping import damped, factor, part_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +40,8 @@ _BLOCK = 96
 
 
 def damping(width: int, rows: int) -> float:
-    """How much to damp moments of ``rows`` rows of ``width`` numbers: the fewer there are, the more."""
-    return DAMPING + width / max(rows, 1)
+    """How much to damp moments of ``rows`` rows of ``width`` numbers, for rounding."""
+    return part_for(width, rows, DAMPING)
 
 
 def nearest_plane(

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.damping import damped, factor, inverse_diagonal
+from optimizer.algorithms.damping import damped, factor, inverse_diagonal, part_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     Mask = Callable[[NDArray[np.float64], float], NDArray[np.bool_]]
 
 ITERATIONS = 20
-_LEAST_DAMPING, _DAMPING = 0.01, 1.0
+_LEAST_DAMPING = 0.01
 _PARTS = (0.5, 0.8, 1.0)
 _ROUNDS = 2
 _DONE = 1e-24  # of the squared residual: nothing is left to fit
@@ -82,8 +82,8 @@ class Fit:
 
 
 def damping(width: int, rows: int) -> float:
-    """How much to damp moments of ``rows`` rows of ``width`` numbers: the fewer there are, the more."""
-    return _LEAST_DAMPING + _DAMPING * width / max(rows, 1)
+    """How much to damp moments of ``rows`` rows of ``width`` numbers, for fitting."""
+    return part_for(width, rows, _LEAST_DAMPING)
 
 
 def refit(
