@@ -40,9 +40,9 @@ import onnx
 from backend_cases import FREEZE, backend_cases, frozen
 from optimizer import optimize
 from optimizer.errors import DataError, ModelError, OnnxhoneError, ReferenceRunError
-from optimizer.feeds import generate
-from optimizer.model import load, to_proto
-from optimizer.runtime import session
+from optimizer.evaluation.feeds.loading import generate
+from optimizer.evaluation.runtime.session import session
+from optimizer.io.model import load, to_proto
 from simplify_corpus import commit
 
 if TYPE_CHECKING:

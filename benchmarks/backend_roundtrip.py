@@ -22,8 +22,8 @@ import onnx
 
 from backend_cases import backend_cases
 from optimizer.errors import ModelError
-from optimizer.lossless import difference
-from optimizer.model import byte_size, load, save
+from optimizer.io.model import byte_size, load, save
+from optimizer.io.protos.proto_diff import difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,10 +29,10 @@ GOAL = 1.2
 
 def measure(path: Path, count: int, shapes: Sequence[str], *, lengths: bool) -> dict[str, float]:
     """Calibrate in this process; peaks in MB, before and after, and seconds."""
-    from optimizer.calibration import observe  # noqa: PLC0415 - only the measured process needs it
-    from optimizer.feeds import FeedSet, parse_shapes  # noqa: PLC0415 - as above
-    from optimizer.model import load  # noqa: PLC0415 - as above
-    from optimizer.runtime import session  # noqa: PLC0415 - as above
+    from optimizer.evaluation.calibration.sweep import observe  # noqa: PLC0415 - only the measured process needs it
+    from optimizer.evaluation.feeds.loading import FeedSet, parse_shapes  # noqa: PLC0415 - as above
+    from optimizer.evaluation.runtime.session import session  # noqa: PLC0415 - as above
+    from optimizer.io.model import load  # noqa: PLC0415 - as above
 
     model, given = load(path), parse_shapes(shapes)
     slots = session(model).inputs

@@ -29,19 +29,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optimizer
-from optimizer.algorithms.block_quantization import quantize_rows
-from optimizer.algorithms.quantization import WEIGHT_INT8
-from optimizer.algorithms.scopes import ScopeTree
-from optimizer.algorithms.weight_only import StoredWeight, stored_weights
-from optimizer.algorithms.weights import rewrite
-from optimizer.budget import Budget
+from optimizer.algorithms.quantization.linear import WEIGHT_INT8
+from optimizer.algorithms.quantization.rows import quantize_rows
+from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
+from optimizer.contract.passes import Context
+from optimizer.engine.evaluator import RuntimeLab
 from optimizer.errors import OnnxhoneError, PreconditionError
-from optimizer.feeds import load_feeds
-from optimizer.lab import RuntimeLab
-from optimizer.model import byte_size, clone, load
-from optimizer.pass_base import Context
-from optimizer.runtime import optimized_ops, session
-from optimizer.spec import parse_stage
+from optimizer.evaluation.feeds.loading import load_feeds
+from optimizer.evaluation.runtime.session import optimized_ops, session
+from optimizer.evaluation.validation.budget import Budget
+from optimizer.graph.constants import rewrite
+from optimizer.graph.scopes import ScopeTree
+from optimizer.io.model import byte_size, clone, load
+from optimizer.recipes.spec import parse_stage
 from simplify_corpus import HERE, commit
 from weight_only import answers, rewritten, worst
 

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optimizer
-from optimizer.budget import Budget
-from optimizer.feeds import load_feeds
-from optimizer.lab import RuntimeLab
-from optimizer.model import clone, load
-from optimizer.pass_base import Context
-from optimizer.runtime import session
-from optimizer.spec import parse_stage
+from optimizer.contract.passes import Context
+from optimizer.engine.evaluator import RuntimeLab
+from optimizer.evaluation.feeds.loading import load_feeds
+from optimizer.evaluation.runtime.session import session
+from optimizer.evaluation.validation.budget import Budget
+from optimizer.io.model import clone, load
+from optimizer.recipes.spec import parse_stage
 from simplify_corpus import HERE, ROOT, commit, machine
 from weight_only import answers, worst
 

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 import optimizer
 from equalization import BEFORE
 from optimizer import graph
-from optimizer.algorithms.channel_preparation import prepared
-from optimizer.algorithms.int8_search import Int8Search
-from optimizer.algorithms.kernels import kernel
-from optimizer.algorithms.qdq_units import find_units
-from optimizer.algorithms.quantization import UINT8, WEIGHT_INT7
-from optimizer.budget import Budget
-from optimizer.feeds import load_feeds
-from optimizer.lab import RuntimeLab
-from optimizer.model import load
-from optimizer.runtime import session
+from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT7
+from optimizer.algorithms.quantization.rescaling.preparation import prepared
+from optimizer.algorithms.quantization.static.search import Int8Search
+from optimizer.algorithms.quantization.static.units import find_units
+from optimizer.engine.evaluator import RuntimeLab
+from optimizer.evaluation.feeds.loading import load_feeds
+from optimizer.evaluation.runtime.session import session
+from optimizer.evaluation.validation.budget import Budget
+from optimizer.graph.kernels import kernel
+from optimizer.io.model import load
 from weight_only import answers, worst
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.feed_sets import Split
+    from optimizer.evaluation.feeds.sets import Split
 
 
 class Judge:

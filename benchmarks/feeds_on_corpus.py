@@ -13,11 +13,11 @@ import json
 import time
 from pathlib import Path
 
-from optimizer.budget import Budget
 from optimizer.errors import OnnxhoneError
-from optimizer.feeds import generate
-from optimizer.model import load
-from optimizer.validation import Validator
+from optimizer.evaluation.feeds.loading import generate
+from optimizer.evaluation.validation.budget import Budget
+from optimizer.evaluation.validation.validator import Validator
+from optimizer.io.model import load
 
 
 def try_model(path: Path) -> dict[str, object]:

@@ -22,9 +22,9 @@ import onnx_ir as ir
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from optimizer import targets
-from optimizer.runtime import optimized_ops, prepare, session
-from optimizer.timing import clock_for, compare
+from optimizer.contract import targets
+from optimizer.evaluation.runtime.session import optimized_ops, prepare, session
+from optimizer.evaluation.runtime.timing import clock_for, compare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

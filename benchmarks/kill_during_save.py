@@ -23,8 +23,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from optimizer import atomic
-from optimizer.model import load, save
+from optimizer.io import atomic_files
+from optimizer.io.model import load, save
 
 SAVER = """
 import sys
@@ -106,7 +106,7 @@ def main() -> None:
                 if values not in ({1.0}, {2.0}):
                     raise SystemExit(f"after {seconds:.3f} s and {saves} saves the target holds {values}")
                 found.append((saves, values, len(list(target.parent.iterdir()))))
-            for path in target.parent.glob(f"{atomic.PREFIX}*"):
+            for path in target.parent.glob(f"{atomic_files.PREFIX}*"):
                 os.utime(path, (0, 0))
             save(load(sources[0]), target)
             left = sorted(path.name for path in target.parent.iterdir())

@@ -99,8 +99,8 @@ def _model(initializers: list[TensorProto]) -> onnx.ModelProto:
 
 def measure(source: Path, target: Path) -> dict[str, object]:
     """Load, dedup and save in this process; seconds, changes, bytes and peaks in MB."""
-    from optimizer.model import load, save  # noqa: PLC0415 - the peak of the imports is measured apart
-    from optimizer.pass_base import Context  # noqa: PLC0415 - as above
+    from optimizer.contract.passes import Context  # noqa: PLC0415 - as above
+    from optimizer.io.model import load, save  # noqa: PLC0415 - the peak of the imports is measured apart
     from passes.dedup_initializers import DedupInitializers  # noqa: PLC0415 - as above
 
     imports, began = _peak(), time.perf_counter()

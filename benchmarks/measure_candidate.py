@@ -22,10 +22,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from optimizer.feeds import generate, load_feeds
-from optimizer.model import load
-from optimizer.runtime import session
-from optimizer.timing import clock_for, compare
+from optimizer.evaluation.feeds.loading import generate, load_feeds
+from optimizer.evaluation.runtime.session import session
+from optimizer.evaluation.runtime.timing import clock_for, compare
+from optimizer.io.model import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

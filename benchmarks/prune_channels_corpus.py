@@ -29,17 +29,17 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 import optimizer
-from optimizer import shapes
-from optimizer.algorithms.channel_importance import IMPORTANCES
-from optimizer.algorithms.channel_pruning import Pruning, sizes_of
-from optimizer.budget import Budget
+from optimizer.algorithms.channels.pruning.importance import IMPORTANCES
+from optimizer.algorithms.channels.pruning.pruner import Pruning, sizes_of
+from optimizer.analysis import shape_inference
+from optimizer.contract.passes import Context
+from optimizer.engine.evaluator import RuntimeLab
 from optimizer.errors import OnnxhoneError
-from optimizer.feeds import generate, load_feeds
-from optimizer.lab import RuntimeLab
-from optimizer.model import clone, to_proto
-from optimizer.pass_base import Context
-from optimizer.runtime import session
-from optimizer.timing import clock_for, compare
+from optimizer.evaluation.feeds.loading import generate, load_feeds
+from optimizer.evaluation.runtime.session import session
+from optimizer.evaluation.runtime.timing import clock_for, compare
+from optimizer.evaluation.validation.budget import Budget
+from optimizer.io.model import clone, to_proto
 from passes.prune_channels import PruneChannels
 from simplify_corpus import HERE, commit
 from weight_only import answers, worst
@@ -72,7 +72,7 @@ class Bench:
     def __init__(self, path: Path, feeds: Path | None) -> None:
         """Load both, do what is exact, and run the model on the validation inputs."""
         self.model = optimizer.optimize(path, preset="exact", run=False).model
-        shapes.infer(self.model)
+        shape_inference.infer(self.model)
         inputs = session(self.model).inputs
         split = generate(self.model, shapes={}) if feeds is None else load_feeds(feeds, inputs)
         self.judged = list(split.validation.spread(MOST_FEEDS))

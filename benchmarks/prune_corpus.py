@@ -32,16 +32,16 @@ import numpy as np
 import optimizer
 import prune_table
 from agreement import BENCH, bench_tasks
-from optimizer.algorithms.leftovers import Leftovers
-from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.prunable import Prunable, prunable
-from optimizer.budget import Budget
-from optimizer.feeds import load_feeds
-from optimizer.lab import RuntimeLab
-from optimizer.model import byte_size, clone, compressed_size, load, save
-from optimizer.pass_base import Context
-from optimizer.runtime import session
-from optimizer.spec import parse_stage
+from optimizer.algorithms.reconstruction.kernel_matrices import Prunable, prunable
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Context
+from optimizer.contract.skipped import Leftovers
+from optimizer.engine.evaluator import RuntimeLab
+from optimizer.evaluation.feeds.loading import load_feeds
+from optimizer.evaluation.runtime.session import session
+from optimizer.evaluation.validation.budget import Budget
+from optimizer.io.model import byte_size, clone, compressed_size, load, save
+from optimizer.recipes.spec import parse_stage
 from prune_table import OURS, THEIRS, WAYS
 from simplify_corpus import HERE, commit
 from weight_only import answers, worst

@@ -22,14 +22,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from optimizer.model import clone, load, save
-from optimizer.pass_base import Context
-from optimizer.registry import load_pass, pass_names
+from optimizer.contract.passes import Context
+from optimizer.io.model import clone, load, save
+from optimizer.recipes.registry import load_pass, pass_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from optimizer.pass_base import Pass
+    from optimizer.contract.passes import Pass
 
 LIMIT = 6.0
 WEIGHTS, WIDTH = 97, 8

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import optimizer
-from optimizer.algorithms.weights import FLOATS
-from optimizer.evidence import evidence_for
-from optimizer.model import byte_size, clone, load
-from optimizer.pass_base import Context
-from optimizer.spec import parse_pass
-from optimizer.stats import constants, weight_facts
+from optimizer.analysis.model_facts import constants, weight_facts
+from optimizer.contract.passes import Context
+from optimizer.engine.setup import evidence_for
+from optimizer.graph.constants import FLOATS
+from optimizer.io.model import byte_size, clone, load
+from optimizer.recipes.spec import parse_pass
 from simplify_corpus import HERE, ROOT, commit, machine
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from backend_roundtrip import backend_models
 from optimizer.errors import OnnxhoneError
-from optimizer.model import load, to_proto
-from optimizer.surgeon import from_graph, to_graph
+from optimizer.io.model import load, to_proto
+from optimizer.io.surgeon import from_graph, to_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer.runtime import prepare, session
-from optimizer.timing import clock_for, compare
+from optimizer.evaluation.runtime.session import prepare, session
+from optimizer.evaluation.runtime.timing import clock_for, compare
 
 if TYPE_CHECKING:
-    from optimizer.runtime import Loadable
-    from optimizer.timing import Factory
+    from optimizer.evaluation.runtime.session import Loadable
+    from optimizer.evaluation.runtime.timing import Factory
 
 LAYERS = 40
 # ms, about: width of a layer, rows of the input, and layers that make it 10 % slower (a short run has a constant share)

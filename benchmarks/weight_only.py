@@ -23,20 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optimizer.contract.passes import Context
 from optimizer.errors import OnnxhoneError, PreconditionError
-from optimizer.feeds import generate, load_feeds
-from optimizer.model import byte_size, clone, load
-from optimizer.pass_base import Context
-from optimizer.runtime import session
-from optimizer.spec import parse_stage
-from optimizer.timing import clock_for, compare
+from optimizer.evaluation.feeds.loading import generate, load_feeds
+from optimizer.evaluation.runtime.session import session
+from optimizer.evaluation.runtime.timing import clock_for, compare
+from optimizer.io.model import byte_size, clone, load
+from optimizer.recipes.spec import parse_stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
-    from optimizer.timing import Factory
+    from optimizer.evaluation.runtime.timing import Factory
 
 SPECS = ("quantize-weights", "quantize-weights:compute=integer", "quantize-weights:bits=4", "quantize-dynamic")
 UPGRADE = "upgrade-opset:version=21"

@@ -12,6 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optimizer.commands.optimize import Result, optimize
+    from optimizer.contract.passes import Context, Gain, Note, Pass, PassResult, Sites, Step
+    from optimizer.engine.report import Report
     from optimizer.errors import (
         CheckFailedError,
         DataError,
@@ -21,10 +24,7 @@ if TYPE_CHECKING:
         ReferenceRunError,
         UsageError,
     )
-    from optimizer.model import load, save
-    from optimizer.pass_base import Context, Gain, Note, Pass, PassResult, Sites, Step
-    from optimizer.pipeline import Result, optimize
-    from optimizer.report import Report
+    from optimizer.io.model import load, save
 
 _HOMES = {
     "errors": (
@@ -36,10 +36,10 @@ _HOMES = {
         "ReferenceRunError",
         "UsageError",
     ),
-    "model": ("load", "save"),
-    "pass_base": ("Context", "Gain", "Note", "Pass", "PassResult", "Sites", "Step"),
-    "pipeline": ("Result", "optimize"),
-    "report": ("Report",),
+    "io.model": ("load", "save"),
+    "contract.passes": ("Context", "Gain", "Note", "Pass", "PassResult", "Sites", "Step"),
+    "commands.optimize": ("Result", "optimize"),
+    "engine.report": ("Report",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

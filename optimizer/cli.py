@@ -14,7 +14,7 @@ from optimizer.errors import OnnxhoneError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.progress import Show
+    from optimizer.contract.progress import Show
 
 app = typer.Typer(
     add_completion=False,
@@ -114,9 +114,9 @@ def optimize(  # noqa: PLR0913, PLR0917 - typer makes each option of the command
     """Optimize MODEL and write it to OUT; print what every pass did."""
     if metric is not None:
         sys.path.append(str(Path.cwd()))  # last, so that a module there hides no other
-    from optimizer.feeds import parse_shapes  # noqa: PLC0415 - heavy
-    from optimizer.pipeline import optimize as run  # noqa: PLC0415 - heavy
-    from optimizer.report_text import report_table  # noqa: PLC0415 - heavy
+    from optimizer.commands.optimize import optimize as run  # noqa: PLC0415 - heavy
+    from optimizer.engine.report_tables import report_table  # noqa: PLC0415 - heavy
+    from optimizer.evaluation.feeds.loading import parse_shapes  # noqa: PLC0415 - heavy
 
     with _progress(silent=quiet or as_json) as observe:
         result = run(
@@ -157,7 +157,7 @@ def inspect(
     quiet: QuietOption = False,
 ) -> None:
     """Show facts of models side by side: op counts, parameters, MACs, bytes, zeros, duplicates, inputs, outputs."""
-    from optimizer.inspection import inspect_models, inspection_table  # noqa: PLC0415 - heavy
+    from optimizer.commands.inspect import inspect_models, inspection_table  # noqa: PLC0415 - heavy
 
     inspected = inspect_models(models)
     if as_json:
@@ -179,8 +179,8 @@ def compare(  # noqa: PLR0913, PLR0917 - typer makes each option of the command 
     quiet: QuietOption = False,
 ) -> None:
     """Compare the outputs, size and paired latency of model B with those of model A."""
-    from optimizer.comparison import compare_models  # noqa: PLC0415 - heavy
-    from optimizer.feeds import parse_shapes  # noqa: PLC0415 - heavy
+    from optimizer.commands.compare import compare_models  # noqa: PLC0415 - heavy
+    from optimizer.evaluation.feeds.loading import parse_shapes  # noqa: PLC0415 - heavy
 
     with _progress(silent=quiet or as_json) as observe:
         comparison = compare_models(
@@ -202,7 +202,7 @@ def compare(  # noqa: PLR0913, PLR0917 - typer makes each option of the command 
 @app.command(epilog="Example:\n\nonnxhone passes --json")
 def passes(as_json: JsonOption = False) -> None:
     """List the installed passes: names, exact or lossy, options with their defaults."""
-    from optimizer.listing import list_passes, listing_table  # noqa: PLC0415 - heavy
+    from optimizer.commands.list_passes import list_passes, listing_table  # noqa: PLC0415 - heavy
 
     listed = list_passes()
     if as_json:
@@ -225,14 +225,14 @@ def main() -> None:
 @contextmanager
 def _progress(*, silent: bool) -> Iterator[Show]:
     """Shows what is being done while it runs, on a terminal only."""
-    from optimizer.progress import nowhere  # noqa: PLC0415 - with the package, which --help needs nothing of
+    from optimizer.contract.progress import nowhere  # noqa: PLC0415 - with the package, which --help needs nothing of
 
     if silent or not sys.stderr.isatty():
         yield nowhere
         return
     from rich.console import Console  # noqa: PLC0415 - heavy
 
-    from optimizer.progress_bar import progress_bar  # noqa: PLC0415 - heavy
+    from optimizer.commands.progress_bar import progress_bar  # noqa: PLC0415 - heavy
 
     with progress_bar(Console(stderr=True)) as show:
         yield show
@@ -241,7 +241,7 @@ def _progress(*, silent: bool) -> Iterator[Show]:
 def _print(content: Any) -> None:
     from rich.console import Console  # noqa: PLC0415 - heavy
 
-    from optimizer.report_text import plain  # noqa: PLC0415 - heavy
+    from optimizer.engine.report_tables import plain  # noqa: PLC0415 - heavy
 
     if sys.stdout.isatty():
         Console(highlight=False).print(content)
@@ -254,7 +254,7 @@ def _print_json(value: Any) -> None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    from optimizer.atomic import write_bytes  # noqa: PLC0415 - heavy
+    from optimizer.io.atomic_files import write_bytes  # noqa: PLC0415 - heavy
 
     try:
         write_bytes(path, (_json(value) + "\n").encode())

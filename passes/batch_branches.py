@@ -1,9 +1,9 @@
 """Siamese branches become one branch on a batch: Concat, the nodes once, Split, where that measures faster.
 
-See ``optimizer.algorithms.branches`` for what branches are, and ``batching`` for what becomes of them. Weights have to
-be shared already: ``dedup-initializers`` does that. The batch makes better use of caches and threads where single
-inputs are small, and none where they are large: only a measurement can tell, so the stage is undone unless the model
-is faster. The file never grows.
+See ``optimizer.algorithms.horizontal_fusion.branches`` for what branches are, and ``batching`` for what becomes of
+them. Weights have to be shared already: ``dedup-initializers`` does that. The batch makes better use of caches and
+threads where single inputs are small, and none where they are large: only a measurement can tell, so the stage is
+undone unless the model is faster. The file never grows.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms.annotation import annotated
-from optimizer.algorithms.batching import plan
-from optimizer.algorithms.branches import grow, seeds, side_by_side
-from optimizer.algorithms.leftovers import Leftovers
-from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.sweep import Scope
+from optimizer.algorithms.horizontal_fusion.batching import plan
+from optimizer.algorithms.horizontal_fusion.branches import grow, seeds, side_by_side
+from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.analysis.annotation import annotated
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Gain, Pass, PassResult, Step
+from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError
-from optimizer.fidelity import TRAINING
-from optimizer.pass_base import Gain, Pass, PassResult, Step
+from optimizer.io.protos.preserved import TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from optimizer.pass_base import Context
+    from optimizer.contract.passes import Context
 
 STEP = Step("batch-branches", "the same nodes on several inputs become one chain on a batch")
 BATCHED = "branches batched"

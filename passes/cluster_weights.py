@@ -1,11 +1,11 @@
 """Weights stored as indices into small codebooks: non-uniform quantization and weight sharing in one; needs no data.
 
-Each weight of Conv, ConvTranspose, MatMul, Gemm, LSTM, GRU, RNN and each table of Gather and Slice gets the values
-that k-means finds for it (``optimizer.algorithms.codebooks``), one set for the whole weight or for each group of
-channels, or vectors of several elements (``optimizer.algorithms.vector_codebooks``). With data an element counts by the
-mean square of what it is multiplied with, and errors of a kernel's row make up for each other
-(``optimizer.algorithms.codebook_rounding``). ONNX Runtime makes float constants of it when it loads the model
-(``optimizer.algorithms.codebook_storage``), so speed and memory are those of the float model.
+Each weight of Conv, ConvTranspose, MatMul, Gemm, LSTM, GRU, RNN and each table of Gather and Slice gets the values that
+k-means finds for it (``optimizer.algorithms.clustering.kmeans``), one set for the whole weight or for each group of
+channels, or vectors of several elements (``optimizer.algorithms.clustering.product_quantization``). With data an
+element counts by the mean square of what it is multiplied with, and errors of a kernel's row make up for each other
+(``optimizer.algorithms.clustering.gptq``). ONNX Runtime makes float constants of it when it loads the model
+(``optimizer.algorithms.clustering.storage``), so speed and memory are those of the float model.
 
 Where the error may be measured and is over what the stage may use, the weights that cost most of it for their size get
 32 values, or 64, or 256, or stay as they are.
@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import graph
-from optimizer.algorithms.cluster_search import STEP, ClusterSearch
-from optimizer.algorithms.clustering import Coding
-from optimizer.algorithms.codebook_storage import OLDEST_OPSET
-from optimizer.algorithms.codebooks import INITS
-from optimizer.algorithms.node_choice import NodeChoice
+from optimizer.algorithms.clustering.codes import Coding
+from optimizer.algorithms.clustering.kmeans import INITS
+from optimizer.algorithms.clustering.search import STEP, ClusterSearch
+from optimizer.algorithms.clustering.storage import OLDEST_OPSET
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.pass_base import Gain, Pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from optimizer.pass_base import Context, PassResult, Step
+    from optimizer.contract.passes import Context, PassResult, Step
 
 _WIDER = (32, 64, 256)  # values for weights that need more of them
 

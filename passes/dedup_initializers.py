@@ -17,22 +17,22 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms import derived, duplicates
-from optimizer.algorithms.holders import equal_holders, holders
-from optimizer.algorithms.near_duplicates import Merger
-from optimizer.algorithms.scopes import ScopeTree
-from optimizer.algorithms.transposed import find_transposed
+from optimizer.algorithms.deduplication import derived, equal
+from optimizer.algorithms.deduplication.nearly_equal import Merger
+from optimizer.algorithms.deduplication.transposed import find_transposed
+from optimizer.algorithms.rewriting.stored_constants import equal_holders, holders
+from optimizer.contract.passes import Gain, Note, Pass, PassResult, Sites, Step
 from optimizer.errors import UsageError
-from optimizer.pass_base import Gain, Note, Pass, PassResult, Sites, Step
-from optimizer.sparse import SparseTensor
+from optimizer.graph.scopes import ScopeTree
+from optimizer.graph.sparse import SparseTensor
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.holders import Holder
-    from optimizer.pass_base import Context
+    from optimizer.algorithms.rewriting.stored_constants import Holder
+    from optimizer.contract.passes import Context
 
 EQUAL = Step("equal", "weights of equal content and shape become one")
 RESHAPED = Step("reshaped", "large weights of equal content and another shape are made by a Reshape")
@@ -125,7 +125,7 @@ class DedupInitializers(Pass):
 
 def _parts(group: Sequence[Holder]) -> list[list[Holder]]:
     """Holders of equal content by shape, and by graph if they are too small to be worth lifting."""
-    is_worth_lifting = group[0].tensor.nbytes >= duplicates.WORTH_LIFTING
+    is_worth_lifting = group[0].tensor.nbytes >= equal.WORTH_LIFTING
     parts: dict[Hashable, list[Holder]] = {}
     for holder in group:
         parts.setdefault((holder.shape, None if is_worth_lifting else holder.scope), []).append(holder)
@@ -154,18 +154,18 @@ class _Work:
         """Make one of equal holders of one shape; returns what stands for them, ``None`` if they stay several."""
         if len(part) == 1:
             return part[0]
-        plan = duplicates.plan_merge(part, self.tree)
-        kept = plan.kept if isinstance(plan, duplicates.Merge) else None
+        plan = equal.plan_merge(part, self.tree)
+        kept = plan.kept if isinstance(plan, equal.Merge) else None
         for holder in part:
             if holder.stay is not None and holder is not kept:
                 self._note(holder.name, holder.stay.value)
-        if not isinstance(plan, duplicates.Merge):
+        if not isinstance(plan, equal.Merge):
             if plan is not None:
                 self._note(next(holder.name for holder in part if holder.stay is None), plan)
             return None
         if not self.sites.permits(EQUAL.name, part[0].name):
             return None
-        stays = duplicates.merge(plan, self.tree, as_node=self._holds_only_nodes(plan.goes[0].scope))
+        stays = equal.merge(plan, self.tree, as_node=self._holds_only_nodes(plan.goes[0].scope))
         self._replaced(plan.goes, stays)
         self.changes[MERGES] += len(plan.goes) - (plan.kept is None)
         return stays
@@ -210,7 +210,7 @@ class _Work:
     def _as_initializer(self, holder: Holder) -> Holder:
         if holder.is_initializer:
             return holder
-        lifted = duplicates.lift([holder], self.tree, as_node=False)
+        lifted = equal.lift([holder], self.tree, as_node=False)
         self._replaced([holder], lifted)
         return lifted
 

@@ -2,8 +2,9 @@
 
 If output channels 1..n of a layer are equal, one is computed and the next layer's weights for them are summed:
 ``W_shared = W_1 + W_2 + ... + W_n``. Parallel channels count with their factor, constant ones move into the bias, and
-those that nobody reads go. How channels depend on each other is in ``optimizer.algorithms.channel_groups``, what is
-known of them in ``channel_facts``, and what may go in ``shared_channels``.
+those that nobody reads go. How channels depend on each other is in ``optimizer.algorithms.channels.dependency.groups``,
+what is known of them in ``optimizer.algorithms.channels.redundancy.facts``, and what may go in
+``optimizer.algorithms.channels.redundancy.redundant``.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optimizer import graph, shapes
-from optimizer.algorithms import channel_widths
-from optimizer.algorithms.channel_folding import Wish, fold
-from optimizer.algorithms.sweep import Scope
+from optimizer import graph
+from optimizer.algorithms.channels import widths
+from optimizer.algorithms.channels.redundancy.folding import Wish, fold
+from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.analysis import shape_inference
+from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.errors import UsageError
-from optimizer.model import clone
-from optimizer.pass_base import Gain, Note, Pass, PassResult, Step
+from optimizer.io.model import clone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from optimizer.pass_base import Context
+    from optimizer.contract.passes import Context
 
 _HALVINGS = 5
 _ROUNDS = 10  # what goes in one may leave something unused for the next
@@ -55,7 +57,7 @@ class FoldSharedKernels(Pass):
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        channel_widths.check(self.multiple)
+        widths.check(self.multiple)
         if not 0 <= self.tolerance < 1:
             raise UsageError(f"tolerance={self.tolerance:g}: give a relative distance of kernels from 0 to 1")
 
@@ -85,11 +87,11 @@ class FoldSharedKernels(Pass):
         return self._folded(model, context, self.tolerance if lab is None else 0.0)
 
     def _folded(self, model: ir.Model, context: Context, tolerance: float) -> PassResult:
-        wish = Wish(channel_widths.resolve(self.multiple), tolerance)
+        wish = Wish(widths.resolve(self.multiple), tolerance)
         changes, notes = Counter[str](), list[Note]()
         for number in range(_ROUNDS):
             context.progress(number / _ROUNDS)
-            shapes.infer(model)
+            shape_inference.infer(model)
             scope = Scope(model, context.sites)
             made = Counter[str]()
             notes = []

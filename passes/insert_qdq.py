@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer import graph
-from optimizer.algorithms import quantization
-from optimizer.algorithms.channel_preparation import prepared
-from optimizer.algorithms.fusion_table import constant_type
-from optimizer.algorithms.int8_search import Int8Search
-from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.observations import METHODS
-from optimizer.algorithms.qdq_units import find_units
+from optimizer.algorithms.quantization import linear
+from optimizer.algorithms.quantization.rescaling.preparation import prepared
+from optimizer.algorithms.quantization.static.fusion_table import constant_type
+from optimizer.algorithms.quantization.static.search import Int8Search
+from optimizer.algorithms.quantization.static.units import find_units
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
+from optimizer.contract.targets import resolve
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.pass_base import Gain, Note, Pass, PassResult, Step
-from optimizer.targets import resolve
+from optimizer.statistics.tensor_statistics import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.quantization import Grid
-    from optimizer.pass_base import Context, Lab
+    from optimizer.algorithms.quantization.linear import Grid
+    from optimizer.contract.passes import Context, Lab
 
 PER_TENSOR_OPSET, PER_CHANNEL_OPSET = 10, 13
-_GRIDS = {"uint8": quantization.UINT8, "int8": quantization.INT8}
+_GRIDS = {"uint8": linear.UINT8, "int8": linear.INT8}
 UNITS = Step("units", "nodes that become int8 together")
 
 
@@ -143,7 +143,7 @@ class InsertQdq(Pass):
         )
         reduced = machine.reduced_range if self.reduced_range is None else self.reduced_range
         constant = constant_type(activation, machine.name)
-        weight = quantization.WEIGHT_INT7 if reduced else quantization.WEIGHT_INT8
+        weight = linear.WEIGHT_INT7 if reduced else linear.WEIGHT_INT8
         return _GRIDS[activation], _GRIDS[constant], weight
 
 

@@ -1,9 +1,9 @@
 """Sibling kernels on one input become one wider kernel and a Split, where that measures faster.
 
 Query, key and value projections, the branches of an inception block, the real and imaginary part of a filter bank: see
-``optimizer.algorithms.siblings`` for what siblings are, and ``widening`` for what becomes of them. One product of
-matrices with more columns uses caches and threads better than several, but the Split copies what was in its place
-before: only a measurement can tell, so the stage is undone unless the model is faster. The file never grows.
+``optimizer.algorithms.horizontal_fusion.siblings`` for what siblings are, and ``widening`` for what becomes of them.
+One product of matrices with more columns uses caches and threads better than several, but the Split copies what was in
+its place before: only a measurement can tell, so the stage is undone unless the model is faster. The file never grows.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms.annotation import annotated
-from optimizer.algorithms.leftovers import Leftovers
-from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.siblings import families, parts
-from optimizer.algorithms.sweep import Scope
-from optimizer.algorithms.widening import plan
+from optimizer.algorithms.horizontal_fusion.siblings import families, parts
+from optimizer.algorithms.horizontal_fusion.widening import plan
+from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.analysis.annotation import annotated
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Gain, Pass, PassResult, Step
+from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError
-from optimizer.fidelity import TRAINING
-from optimizer.pass_base import Gain, Pass, PassResult, Step
+from optimizer.io.protos.preserved import TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.siblings import Family
-    from optimizer.pass_base import Context
+    from optimizer.algorithms.horizontal_fusion.siblings import Family
+    from optimizer.contract.passes import Context
 
 STEP = Step("merge-siblings", "kernels that read one value alike become a wider one and a Split")
 MERGED = "sibling kernels merged"

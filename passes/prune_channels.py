@@ -1,8 +1,9 @@
 """`prune-channels`: remove whole channels, neurons, heads and hidden units, and let those that stay speak for them.
 
-Which channels stand and fall together is in ``optimizer.algorithms.channel_groups``, in which order they go in
-``channel_importance`` and ``channel_pruning``, how what reads them is repaired in ``channel_repair``, and how many go
-in ``pruning_search``: to a goal, and no further than the budget allows.
+Which channels stand and fall together is in ``optimizer.algorithms.channels.dependency.groups``, in which order they go
+in ``optimizer.algorithms.channels.pruning.importance`` and ``optimizer.algorithms.channels.pruning.pruner``, how what
+reads them is repaired in ``optimizer.algorithms.channels.pruning.repair``, and how many go in
+``optimizer.algorithms.channels.pruning.search``: to a goal, and no further than the budget allows.
 """
 
 from __future__ import annotations
@@ -10,20 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optimizer import shapes
-from optimizer.algorithms import channel_widths
-from optimizer.algorithms.channel_importance import IMPORTANCES, NEED_DATA
-from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.pruning_run import STEP, Goal, PruningRun
+from optimizer.algorithms.channels import widths
+from optimizer.algorithms.channels.pruning.importance import IMPORTANCES, NEED_DATA
+from optimizer.algorithms.channels.pruning.run import STEP, Goal, PruningRun
+from optimizer.analysis import shape_inference
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.pass_base import Gain, Pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from optimizer.pass_base import Context, PassResult, Step
+    from optimizer.contract.passes import Context, PassResult, Step
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class PruneChannels(Pass):
                 raise UsageError(f"{name}={goal}: give the share to leave, above 0 and up to 1")
         if self.importance not in {"auto", *IMPORTANCES}:
             raise UsageError(f"importance={self.importance!r}: there are auto, {', '.join(IMPORTANCES)}")
-        channel_widths.check(self.multiple)
+        widths.check(self.multiple)
         NodeChoice(self.include, self.exclude)
 
     @property
@@ -95,11 +96,11 @@ class PruneChannels(Pass):
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Remove channels of ``model``."""
-        shapes.infer(model)
+        shape_inference.infer(model)
         has_data = context.lab is not None and context.lab.has_data
         importance = ("error" if has_data else "l2") if self.importance == "auto" else self.importance
         repair = has_data if self.repair == "auto" else self.repair
-        multiple = channel_widths.resolve(self.multiple)
+        multiple = widths.resolve(self.multiple)
         goal = Goal(self.macs, self.params, self.latency)
         choice = NodeChoice(self.include, self.exclude)
         return PruningRun(model, context, goal, importance, repair, multiple, choice).run()

@@ -1,9 +1,10 @@
 """`prune-magnitude`: weights of kernels become 0, and what stays is fitted so that answers change least.
 
-Which weights: the smallest, or with data those whose loss costs the layer's answer least (``reconstruction``). How
-many: ``sparsity`` of each kernel or of all, those below ``threshold``, or what the pattern says (2:4), and less where
-the budget asks for it. The file stays as large as it was, unless ``store=sparse``, but compresses well. ONNX Runtime
-makes sparse weights dense when it loads them and multiplies with zeros as with any number, so nothing gets faster.
+Which weights: the smallest, or with data those whose loss costs the layer's answer least
+(``optimizer.algorithms.reconstruction.least_squares``). How many: ``sparsity`` of each kernel or of all, those below
+``threshold``, or what the pattern says (2:4), and less where the budget asks for it. The file stays as large as it was,
+unless ``store=sparse``, but compresses well. ONNX Runtime makes sparse weights dense when it loads them and multiplies
+with zeros as with any number, so nothing gets faster.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optimizer.algorithms.kernel_pruning import Plan
-from optimizer.algorithms.magnitudes import Magnitudes
-from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.pruning import STEP, PruneSearch
-from optimizer.algorithms.sparse_storage import store_sparse
-from optimizer.algorithms.sparsity_patterns import Pattern
+from optimizer.algorithms.sparsity.magnitudes import Magnitudes
+from optimizer.algorithms.sparsity.patterns import Pattern
+from optimizer.algorithms.sparsity.pruner import Plan
+from optimizer.algorithms.sparsity.search import STEP, PruneSearch
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import UsageError
-from optimizer.pass_base import Gain, Pass
+from optimizer.graph.sparse_storage import store_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from optimizer.pass_base import Context, PassResult, Step
+    from optimizer.contract.passes import Context, PassResult, Step
 
 _SPARSITY = 0.5
 

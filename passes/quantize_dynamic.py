@@ -1,7 +1,7 @@
 """Products with constant weights in int8, their activations quantized at each run; needs no data.
 
 MatMul and Gemm become DynamicQuantizeLinear, MatMulInteger and a scaling, which ONNX Runtime fuses, an LSTM becomes
-DynamicQuantizeLSTM; the algorithm and its formula are in ``optimizer.algorithms.dynamic_quantization``. Weights may be
+DynamicQuantizeLSTM; the algorithm and its formula are in ``optimizer.algorithms.quantization.dynamic``. Weights may be
 initializers or Constant nodes, behind Identity, Cast, Transpose and Reshape, in the main graph, in subgraphs and in
 functions. One that several nodes read is quantized once; one that an embedding reads too stays tied to it, in float.
 Where the error may be measured and is over what the stage may use, the nodes that cost most of it stay in float.
@@ -13,17 +13,18 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optimizer import graph, targets
-from optimizer.algorithms.dynamic_candidates import OLDEST_OPSET, Candidate, candidate
-from optimizer.algorithms.dynamic_quantization import Quantizer
-from optimizer.algorithms.leftovers import Leftovers
-from optimizer.algorithms.mixed_precision import Search, grouped
-from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.sweep import Scope
+from optimizer import graph
+from optimizer.algorithms.quantization.dynamic import Quantizer
+from optimizer.algorithms.quantization.dynamic_candidates import OLDEST_OPSET, Candidate, candidate
+from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.search.budgeted import Search, grouped
+from optimizer.contract import targets
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Gain, Pass, PassResult, Step
+from optimizer.contract.progress import Progress
+from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.model import clone
-from optimizer.pass_base import Gain, Pass, PassResult, Step
-from optimizer.progress import Progress
+from optimizer.io.model import clone
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.block_quantization import Rows
-    from optimizer.pass_base import Context
+    from optimizer.algorithms.quantization.rows import Rows
+    from optimizer.contract.passes import Context
 
 STEP = Step("quantize-dynamic", "a node with constant weights computes in int8")
 

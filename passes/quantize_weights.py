@@ -2,10 +2,10 @@
 
 Weights of Conv, ConvTranspose, MatMul, Gemm, LSTM, GRU, RNN and the tables of Gather and Slice, wherever they are
 stored and whoever shares them. Each becomes integers with a scale for each row, or for each block of one: the formula
-is in ``optimizer.algorithms.block_quantization``. What ONNX Runtime makes of them is told in
-``optimizer.algorithms.dequantized``: float32 constants when it loads the model, with the speed and the memory of the
-float model and no error but that of the weights; or MatMulNBits, with the memory of the integers and an error of its
-own; tables are looked up in integers where they are large.
+is in ``optimizer.algorithms.quantization.rows``. What ONNX Runtime makes of them is told in
+``optimizer.algorithms.quantization.weight_only.dequantization``: float32 constants when it loads the model, with the
+speed and the memory of the float model and no error but that of the weights; or MatMulNBits, with the memory of the
+integers and an error of its own; tables are looked up in integers where they are large.
 
 Where the error may be measured and is over what the stage may use, blocks get smaller, and if that is not enough the
 weights that cost most of it for their size are stored in 16 bits instead of 8, or 8 instead of 4.
@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from optimizer import graph
-from optimizer.algorithms.dequantized import Dequantizer
-from optimizer.algorithms.leftovers import Leftovers
-from optimizer.algorithms.mixed_precision import Search, grouped
-from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.scopes import ScopeTree
-from optimizer.algorithms.sweep import Scope
-from optimizer.algorithms.weight_only import StoredWeight, stored_weights
-from optimizer.algorithms.weight_storage import AUTOMATIC, Packs, Storage
+from optimizer.algorithms.quantization.weight_only.dequantization import Dequantizer
+from optimizer.algorithms.quantization.weight_only.storage import AUTOMATIC, Packs, Storage
+from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
+from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.search.budgeted import Search, grouped
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Gain, Pass, PassResult, Step
+from optimizer.contract.progress import Progress
+from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.model import clone
-from optimizer.pass_base import Gain, Pass, PassResult, Step
-from optimizer.progress import Progress
+from optimizer.graph.scopes import ScopeTree
+from optimizer.io.model import clone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.pass_base import Context, Lab
+    from optimizer.contract.passes import Context, Lab
 
 STEP = Step("quantize-weights", "a weight is stored as integers")
 _IR_VERSION_OF_4_BITS = 10

@@ -9,7 +9,8 @@ far off to be the same, it is left alone. Free are
     a codebook            its entries that are not 0, and the bias
 
 A weight that is dequantized stays as it is. From the first kernel to the last, each on what it reads in the changed
-model (``refitting``). All of it is undone unless the error on the selection feeds is smaller.
+model (``optimizer.algorithms.reconstruction.sequential``). All of it is undone unless the error on the selection feeds
+is smaller.
 
 Measured (``benchmarks/refit_corpus.py``), relative L2 without and with it: half of the weights 0 and no other repair,
 0.191 to 0.021 (a digit CNN) and 0.118 to 0.044 (YOLOv8n); codebooks of 16 values, 0.020 to 0.015 and 0.030 to 0.029.
@@ -24,22 +25,22 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from optimizer import graph
-from optimizer.algorithms.codebook_refit import codebook
-from optimizer.algorithms.leftovers import Leftovers
-from optimizer.algorithms.node_choice import NodeChoice
-from optimizer.algorithms.prunable import Prunable, prunable
-from optimizer.algorithms.refitting import refit_all
+from optimizer.algorithms.reconstruction.codebook_entries import codebook
+from optimizer.algorithms.reconstruction.kernel_matrices import Prunable, prunable
+from optimizer.algorithms.reconstruction.sequential import refit_all
+from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
+from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError
-from optimizer.model import clone
-from optimizer.pass_base import Gain, Note, Pass, PassResult, Step
+from optimizer.io.model import clone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.codebook_refit import Codebook
-    from optimizer.pass_base import Context
+    from optimizer.algorithms.reconstruction.codebook_entries import Codebook
+    from optimizer.contract.passes import Context
 
 STEP = Step("refit-weights", "the weight of a changed kernel is fitted to the reference's answer")
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms.annotation import annotated
-from optimizer.algorithms.dead_code import remove_dead
-from optimizer.algorithms.equal_nodes import merge_equal
-from optimizer.algorithms.sweep import Rule, Scope, sweep
+from optimizer.algorithms.rewriting.common_subexpressions import merge_equal
+from optimizer.algorithms.rewriting.dead_code import remove_dead
+from optimizer.algorithms.rewriting.rules import Rule, Scope, sweep
+from optimizer.analysis.annotation import annotated
+from optimizer.contract.passes import Context, Gain, Pass, PassResult, Step
 from optimizer.errors import PreconditionError
-from optimizer.fidelity import TRAINING
-from optimizer.pass_base import Context, Gain, Pass, PassResult, Step
+from optimizer.io.protos.preserved import TRAINING
 from passes.rules import (
     constant_targets,
     drop_identities,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.pass_base import Sites
+    from optimizer.contract.passes import Sites
 
 MAX_ROUNDS = 12
 MERGE_EQUAL = Step("merge-equal-nodes", "nodes that compute the same from the same are one")

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer.algorithms.naming import name_nodes, name_values
-from optimizer.pass_base import Gain, Pass, PassResult
+from optimizer.algorithms.rewriting.names import name_nodes, name_values
+from optimizer.contract.passes import Gain, Pass, PassResult
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from optimizer.pass_base import Context
+    from optimizer.contract.passes import Context
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Raise the version of the standard operator set, so that other passes may use what newer ones offer.
 
 Quantization by channel needs opset 13, 4-bit types and blocks need 21. Functions are inlined first. Each node whose
-operator has another definition in the new version is converted on its own (``algorithms.op_upgrades``), and all else of
-the model stays as it is: names, metadata, doc strings, annotations, other domains. The version is never lowered.
+operator has another definition in the new version is converted on its own
+(``optimizer.algorithms.version_conversion.operators``), and all else of the model stays as it is: names, metadata, doc
+strings, annotations, other domains. The version is never lowered.
 
 The IR version rises to the first that has the operator set. It does not where that would turn weights into inputs that
 a caller may override: before IR version 4, each initializer is listed as an input and is constant all the same.
@@ -18,18 +19,18 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from optimizer import graph
-from optimizer.algorithms.annotation import annotated
-from optimizer.algorithms.naming import name_values
-from optimizer.algorithms.op_upgrades import Upgrade, since
-from optimizer.algorithms.splicing import Splicer
+from optimizer.algorithms.rewriting.names import name_values
+from optimizer.algorithms.version_conversion.operators import Upgrade, since
+from optimizer.algorithms.version_conversion.splicing import Splicer
+from optimizer.analysis.annotation import annotated
+from optimizer.contract.passes import Gain, Note, Pass, PassResult
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.model import clone
-from optimizer.pass_base import Gain, Note, Pass, PassResult
+from optimizer.io.model import clone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.pass_base import Context
+    from optimizer.contract.passes import Context
 
 NEWEST = onnx.defs.onnx_opset_version()
 _NAMELESS = "onnxhone.nameless"  # on the meta of a function's value: it is an output that nobody wants

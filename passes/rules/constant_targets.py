@@ -1,7 +1,7 @@
 """Give Reshape and Expand a constant target where the shape arithmetic says all but what they find out themselves.
 
-Reshape keeps a dimension by 0 and finds one by -1 (``optimizer.algorithms.reshape_targets``); Expand keeps a dimension
-by 1. No dynamic dimension is frozen.
+Reshape keeps a dimension by 0 and finds one by -1 (``optimizer.analysis.symbolic.reshape_targets``); Expand keeps a
+dimension by 1. No dynamic dimension is frozen.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import record_bytes, tensors
-from optimizer.algorithms.freed import freed_bytes
-from optimizer.algorithms.nonzero import found_dimension
-from optimizer.algorithms.reshape_targets import Wish
-from optimizer.algorithms.shape_elements import is_known
-from optimizer.algorithms.shape_operators import dims
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.analysis.symbolic.expressions import is_known
+from optimizer.analysis.symbolic.nonzero import found_dimension
+from optimizer.analysis.symbolic.operators import dims
+from optimizer.analysis.symbolic.reshape_targets import Wish
+from optimizer.graph import file_size, tensors
+from optimizer.graph.freed import freed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.shape_elements import Element
+    from optimizer.analysis.symbolic.expressions import Element
 
 _MAX_READERS = 64
 
@@ -109,7 +109,7 @@ def _expand_target(source: Sequence[Any] | None, wanted: Sequence[Element]) -> l
 def _pays(old: ir.Value, array: NDArray[np.int64]) -> bool:
     """Whether the constant takes no more bytes than the node that computes ``old``."""
     producer = old.producer()
-    cost = record_bytes.tensor_bytes(tensors.compact(array, ""), "s_99999")
+    cost = file_size.tensor_bytes(tensors.compact(array, ""), "s_99999")
     return producer is not None and cost <= freed_bytes([producer])
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from optimizer import graph
-from optimizer.algorithms.shape_operators import dims
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.analysis.symbolic.operators import dims
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms import weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,7 +29,7 @@ class DropZeroBias(Rule):
         tensor = graph.constant_tensor(node.inputs[2])
         if tensor is None or tensor.size > _MOST_ELEMENTS:
             return False
-        bias = weights.float_array(node.inputs[2])
+        bias = constants.float_array(node.inputs[2])
         if bias is None or bias.any() or not self.permits(node, scope):
             return False
         node.resize_inputs(2)

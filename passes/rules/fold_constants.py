@@ -8,11 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import folding, record_bytes, tensors
-from optimizer.algorithms.freed import freed_bytes
-from optimizer.algorithms.shape_elements import is_known
-from optimizer.algorithms.shape_operators import EVALUATORS
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.analysis import constant_evaluation
+from optimizer.analysis.symbolic.expressions import is_known
+from optimizer.analysis.symbolic.operators import EVALUATORS
+from optimizer.graph import file_size, tensors
+from optimizer.graph.freed import freed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ def _replace(rule: Rule, node: ir.Node, scope: Scope, found: Mapping[ir.Value, N
     new = {value: ir.tensor(array) for value, array in found.items() if scope.known_constant(node, array) is None}
     if not all(scope.may_hold(node, tensor.dtype) for tensor in new.values()):
         return False
-    cost = sum(record_bytes.tensor_bytes(tensors.compact(found[value], ""), value.name) for value in new)
+    cost = sum(file_size.tensor_bytes(tensors.compact(found[value], ""), value.name) for value in new)
     if cost > freed_bytes([node]) or not rule.permits(node, scope):
         return False
     for value, array in found.items():
@@ -40,7 +41,7 @@ class FoldConstants(Rule):
 
     name: ClassVar[str] = "fold-constants"
     summary: ClassVar[str] = "nodes whose inputs are all constants become constants, unless the file would grow"
-    ops: ClassVar[frozenset[str]] = folding.FOLDED
+    ops: ClassVar[frozenset[str]] = constant_evaluation.FOLDED
 
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Fold ``node``."""
@@ -48,7 +49,7 @@ class FoldConstants(Rule):
             return False
         if any(value is not None and graph.constant_tensor(value) is None for value in node.inputs):
             return False
-        arrays = folding.evaluate(node, scope.opset(node))
+        arrays = constant_evaluation.evaluate(node, scope.opset(node))
         if arrays is None:
             return False
         pairs = zip(node.outputs, arrays, strict=True)

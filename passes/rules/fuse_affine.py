@@ -2,9 +2,9 @@
 
     s * (W x + b) + t = (s W) x + (s b + t)        s and t constants, one for each output channel or for all
 
-BatchNormalization at test time is such a scaling and shift (see ``optimizer.algorithms.affine``). The new weight and
-bias are computed in double precision, rounded once, and take the places of the old ones. A weight with several users
-is scaled only if each of its users is followed by the same scaling; it is never copied.
+BatchNormalization at test time is such a scaling and shift (see ``optimizer.algorithms.rewriting.affine``). The new
+weight and bias are computed in double precision, rounded once, and take the places of the old ones. A weight with
+several users is scaled only if each of its users is followed by the same scaling; it is never copied.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from optimizer import graph
-from optimizer.algorithms import affine, kernels, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting import affine, replacement
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants, kernels
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -45,12 +46,12 @@ class _FuseAffine(Rule):
             return False
         swaps = _swaps(pairs, [bias for bias in biases if bias is not None])
         gone = {each.follower.node for each in pairs}
-        if weights.saved(gone, weights.dying(gone), swaps.values()) < 0:
+        if replacement.saved(gone, replacement.dying(gone), swaps.values()) < 0:
             return False
         if not all(self.permits(each.follower.node, scope) for each in pairs):
             return False
         if pair.follower.scale is not None:
-            weights.rewrite(pair.item.weight, weight)
+            constants.rewrite(pair.item.weight, weight)
         for each in pairs:
             _apply(each, swaps.get(each.item.node), scope)
         graph.remove_unused(gone)
@@ -62,7 +63,7 @@ def _pair(node: ir.Node, scope: Scope) -> _Pair | None:
     if scope.opset(node) < affine.OLDEST_OPSET:
         return None
     for operand, value in enumerate(node.inputs[:2]):
-        if value is None or weights.reader(value) is not node:
+        if value is None or constants.reader(value) is not node:
             continue
         item = kernels.kernel(value.producer())
         if item is None or item.node.graph is not node.graph:
@@ -76,7 +77,7 @@ def _pair(node: ir.Node, scope: Scope) -> _Pair | None:
 def _takes(pair: _Pair) -> bool:
     """Whether the kernel has a place for the shift, and constants to fold into."""
     item, follower = pair.item, pair.follower
-    is_constant = weights.float_array(item.weight) is not None
+    is_constant = constants.float_array(item.weight) is not None
     if not is_constant and (follower.scale is not None or item.node.op_type == "Gemm"):
         return False  # a Gemm that dequantizes its weight is fast only while its bias is an integer
     if item.node.op_type == "MatMul":
@@ -100,7 +101,7 @@ def _sharer(node: ir.Node, index: int, pair: _Pair, scope: Scope) -> _Pair | Non
         return pair if index == 1 else None
     if index != 1 or node.op_type != pair.item.node.op_type:
         return None
-    follower = weights.reader(node.outputs[0])
+    follower = constants.reader(node.outputs[0])
     if follower is None or not graph.is_standard(follower, *affine.OPS):
         return None
     other = _pair(follower, scope)
@@ -118,7 +119,7 @@ def _new_weight(pair: _Pair) -> NDArray[np.floating] | None:
     if array is None:
         return None
     exact = kernels.scaled_outputs(pair.item, array, pair.follower.scale)
-    return weights.rounded(exact, array.dtype, pair.item.output_axis)
+    return constants.rounded(exact, array.dtype, pair.item.output_axis)
 
 
 def _new_bias(pair: _Pair) -> NDArray[np.floating] | None:
@@ -133,28 +134,28 @@ def _new_bias(pair: _Pair) -> NDArray[np.floating] | None:
     exact = exact + (0.0 if follower.shift is None else follower.shift)
     if exact.ndim == 0:
         exact = np.full(1 if item.node.op_type == "Gemm" else item.outputs, exact)
-    return weights.rounded(exact, kind)
+    return constants.rounded(exact, kind)
 
 
 def _kind(pair: _Pair) -> np.dtype[np.floating] | None:
     """The float type of what the kernel computes."""
     for value in (pair.item.bias, pair.item.weight, *pair.follower.node.inputs):
-        array = weights.float_array(value)
+        array = constants.float_array(value)
         if array is not None:
             return array.dtype
     return None
 
 
-def _swaps(pairs: list[_Pair], biases: list[NDArray[np.floating]]) -> dict[ir.Node, weights.Swap]:
+def _swaps(pairs: list[_Pair], biases: list[NDArray[np.floating]]) -> dict[ir.Node, replacement.Swap]:
     """The new biases by kernel node: in the place of the old one, or of a constant that goes, or new."""
-    swaps: dict[ir.Node, weights.Swap] = {}
-    spares = weights.dying({pair.follower.node for pair in pairs})
+    swaps: dict[ir.Node, replacement.Swap] = {}
+    spares = replacement.dying({pair.follower.node for pair in pairs})
     for pair, bias in zip(pairs, biases, strict=True):
         if not bias.size:
             continue
-        swap = weights.swap(bias, f"{pair.item.weight.name}_bias", spares)
+        swap = replacement.swap(bias, f"{pair.item.weight.name}_bias", spares)
         if pair.item.bias is not None and _owned(pair.item.bias, bias, pairs, biases):
-            swap = weights.Swap(bias, "", pair.item.bias)
+            swap = replacement.Swap(bias, "", pair.item.bias)
         spares = [value for value in spares if value is not swap.spare]
         swaps[pair.item.node] = swap
     return swaps
@@ -165,10 +166,10 @@ def _owned(value: ir.Value, new: NDArray[np.floating], pairs: list[_Pair], biase
     becoming = {
         p.item.node for p, b in zip(pairs, biases, strict=True) if p.item.bias is value and np.array_equal(b, new)
     }
-    return weights.is_private(value, becoming)
+    return constants.is_private(value, becoming)
 
 
-def _apply(pair: _Pair, swap: weights.Swap | None, scope: Scope) -> None:
+def _apply(pair: _Pair, swap: replacement.Swap | None, scope: Scope) -> None:
     node = pair.item.node
     if swap is not None:
         if node.op_type == "MatMul":

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms import affine, kernels, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting import affine, replacement
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants, kernels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,10 +44,12 @@ class FuseAffineBefore(Rule):
         if (before.scale is None) != (weight is None) or (before.shift is None) != (swap is None):
             return False
         swaps = [] if swap is None else [swap]
-        if weights.saved([before.node], weights.dying({before.node}), swaps) < 0 or not self.permits(node, scope):
+        if replacement.saved([before.node], replacement.dying({before.node}), swaps) < 0 or not self.permits(
+            node, scope
+        ):
             return False
         if weight is not None:
-            weights.rewrite(item.weight, weight)
+            constants.rewrite(item.weight, weight)
         if swap is not None:
             node.attributes.pop("beta", None)
             node.resize_inputs(3)
@@ -58,7 +61,7 @@ class FuseAffineBefore(Rule):
 def _before(item: kernels.Kernel, scope: Scope) -> affine.Affine | None:
     """The scaling and shift whose result only ``item`` reads."""
     value = item.node.inputs[0]
-    if weights.reader(value) is not item.node or value is None or scope.opset(item.node) < affine.OLDEST_OPSET:
+    if constants.reader(value) is not item.node or value is None or scope.opset(item.node) < affine.OLDEST_OPSET:
         return None
     node = value.producer()
     if node is None or not graph.is_standard(node, *affine.OPS) or node.graph is not item.node.graph:
@@ -108,23 +111,23 @@ def _may_shift(item: kernels.Kernel, scope: Scope) -> bool:
 
 def _scaled(item: kernels.Kernel, array: NDArray[np.floating], before: affine.Affine) -> NDArray[np.floating] | None:
     """The weight with its input channels scaled, if nobody else reads it and nothing overflows."""
-    if before.scale is None or not weights.is_private(item.weight, {item.node}):
+    if before.scale is None or not constants.is_private(item.weight, {item.node}):
         return None
-    return weights.rounded(kernels.scaled_inputs(item, array, before.scale), array.dtype, item.output_axis)
+    return constants.rounded(kernels.scaled_inputs(item, array, before.scale), array.dtype, item.output_axis)
 
 
-def _shifted(item: kernels.Kernel, array: NDArray[np.floating], before: affine.Affine) -> weights.Swap | None:
+def _shifted(item: kernels.Kernel, array: NDArray[np.floating], before: affine.Affine) -> replacement.Swap | None:
     """The bias with the answer to the shift, if the old one is a constant and nothing overflows."""
     bias = item.bias_array()
     if bias is None or before.shift is None:
         return None
     alpha = item.node.attributes.get_float("alpha", 1.0)
-    new = weights.rounded(bias + alpha * kernels.response(item, array, before.shift), array.dtype)
+    new = constants.rounded(bias + alpha * kernels.response(item, array, before.shift), array.dtype)
     if new is None:
         return None
-    if item.bias is not None and weights.is_private(item.bias, {item.node}):
-        return weights.Swap(new, "", item.bias)
-    return weights.swap(new, f"{item.weight.name}_bias", weights.dying({before.node}))
+    if item.bias is not None and constants.is_private(item.bias, {item.node}):
+        return replacement.Swap(new, "", item.bias)
+    return replacement.swap(new, f"{item.weight.name}_bias", replacement.dying({before.node}))
 
 
 RULES: tuple[Rule, ...] = (FuseAffineBefore(),)

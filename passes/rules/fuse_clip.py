@@ -18,8 +18,9 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import limits, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting import clipping, replacement
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,16 +31,16 @@ class DropClip(Rule):
 
     name: ClassVar[str] = "drop-clip"
     summary: ClassVar[str] = "Relu, Clip, Min, Max of what is within their limits by Relu, Sigmoid, Softmax, Clip …"
-    ops: ClassVar[frozenset[str]] = limits.OPS
+    ops: ClassVar[frozenset[str]] = clipping.OPS
 
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Let the readers of ``node`` read what it limits."""
         opset = scope.opset(node)
-        found = limits.limits(node, opset)
+        found = clipping.limits(node, opset)
         if found is None:
             return False
-        low, high = limits.range_of(found.source, opset)
-        if opset < limits.ARE_INPUTS and not np.isfinite([found.low, found.high]).any():
+        low, high = clipping.range_of(found.source, opset)
+        if opset < clipping.ARE_INPUTS and not np.isfinite([found.low, found.high]).any():
             return False  # without limits, such a Clip has the largest numbers of its type
         if not found.low <= low <= high <= found.high or not graph.may_bypass(found.source, node.outputs[0]):
             return False
@@ -51,32 +52,37 @@ class FuseClip(Rule):
 
     name: ClassVar[str] = "fuse-clip"
     summary: ClassVar[str] = "Relu, Clip, and Min, Max with one number, in a row into one of them"
-    ops: ClassVar[frozenset[str]] = limits.OPS
+    ops: ClassVar[frozenset[str]] = clipping.OPS
 
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Give ``node`` the limits of what it reads as well."""
         opset = scope.opset(node)
-        last = limits.limits(node, opset)
+        last = clipping.limits(node, opset)
         before = None if last is None else last.source.producer()
-        if last is None or before is None or before.graph is not node.graph or weights.reader(last.source) is not node:
+        if (
+            last is None
+            or before is None
+            or before.graph is not node.graph
+            or constants.reader(last.source) is not node
+        ):
             return False
-        first = limits.limits(before, opset)
+        first = clipping.limits(before, opset)
         if first is None or not first.low <= first.high or not last.low <= last.high:
             return False
         both = first.then(last)
         kind = last.source.dtype or first.source.dtype or node.outputs[0].dtype
-        if kind not in weights.FLOATS or (opset < limits.ARE_INPUTS and kind == ir.DataType.DOUBLE):
+        if kind not in constants.FLOATS or (opset < clipping.ARE_INPUTS and kind == ir.DataType.DOUBLE):
             return False
         if (both.low, both.high) == (0.0, np.inf):
             return self.permits(node, scope) and _become_relu(node, both)
-        new = [] if opset < limits.ARE_INPUTS else _swaps(both, kind, weights.dying({node, before}))
-        if weights.saved([before], weights.dying({node, before}), new) < 0 or not self.permits(node, scope):
+        new = [] if opset < clipping.ARE_INPUTS else _swaps(both, kind, replacement.dying({node, before}))
+        if replacement.saved([before], replacement.dying({node, before}), new) < 0 or not self.permits(node, scope):
             return False
         _become_clip(node, both, new, scope)
         return True
 
 
-def _become_relu(node: ir.Node, found: limits.Limits) -> bool:
+def _become_relu(node: ir.Node, found: clipping.Limits) -> bool:
     node.op_type = "Relu"
     node.attributes.clear()
     node.resize_inputs(1)
@@ -84,18 +90,18 @@ def _become_relu(node: ir.Node, found: limits.Limits) -> bool:
     return True
 
 
-def _swaps(found: limits.Limits, kind: ir.DataType, spares: Iterable[ir.Value]) -> list[weights.Swap]:
+def _swaps(found: clipping.Limits, kind: ir.DataType, spares: Iterable[ir.Value]) -> list[replacement.Swap]:
     """The finite limits as constants, in the places of those that go."""
-    swaps: list[weights.Swap] = []
+    swaps: list[replacement.Swap] = []
     left = list(spares)
     for limit, name in ((found.low, "min"), (found.high, "max")):
         if np.isfinite(limit):
-            swaps.append(weights.swap(np.array(limit, kind.numpy()), name, left))
+            swaps.append(replacement.swap(np.array(limit, kind.numpy()), name, left))
             left = [value for value in left if value is not swaps[-1].spare]
     return swaps
 
 
-def _become_clip(node: ir.Node, found: limits.Limits, swaps: list[weights.Swap], scope: Scope) -> None:
+def _become_clip(node: ir.Node, found: clipping.Limits, swaps: list[replacement.Swap], scope: Scope) -> None:
     node.op_type = "Clip"
     values = [swap.put(node, scope) for swap in swaps]
     node.attributes.clear()

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from optimizer import graph
-from optimizer.algorithms import affine, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting import affine, replacement
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph.constants import FLOATS, rounded
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,12 +30,10 @@ _CANCELLATION = 0.1  # a sum of constants below this share of them has bits that
 
 def _rounded(exact: NDArray[np.float64], step: affine.Step) -> NDArray[np.floating] | None:
     """``exact`` in the float type of ``step``, if each element keeps its precision."""
-    kind = next(
-        (value.dtype for value in (*step.node.inputs, step.source) if value and value.dtype in weights.FLOATS), None
-    )
+    kind = next((value.dtype for value in (*step.node.inputs, step.source) if value and value.dtype in FLOATS), None)
     if kind is None:
         return None
-    flat = weights.rounded(exact.reshape(-1), np.dtype(kind.numpy()), axis=0)
+    flat = rounded(exact.reshape(-1), np.dtype(kind.numpy()), axis=0)
     return None if flat is None else flat.reshape(exact.shape)
 
 
@@ -85,15 +84,17 @@ class FuseConstants(Rule):
         """Make ``gone`` do what ``new`` says: a scaling first, a shift last."""
         arrays = {step: _rounded(exact, step) for step, (_, exact) in new.items()}
         nodes = {step.node for step in gone}
-        constants = weights.dying(nodes)
-        swaps: dict[affine.Step, weights.Swap] = {}
+        constants = replacement.dying(nodes)
+        swaps: dict[affine.Step, replacement.Swap] = {}
         for step, array in arrays.items():
             if array is None:
                 return False
-            swaps[step] = weights.swap(array, f"{step.node.outputs[0].name}_constant", constants)
+            swaps[step] = replacement.swap(array, f"{step.node.outputs[0].name}_constant", constants)
             constants = [value for value in constants if value is not swaps[step].spare]
         left = [step.node for step in gone if step not in new]
-        if weights.saved(left, weights.dying(nodes), swaps.values()) < 0 or not self.permits(gone[-1].node, scope):
+        if replacement.saved(left, replacement.dying(nodes), swaps.values()) < 0 or not self.permits(
+            gone[-1].node, scope
+        ):
             return False
         for step, (source, _) in new.items():
             alternating = len(gone) == 3

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import axes, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants, permutations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,12 @@ class FuseMatMulAdd(Rule):
             return False
         for index, value in enumerate(node.inputs):
             product, other = None if value is None else value.producer(), node.inputs[1 - index]
-            if product is None or other is None or weights.reader(value) is not node or product.graph is not node.graph:
+            if (
+                product is None
+                or other is None
+                or constants.reader(value) is not node
+                or product.graph is not node.graph
+            ):
                 continue
             if not _adds_nothing(product) or not _broadcasts_to(other, _product_dims(product)):
                 continue
@@ -62,7 +67,7 @@ def _is_float_product(node: ir.Node) -> bool:
     """Whether ``node`` multiplies matrices of floats that were not integers before."""
     for value in node.inputs[:2]:
         producer = None if value is None else value.producer()
-        if value is None or graph.rank(value) != 2 or value.dtype not in weights.FLOATS:
+        if value is None or graph.rank(value) != 2 or value.dtype not in constants.FLOATS:
             return False
         if producer is not None and graph.is_standard(producer, "DequantizeLinear"):
             return False
@@ -84,8 +89,8 @@ def _dims(value: ir.Value | None) -> list[int | str | None]:
 
 def _broadcasts_to(value: ir.Value, dims: Sequence[int | str | None]) -> bool:
     """Whether ``value`` broadcasts to a matrix of the size ``dims`` for certain, and leaves its size as it is."""
-    own = list(weights.shape(value) or _dims(value))
-    if value.shape is None or value.dtype not in weights.FLOATS or len(own) > len(dims):
+    own = list(constants.shape(value) or _dims(value))
+    if value.shape is None or value.dtype not in constants.FLOATS or len(own) > len(dims):
         return False
     return all(
         mine == 1 or (mine is not None and mine == theirs)
@@ -118,7 +123,7 @@ class FuseTransposeIntoGemm(Rule):
         for index, name in enumerate(("transA", "transB")):
             value = node.inputs[index]
             before = None if value is None else value.producer()
-            if before is None or weights.reader(value) is not node or axes.permutation(before) != (1, 0):
+            if before is None or constants.reader(value) is not node or permutations.permutation(before) != (1, 0):
                 continue
             if not self.permits(node, scope):
                 return False

@@ -18,8 +18,9 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import affine, limits, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting import affine, clipping, replacement
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class FuseHardSigmoid(Rule):
         scaling = None if ramp is None else _scaling_after(node)
         if ramp is None or scaling is None:
             return False
-        factor = weights.rounded(scaling.array * ramp.height, np.dtype(np.float32))
+        factor = constants.rounded(scaling.array * ramp.height, np.dtype(np.float32))
         if factor is None or not self.permits(node, scope):
             return False
         _become_hard_sigmoid(node, ramp)
@@ -60,9 +61,9 @@ class FuseHardSigmoid(Rule):
 
 def _ramp(node: ir.Node, opset: int) -> _Ramp | None:
     """``node`` as a ramp of 32-bit floats (ONNX Runtime's HardSigmoid knows no others)."""
-    found = limits.limits(node, opset)
+    found = clipping.limits(node, opset)
     before = None if found is None else found.source.producer()
-    if found is None or before is None or weights.reader(found.source) is not node or before.graph is not node.graph:
+    if found is None or before is None or constants.reader(found.source) is not node or before.graph is not node.graph:
         return None
     shift = affine.step(before)
     if shift is None or shift.scales or shift.array.size != 1 or shift.source.dtype != ir.DataType.FLOAT:
@@ -75,7 +76,7 @@ def _ramp(node: ir.Node, opset: int) -> _Ramp | None:
 
 def _scaling_after(node: ir.Node) -> affine.Step | None:
     """The scaling by a constant that alone follows ``node``, or the product that alone follows it."""
-    after = weights.reader(node.outputs[0])
+    after = constants.reader(node.outputs[0])
     for _ in range(2):
         if after is None or after.graph is not node.graph or not graph.is_standard(after, "Mul", "Div"):
             return None
@@ -84,7 +85,7 @@ def _scaling_after(node: ir.Node) -> affine.Step | None:
             return found if found.scales else None
         if after.op_type != "Mul":
             return None
-        after = weights.reader(after.outputs[0])
+        after = constants.reader(after.outputs[0])
     return None
 
 
@@ -108,7 +109,7 @@ def _rescale(scaling: affine.Step, factor: NDArray[np.floating], scope: Scope) -
         graph.bypass(node, scaling.source)
         graph.remove_unused([node])
         return
-    swap = weights.swap(factor, f"{node.outputs[0].name}_factor", weights.dying({node}))
+    swap = replacement.swap(factor, f"{node.outputs[0].name}_factor", replacement.dying({node}))
     node.op_type = "Mul"
     graph.set_inputs(node, [scaling.source, swap.put(node, scope)])
 
@@ -126,7 +127,7 @@ class FuseHardSwish(Rule):
             return False
         for index, value in enumerate(node.inputs):
             gate = None if value is None else value.producer()
-            if gate is None or weights.reader(value) is not node or gate.graph is not node.graph:
+            if gate is None or constants.reader(value) is not node or gate.graph is not node.graph:
                 continue
             if _is_hard_swish_gate(gate) and gate.inputs[0] is node.inputs[1 - index] and self.permits(node, scope):
                 node.op_type = "HardSwish"

@@ -18,8 +18,8 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ class FusePad(Rule):
         pad = None if source is None else source.producer()
         if pad is None or not graph.is_standard(pad, "Pad") or pad.graph is not node.graph:
             return False
-        if weights.reader(source) is not node or graph.has_references(pad) or scope.opset(node) < _OLDEST_OPSET:
+        if constants.reader(source) is not node or graph.has_references(pad) or scope.opset(node) < _OLDEST_OPSET:
             return False
         pads = _pads(pad, scope.opset(node))
         own = _own_pads(node, len(pads or ()))
@@ -109,13 +109,13 @@ def _value(pad: ir.Node, opset: int) -> float | None:
         return pad.attributes.get_float("value", 0.0)
     if len(pad.inputs) < 3 or pad.inputs[2] is None:
         return 0.0
-    array = weights.float_array(pad.inputs[2])
+    array = constants.float_array(pad.inputs[2])
     return None if array is None or array.size != 1 else float(array.item())
 
 
 def _never_above(value: float | None, source: ir.Value | None) -> bool:
     """Whether no element of ``source`` can be below ``value``."""
-    if value is None or source is None or source.dtype not in weights.FLOATS:
+    if value is None or source is None or source.dtype not in constants.FLOATS:
         return False
     if value <= float(np.finfo(source.dtype.numpy()).min):
         return True

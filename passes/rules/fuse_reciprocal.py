@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from optimizer import graph
-from optimizer.algorithms import affine, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting import affine
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -49,16 +50,16 @@ class FuseReciprocal(Rule):
 def _divisor(value: ir.Value | None, reader: ir.Node) -> ir.Value | None:
     """The ``y`` of ``value`` = 1 / y, if only ``reader`` reads it."""
     node = None if value is None else value.producer()
-    if node is None or node.graph is not reader.graph or weights.reader(value) is not reader:
+    if node is None or node.graph is not reader.graph or constants.reader(value) is not reader:
         return None
     if graph.is_standard(node, "Reciprocal"):
         return node.inputs[0]
     if not graph.is_standard(node, "Div") or len(node.inputs) != 2:
         return None
-    shape, rank = weights.shape(node.inputs[0]), graph.rank(node.inputs[1])
+    shape, rank = constants.shape(node.inputs[0]), graph.rank(node.inputs[1])
     if shape is None or any(size != 1 for size in shape) or len(shape) > (rank or 0):
         return None
-    one = weights.float_array(node.inputs[0])
+    one = constants.float_array(node.inputs[0])
     return node.inputs[1] if one is not None and bool(np.all(one == 1)) else None
 
 

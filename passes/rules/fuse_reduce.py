@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import axes, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants, permutations
 
 _ONE_AXIS = frozenset({"ArgMax", "ArgMin"})
 _REDUCTIONS = _ONE_AXIS | {
@@ -49,11 +49,11 @@ class FuseReduceDims(Rule):
         before = None if source is None else source.producer()
         if before is None or not graph.is_standard(before, *_REDUCTIONS) or before.graph is not node.graph:
             return False
-        if weights.reader(source) is not node or graph.has_references(before):
+        if constants.reader(source) is not node or graph.has_references(before):
             return False
         kept = before.attributes.get_int("keepdims", 1)
         rank = graph.rank(before.inputs[0])
-        reduced, moved = _reduced(before), axes.axes_of(node)
+        reduced, moved = _reduced(before), permutations.axes_of(node)
         if rank is None or not reduced or not moved or (kept == 1) != (node.op_type == "Squeeze"):
             return False
         if sorted(axis % rank for axis in reduced) != sorted(axis % rank for axis in moved):
@@ -68,7 +68,7 @@ class FuseReduceDims(Rule):
 def _reduced(node: ir.Node) -> Sequence[int] | None:
     if node.op_type in _ONE_AXIS:
         return [node.attributes.get_int("axis", 0)]
-    return axes.axes_of(node)
+    return permutations.axes_of(node)
 
 
 RULES: tuple[Rule, ...] = (FuseReduceDims(),)

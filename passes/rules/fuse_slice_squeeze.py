@@ -12,8 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import axes, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting import replacement
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants, permutations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,16 +46,16 @@ class FuseSliceSqueeze(Rule):
         before = None if source is None else source.producer()
         if before is None or not graph.is_standard(before, "Slice") or before.graph is not node.graph:
             return False
-        if weights.reader(source) is not node or graph.has_references(before):
+        if constants.reader(source) is not node or graph.has_references(before):
             return False
-        pick, squeezed = _pick(before, scope.opset(node)), axes.axes_of(node)
-        if pick is None or pick.source.dtype not in weights.FLOATS or squeezed is None or len(squeezed) != 1:
+        pick, squeezed = _pick(before, scope.opset(node)), permutations.axes_of(node)
+        if pick is None or pick.source.dtype not in constants.FLOATS or squeezed is None or len(squeezed) != 1:
             return False
         rank = graph.rank(pick.source)
         same = pick.axis == squeezed[0] or (rank is not None and pick.axis % rank == squeezed[0] % rank)
         index = np.array(pick.index, np.int64)
-        swap = weights.swap(index, "index", weights.dying({node, before}))
-        saved = weights.saved([before], weights.dying({node, before}), [swap])
+        swap = replacement.swap(index, "index", replacement.dying({node, before}))
+        saved = replacement.saved([before], replacement.dying({node, before}), [swap])
         if not same or (pick.index < 0 and scope.opset(node) < _NEGATIVE_INDICES) or saved < 0:
             return False
         if not scope.may_hold(node, ir.DataType.INT64) or not self.permits(node, scope):
@@ -81,7 +82,7 @@ def _one(node: ir.Node, limits: Sequence[Sequence[int]]) -> _Pick | None:
     return _Pick(node.inputs[0], start, axis) if is_one else None
 
 
-def _become_gather(node: ir.Node, pick: _Pick, swap: weights.Swap, scope: Scope) -> None:
+def _become_gather(node: ir.Node, pick: _Pick, swap: replacement.Swap, scope: Scope) -> None:
     node.op_type = "Gather"
     node.attributes.clear()
     if pick.axis:

@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import axes, weights
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting import replacement
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants, permutations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,20 +35,20 @@ class FuseViews(Rule):
         view = None if transpose is None else _before(transpose, "Unsqueeze", "Reshape")
         if transpose is None or view is None or view.inputs[0] is None:
             return False
-        perm, dropped = axes.permutation(transpose), axes.axes_of(node)
+        perm, dropped = permutations.permutation(transpose), permutations.axes_of(node)
         if perm is None or not dropped:
             return False
         gone = sorted(perm[axis % len(perm)] for axis in dropped)
-        left = axes.reduced(perm, gone)
+        left = permutations.reduced(perm, gone)
         if view.op_type == "Unsqueeze":
-            same = gone == sorted(axis % len(perm) for axis in axes.axes_of(view) or ())
+            same = gone == sorted(axis % len(perm) for axis in permutations.axes_of(view) or ())
             return same and self.permits(node, scope) and _become_transpose(node, view.inputs[0], left)
         target = graph.constant_ints(view.inputs[1])
         if target is None or 0 in target or any(target[axis] != 1 for axis in gone):
             return False
         shorter = np.array([size for axis, size in enumerate(target) if axis not in gone], np.int64)
-        swap = weights.swap(shorter, "shape", weights.dying({view}))
-        saved = weights.saved([transpose], weights.dying({view, transpose, node}), [swap])
+        swap = replacement.swap(shorter, "shape", replacement.dying({view}))
+        saved = replacement.saved([transpose], replacement.dying({view, transpose, node}), [swap])
         if saved < 0 or not scope.may_hold(node, ir.DataType.INT64) or not self.permits(node, scope):
             return False
         view.replace_input_with(1, swap.put(view, scope))
@@ -58,7 +59,7 @@ class FuseViews(Rule):
 def _before(node: ir.Node, *op_types: str) -> ir.Node | None:
     """The node that computes what only ``node`` reads."""
     value = node.inputs[0] if node.inputs else None
-    producer = None if value is None or weights.reader(value) is not node else value.producer()
+    producer = None if value is None or constants.reader(value) is not node else value.producer()
     if producer is None or producer.graph is not node.graph or graph.has_references(producer):
         return None
     return producer if graph.is_standard(producer, *op_types) else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import record_bytes, tensors, weights
-from optimizer.algorithms.freed import freed_bytes
-from optimizer.algorithms.reshape_targets import Wish
-from optimizer.algorithms.shape_operators import dims
-from optimizer.algorithms.sweep import Rule, Scope
-from optimizer.algorithms.views import View, view
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.squeeze import View, view
+from optimizer.analysis.symbolic.operators import dims
+from optimizer.analysis.symbolic.reshape_targets import Wish
+from optimizer.graph import constants, file_size, tensors
+from optimizer.graph.freed import freed_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class MergeReshapes(Rule):
                 return False
             node.replace_input_with(0, source)
             return True
-        if weights.reader(inner.outputs[0]) is not node:
+        if constants.reader(inner.outputs[0]) is not node:
             return False
         wanted = dims(node.outputs[0].shape)
         if wanted is None or 0 in wanted:
@@ -61,7 +61,7 @@ class MergeReshapes(Rule):
     def _become_reshape(self, node: ir.Node, inner: ir.Node, array: NDArray[np.int64], scope: Scope) -> bool:
         cost = 0
         if scope.known_constant(node, array) is None:
-            cost = record_bytes.tensor_bytes(tensors.compact(array, ""), "s_99999")
+            cost = file_size.tensor_bytes(tensors.compact(array, ""), "s_99999")
         if not scope.may_hold(node, ir.DataType.INT64) or cost + 12 > freed_bytes([inner]):
             return False
         if not self.permits(node, scope):
@@ -158,7 +158,7 @@ class MergeSlices(Rule):
         """Let ``node`` slice what the node before it reads."""
         inner = _inner(node, "Slice")
         rank = graph.rank(node.outputs[0])
-        if inner is None or rank is None or weights.reader(inner.outputs[0]) is not node:
+        if inner is None or rank is None or constants.reader(inner.outputs[0]) is not node:
             return False
         first, second = _slice_numbers(inner, rank), _slice_numbers(node, rank)
         if first is None or second is None or first.keys() & second.keys():
@@ -168,7 +168,7 @@ class MergeSlices(Rule):
         axes, starts, ends, steps = (np.array(column, dtype=np.int64) for column in columns)
         arrays = [starts, ends, axes, *([steps] if np.any(steps != 1) else [])]
         new = [array for array in arrays if scope.known_constant(node, array) is None]
-        cost = sum(record_bytes.tensor_bytes(tensors.compact(array, ""), "s_99999") for array in new)
+        cost = sum(file_size.tensor_bytes(tensors.compact(array, ""), "s_99999") for array in new)
         if cost + 40 > freed_bytes([inner]) or not self.permits(node, scope):
             return False
         node.resize_inputs(1 + len(arrays))
@@ -201,7 +201,7 @@ class MergeConcats(Rule):
         axis, rank = node.attributes.get_int("axis", 0), graph.rank(node.outputs[0])
         values: list[ir.Value | None] = []
         for value in node.inputs:
-            inner = None if value is None or weights.reader(value) is not node else value.producer()
+            inner = None if value is None or constants.reader(value) is not node else value.producer()
             if inner is not None and graph.is_standard(inner, "Concat") and not graph.has_references(inner):
                 other = inner.attributes.get_int("axis", 0)
                 if other == axis or (rank is not None and (other - axis) % rank == 0):

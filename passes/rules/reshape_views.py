@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms import record_bytes
-from optimizer.algorithms.freed import freed_bytes, freed_nodes
-from optimizer.algorithms.shape_operators import dims
-from optimizer.algorithms.sweep import Rule, Scope
-from optimizer.algorithms.views import view
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.squeeze import view
+from optimizer.analysis.symbolic.operators import dims
+from optimizer.graph import file_size
+from optimizer.graph.freed import freed_bytes, freed_nodes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,7 +35,7 @@ class ReshapeViews(Rule):
         if source is None or graph.constant_tensor(node.inputs[1]) is not None or len(freed_nodes([node])) < 2:
             return False
         found = view(dims(source.shape), dims(node.outputs[0].shape))
-        if found is None or found.cost(node, scope) + record_bytes.node_bytes(node) + 4 > freed_bytes([node]):
+        if found is None or found.cost(node, scope) + file_size.node_bytes(node) + 4 > freed_bytes([node]):
             return False
         if not self.permits(node, scope):
             return False

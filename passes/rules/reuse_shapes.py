@@ -2,7 +2,8 @@
 
     Concat(Shape(x)[0], 64) and Concat(Shape(Relu(x))[0], 64)
 
-are equal at every run, though no two of their nodes are. Elements are compared as ``shape_values`` knows them.
+are equal at every run, though no two of their nodes are. Elements are compared as
+``optimizer.analysis.symbolic.shape_values`` knows them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer import graph
-from optimizer.algorithms.shape_operators import EVALUATORS
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.analysis.symbolic.operators import EVALUATORS
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import record_bytes
-from optimizer.algorithms.freed import freed_bytes, freed_nodes
-from optimizer.algorithms.shape_operators import dims
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.analysis.symbolic.operators import dims
+from optimizer.graph import file_size
+from optimizer.graph.freed import freed_bytes, freed_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,8 @@ class SliceShapes(Rule):
             *([ir.AttrInt64("start", start)] if start else []),
             *([ir.AttrInt64("end", end)] if end < rank else []),
         ]
-        costs = record_bytes.text_bytes([source.name, node.outputs[0].name, "Shape", node.name or None]) + sum(
-            record_bytes.field_bytes(record_bytes.attribute_bytes(bound)) for bound in bounds
+        costs = file_size.text_bytes([source.name, node.outputs[0].name, "Shape", node.name or None]) + sum(
+            file_size.field_bytes(file_size.attribute_bytes(bound)) for bound in bounds
         )
         if len(freed_nodes([node])) < 2 or costs > freed_bytes([node]) or not self.permits(node, scope):
             return False

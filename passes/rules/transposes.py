@@ -1,9 +1,9 @@
 """Move Transposes to where the fewest are needed, and none between operators that can do without.
 
-A region of operators that can compute on permuted axes (``optimizer.algorithms.layouts``) is computed permuted where
-that leaves fewer Transposes than there are; which of its operators are, a minimum cut tells
-(``optimizer.algorithms.layout_regions``). Constants in the region are transposed once, in place. Transposes do not go
-where they have more elements to move in all.
+A region of operators that can compute on permuted axes (``optimizer.algorithms.rewriting.layout.operators``) is
+computed permuted where that leaves fewer Transposes than there are; which of its operators are, a minimum cut tells
+(``optimizer.algorithms.rewriting.layout.regions``). Constants in the region are transposed once, in place. Transposes
+do not go where they have more elements to move in all.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer import graph
-from optimizer.algorithms import axes, layout_plans, layout_regions, weights
-from optimizer.algorithms.layout_regions import ABOVE, BELOW, PERMUTED
-from optimizer.algorithms.sweep import Rule, Scope
+from optimizer.algorithms.rewriting.layout import plans, regions
+from optimizer.algorithms.rewriting.layout.regions import ABOVE, BELOW, PERMUTED
+from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.graph import constants, permutations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.layout_plans import Plan
+    from optimizer.algorithms.rewriting.layout.plans import Plan
 
 
 class MoveTransposes(Rule):
@@ -35,16 +36,19 @@ class MoveTransposes(Rule):
 
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Rewrite a region below or above the Transpose ``node``."""
-        perm = axes.permutation(node)
-        if perm is None or axes.is_identity(perm) or node.inputs[0] is None:
+        perm = permutations.permutation(node)
+        if perm is None or permutations.is_identity(perm) or node.inputs[0] is None:
             return False
-        for start, wanted, side in ((node.outputs[0], perm, BELOW), (node.inputs[0], axes.inverse(perm), ABOVE)):
+        for start, wanted, side in (
+            (node.outputs[0], perm, BELOW),
+            (node.inputs[0], permutations.inverse(perm), ABOVE),
+        ):
             if (node, side) in scope.settled:
                 continue
-            region = layout_regions.grow(start, wanted, scope.opset)
+            region = regions.grow(start, wanted, scope.opset)
             plan = None
             if region.changes:
-                plan = layout_plans.planned(region, lambda at, array: scope.known_constant(at, array) is not None)
+                plan = plans.planned(region, lambda at, array: scope.known_constant(at, array) is not None)
             if plan is not None and self.permits(node, scope):
                 _apply(plan, scope)
                 return True
@@ -72,14 +76,14 @@ def _supply(value: ir.Value, plan: Plan, scope: Scope) -> None:
     readers = [use for use in uses if plan.reads_permuted(use)]
     if not readers:
         return
-    back = axes.inverse(plan.region.perm)
+    back = permutations.inverse(plan.region.perm)
     if graph.constant_tensor(value) is not None:
         permuted = _constant(value, back, plan, scope)
     else:
         producer = value.producer()
-        own = None if producer is None else axes.permutation(producer)
+        own = None if producer is None else permutations.permutation(producer)
         if producer is not None and own is not None and plan.region.maker(value) is value:
-            permuted = _transposed(producer.inputs[0], axes.then(own, back), plan, scope, after=producer)
+            permuted = _transposed(producer.inputs[0], permutations.then(own, back), plan, scope, after=producer)
         else:
             permuted = _transposed(value, back, plan, scope, after=producer)
         permuted.type, permuted.shape = value.type, _permuted_shape(value, back)
@@ -101,11 +105,11 @@ def _pass_on(value: ir.Value, plan: Plan, scope: Scope) -> None:
     if not is_transposed:
         _keep_as_is(value, producer, plan, scope)
     for node, index in uses:
-        own, want = axes.permutation(node), plan.region.want((node, index))
+        own, want = permutations.permutation(node), plan.region.want((node, index))
         if want is PERMUTED:
             _give_out(node, source)
         elif own is not None and want is None:
-            node.attributes.add(ir.AttrInt64s("perm", axes.then(perm, own)))
+            node.attributes.add(ir.AttrInt64s("perm", permutations.then(perm, own)))
             node.replace_input_with(index, source)
         elif is_transposed and not plan.wants_as_is((node, index)):
             node.replace_input_with(index, source)
@@ -123,7 +127,7 @@ def _keep_as_is(value: ir.Value, producer: ir.Node, plan: Plan, scope: Scope) ->
     """Transpose ``value``, which is made permuted from now on, for those who need it as it was."""
     users = [use for use in value.uses() if plan.wants_as_is(use)]
     kind, shape = value.type, value.shape
-    value.shape = _permuted_shape(value, axes.inverse(plan.region.perm))
+    value.shape = _permuted_shape(value, permutations.inverse(plan.region.perm))
     if not users and not value.is_graph_output():
         return
     restored = _transposed(value, plan.region.perm, plan, scope, after=producer)
@@ -151,7 +155,7 @@ def _transposed(
     home = plan.region.home
     if value is None or home is None:
         raise ValueError("a Transpose has to read something, in a graph")
-    if axes.is_identity(perm):
+    if permutations.is_identity(perm):
         return value
     node = ir.node("Transpose", [value], {"perm": list(perm)}, name="")
     node.outputs[0].name = scope.unique_name("t")
@@ -172,7 +176,7 @@ def _constant(value: ir.Value, perm: Sequence[int], plan: Plan, scope: Scope) ->
     new: NDArray[np.generic] = np.ascontiguousarray(full.transpose(perm))
     if not plan.constants[value]:
         return scope.constant(home[0], new, value.name or "constant")
-    weights.rewrite(value, new)
+    constants.rewrite(value, new)
     return value
 
 

@@ -1,0 +1,1 @@
+"""The dependency graph of channels, operator by operator, and their removal."""

@@ -1,0 +1,199 @@
+"""Where lanes of channels meet, are joined and parted (``optimizer.algorithms.channels.dependency.operators``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.channels.dependency.groups import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.algorithms.channels.dependency.groups import ChannelGroups
+
+SPLIT_INPUT_SINCE = 13  # the opset in which the sizes of a Split became an input
+
+
+def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
+    """Operands with channels are tied; constants of one number a channel are cut."""
+    lanes = [groups.lane(value) for value in node.inputs]
+    known = [lane for lane in lanes if lane is not None]
+    wide = [lane for lane in known if lane.size > 1] or known
+    if not wide:
+        return ""
+    first = wide[0]
+    if any((lane.from_end, lane.size) != (first.from_end, first.size) for lane in wide):
+        return f"read by {node.op_type} along two axes"
+    others = [at for at, lane in enumerate(lanes) if lane is None or lane.size != first.size]
+    constants = {at: axis for at in others if (axis := _constant_axis(node.inputs[at], first)) is not None}
+    if not all(at in constants or has_no_channels(node.inputs[at], first) for at in others):
+        return f"read by {node.op_type} beside a value of unknown channels"
+    for lane in lanes:
+        if lane is not None and lane.size != first.size:
+            groups.pin(lane.atoms, f"spread over channels by {graph.site(node)}")
+    for lane in wide[1:]:
+        groups.tie(first.atoms, lane.atoms)
+    for index, axis in constants.items():
+        groups.cut(node, index, axis, first.atoms)
+    groups.put(node.outputs[0], first)
+    return ""
+
+
+def _constant_axis(value: ir.Value | None, lane: Lane) -> int | None:
+    """The axis of the constant ``value`` that meets the channels, if it has one of their size."""
+    tensor = graph.constant_tensor(value)
+    if tensor is None:
+        return None
+    sizes = tuple(tensor.shape.numpy())
+    axis = len(sizes) - lane.from_end
+    return axis if axis >= 0 and sizes[axis] == lane.size and lane.size > 1 else None
+
+
+def has_no_channels(value: ir.Value | None, lane: Lane) -> bool:
+    """Whether ``value`` is the same for all channels of ``lane``: it has no such axis, or one of size 1."""
+    if value is None:
+        return True
+    tensor = graph.constant_tensor(value)
+    sizes: Sequence[object] | None = None if value.shape is None else list(value.shape)
+    if tensor is not None:
+        sizes = tuple(tensor.shape.numpy())
+    return sizes is not None and (len(sizes) < lane.from_end or sizes[-lane.from_end] == 1)
+
+
+def concat(groups: ChannelGroups, node: ir.Node) -> str:
+    """Along the channels, lanes lie behind each other; along another axis, all inputs are tied."""
+    lanes = [groups.lane(value) for value in node.inputs]
+    known = [lane for lane in lanes if lane is not None]
+    ranks = [graph.rank(value) for value in node.inputs]
+    rank = next((rank for rank in ranks if rank is not None), None)
+    if not known:
+        return ""
+    if rank is None or any(lane.from_end != known[0].from_end for lane in known):
+        return "read by Concat along two axes"
+    from_end = rank - node.attributes.get_int("axis", 0) % rank
+    if from_end == known[0].from_end:
+        return _joined(groups, node, lanes, from_end)
+    if len(known) < len(lanes) or any(lane.size != known[0].size for lane in known):
+        return "read by Concat beside a value of unknown channels"
+    for lane in known[1:]:
+        groups.tie(known[0].atoms, lane.atoms)
+    groups.put(node.outputs[0], known[0])
+    return ""
+
+
+def _joined(groups: ChannelGroups, node: ir.Node, lanes: Sequence[Lane | None], from_end: int) -> str:
+    parts = []
+    for value, lane in zip(node.inputs, lanes, strict=True):
+        sizes = None if value is None or value.shape is None else list(value.shape)
+        size = None if sizes is None else sizes[-from_end]
+        if lane is None and not isinstance(size, int):
+            return "read by Concat beside a value of unknown channels"
+        parts.append(groups.new_atoms(int(str(size))) if lane is None else lane.atoms)
+        if lane is None:
+            groups.pin(parts[-1], f"{graph.site(node)} joins channels of unknown origin")
+    groups.joined[node] = [part.size for part in parts]
+    groups.put(node.outputs[0], Lane(from_end, np.concatenate(parts)))
+    return ""
+
+
+def split(groups: ChannelGroups, node: ir.Node) -> str:
+    """Along the channels, each output gets its part; along another axis, all have the same."""
+    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    if lane is None:
+        return ""
+    if rank is None:
+        return "read by Split of unknown rank"
+    if rank - node.attributes.get_int("axis", 0) % rank != lane.from_end:
+        for output in node.outputs:
+            groups.put(output, lane)
+        return ""
+    sizes = split_sizes(node, lane.size)
+    if sizes is None or sum(sizes) != lane.size or len(sizes) != len(node.outputs):
+        return "read by Split into parts of unknown size"
+    for output, taken in zip(node.outputs, np.split(np.arange(lane.size), np.cumsum(sizes)[:-1]), strict=True):
+        groups.select(output, lane, taken)
+    return ""
+
+
+def split_sizes(node: ir.Node, size: int) -> list[int] | None:
+    """The sizes of the parts of a Split of an axis of ``size``; ``None`` if they are computed."""
+    if "split" in node.attributes:
+        return list(node.attributes.get_ints("split", ()))
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        return graph.constant_ints(node.inputs[1])
+    part = -(-size // len(node.outputs))
+    return [min(part, max(size - part * index, 0)) for index in range(len(node.outputs))]
+
+
+def cut_out(groups: ChannelGroups, node: ir.Node) -> str:
+    """Slice: some of the channels in a row, or all of them."""
+    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    if lane is None:
+        return ""
+    axis = None if rank is None else rank - lane.from_end
+    if axis is not None and axis not in (_axes_of_slice(node, rank) or [axis]):
+        groups.put(node.outputs[0], lane)
+        return ""
+    bounds = None if rank is None else slice_bounds(node, rank)
+    if bounds is None or axis is None or bounds[axis].step not in {None, 1}:
+        return "read by Slice along the channels"
+    groups.select(node.outputs[0], lane, np.arange(lane.size)[bounds[axis]])
+    return ""
+
+
+def _axes_of_slice(node: ir.Node, rank: int | None) -> list[int] | None:
+    """The axes that a Slice cuts, from 0; ``None`` if they are not known."""
+    if rank is None:
+        return None
+    if "starts" in node.attributes:
+        return [axis % rank for axis in node.attributes.get_ints("axes", range(rank))]
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        axes = graph.constant_ints(node.inputs[3])
+        return None if axes is None else [axis % rank for axis in axes]
+    starts = graph.constant_ints(node.inputs[1])
+    return None if starts is None else list(range(len(starts)))
+
+
+def slice_bounds(node: ir.Node, rank: int) -> dict[int, slice] | None:
+    """What a Slice takes of each axis that it cuts; ``None`` if that is computed."""
+    axes = _axes_of_slice(node, rank)
+    if axes is None:
+        return None
+    if "starts" in node.attributes:
+        starts, ends = (list(node.attributes.get_ints(name, ())) for name in ("starts", "ends"))
+        steps = [1] * len(starts)
+    else:
+        found = [graph.constant_ints(value) for value in node.inputs[1:3]]
+        given = len(node.inputs) > 4 and node.inputs[4] is not None
+        strides = graph.constant_ints(node.inputs[4]) if given else [1] * len(axes)
+        if found[0] is None or found[1] is None or strides is None:
+            return None
+        starts, ends, steps = found[0], found[1], strides
+    return {axis: slice(start, end, step) for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)}
+
+
+def gather(groups: ChannelGroups, node: ir.Node) -> str:
+    """Gather with constant indices along the channels, or along another axis."""
+    data, indices = node.inputs
+    lane, rank = groups.lane(data), graph.rank(data)
+    if groups.lane(indices) is not None:
+        return "read by Gather as indices"
+    if lane is None:
+        return ""
+    index_rank = graph.rank(indices)
+    if rank is None or index_rank is None:
+        return "read by Gather of unknown rank"
+    axis, own = node.attributes.get_int("axis", 0) % rank, rank - lane.from_end
+    if axis != own:
+        groups.put(node.outputs[0], Lane(lane.from_end + (index_rank - 1 if axis > own else 0), lane.atoms))
+        return ""
+    taken = graph.constant_ints(indices)
+    if taken is None or index_rank != 1:
+        return "read by Gather along the channels"
+    groups.select(node.outputs[0], lane, np.asarray(taken) % lane.size)
+    return ""

@@ -1,0 +1,232 @@
+"""Which channels of which values stand and fall together: the dependencies that removing channels has to keep.
+
+A *lane* is an axis of a value along which channels lie; each position of it carries an *atom*. Operators tie atoms:
+those of two operands of an Add are one, a Concat puts lanes behind each other, a depthwise Conv hands its input's atoms
+on, a Flatten repeats each of them, a kernel ends one lane and begins another. What is left in the end is a partition
+of all positions into units that can only be removed together.
+
+::
+
+    Conv 1 ── Relu ──┐                           Conv 1, Conv 2 and Relu carry the same 64 atoms, since the Add ties
+                     Add ── Conv 3 ── Flatten    them; Conv 3 reads them as a *sink*; its own 32 atoms lie on the
+    Conv 2 ──────────┘                           flattened axis 49 times each.
+
+An atom is *pinned* if something reads its channel in a way that is not understood: outputs of the graph, unknown
+operators, normalizations over the channels, subgraphs. Which operator does what is in
+``optimizer.algorithms.channels.dependency.operators``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The channels of a value.
+
+    Attributes:
+        from_end: Their axis, counted from the end; 1 is the last.
+        atoms: The atom of each position along that axis, before ties are resolved; (size,).
+    """
+
+    from_end: int
+    atoms: NDArray[np.int64]
+
+    @property
+    def size(self) -> int:
+        """The size of the axis."""
+        return int(self.atoms.size)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A constant whose axis carries atoms: a weight, a bias, the scales of a normalization.
+
+    Attributes:
+        value: The constant.
+        axis: Of the constant, from 0.
+        atoms: One for each position along the axis.
+        is_vector: Whether it has no other axes.
+        readers: Who reads it so: nodes, and the number of the input.
+    """
+
+    value: ir.Value
+    axis: int
+    atoms: NDArray[np.int64]
+    is_vector: bool
+    readers: set[tuple[ir.Node, int]] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An element of an integer constant that counts channels: of a Reshape's target, say.
+
+    Attributes:
+        node: Who reads the constant.
+        index: Which of its inputs it is.
+        position: Of the element.
+        atoms: What it counts.
+    """
+
+    node: ir.Node
+    index: int
+    position: int
+    atoms: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where a lane ends: a kernel that sums over the channels of what it reads.
+
+    Attributes:
+        node: The kernel.
+        lane: Of what it reads.
+        weight: Its weight.
+        axis: The weight's axis of input channels.
+        produced: Its own atoms, by position of its output; empty if it makes no lane.
+        output_axis: The weight's axis of output channels.
+    """
+
+    node: ir.Node
+    lane: Lane
+    weight: ir.Value
+    axis: int
+    produced: NDArray[np.int64]
+    output_axis: int
+
+
+@dataclass
+class ChannelGroups:
+    """Lanes, ties, cuts and sinks of one graph.
+
+    Attributes:
+        opset: The version of the standard operators.
+        lanes: By value.
+        cuts: Constants to cut when atoms go; those of one constant and axis agree.
+        entries: Elements of constants that count them.
+        sinks: In the order of the graph.
+        makers: For each node that begins a lane, its atoms.
+        taken: For values that are given some of the positions of what they come from: which.
+        parts: For those of them that are given a part of each channel at a position: which.
+        joined: For each Concat along channels, how many come from each input.
+        grouped: For each kernel with groups, the atom of each group.
+        units: For each recurrent node that begins a lane, its atoms.
+        prunes_states: Whether recurrent nodes begin lanes.
+    """
+
+    opset: int
+    prunes_states: bool = False
+    lanes: dict[ir.Value, Lane] = field(default_factory=dict)
+    cuts: dict[Hashable, Cut] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    sinks: list[Sink] = field(default_factory=list)
+    makers: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
+    taken: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
+    parts: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
+    joined: dict[ir.Node, list[int]] = field(default_factory=dict)
+    grouped: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
+    units: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
+    _parents: list[int] = field(default_factory=list)
+    _pins: dict[int, str] = field(default_factory=dict)
+
+    def begin(self, node: ir.Node, size: int, from_end: int) -> Lane:
+        """A lane of new atoms that ``node`` makes."""
+        atoms = self.new_atoms(size)
+        self.makers[node] = atoms
+        return self.put(node.outputs[0], Lane(from_end, atoms))
+
+    def new_atoms(self, count: int) -> NDArray[np.int64]:
+        """Atoms that are tied to nothing yet."""
+        first = len(self._parents)
+        self._parents.extend(range(first, first + count))
+        return np.arange(first, first + count)
+
+    def put(self, value: ir.Value, lane: Lane) -> Lane:
+        """Give ``value`` the lane."""
+        self.lanes[value] = lane
+        return lane
+
+    def select(self, value: ir.Value, source: Lane, taken: NDArray[np.int64]) -> Lane:
+        """Give ``value`` some positions of a lane, on the same axis."""
+        self.taken[value] = taken
+        return self.put(value, Lane(source.from_end, source.atoms[taken]))
+
+    def lane(self, value: ir.Value | None) -> Lane | None:
+        """The lane of ``value``, if it has one."""
+        return None if value is None else self.lanes.get(value)
+
+    def tie(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+        """Make the atoms at the same positions one."""
+        for left, right in zip(one.tolist(), other.tolist(), strict=True):
+            a, b = self._root(left), self._root(right)
+            if a != b:
+                self._parents[max(a, b)] = min(a, b)
+
+    def pin(self, atoms: NDArray[np.int64], reason: str) -> None:
+        """Forbid to remove ``atoms``."""
+        for atom in atoms.tolist():
+            self._pins.setdefault(atom, reason)
+
+    def cut(self, node: ir.Node, index: int, axis: int, atoms: NDArray[np.int64]) -> None:
+        """Note that ``axis`` of the constant that is input ``index`` of ``node`` carries ``atoms``.
+
+        All readers of a kernel have to agree, so their atoms are tied. A vector is copied for each that cuts it.
+        """
+        value = _constant(node, index)
+        tensor = graph.constant_tensor(value)
+        is_vector = tensor is not None and tensor.size == atoms.size
+        known = self.cuts.setdefault(
+            (value, axis, (node, index) if is_vector else None), Cut(value, axis, atoms, is_vector)
+        )
+        known.readers.add((node, index))
+        if known.atoms is not atoms:
+            self.tie(known.atoms, atoms)
+
+    def entry(self, node: ir.Node, index: int, position: int, atoms: NDArray[np.int64]) -> None:
+        """Note that an element of the integer constant that is input ``index`` of ``node`` counts ``atoms``."""
+        _constant(node, index)
+        self.entries.append(Entry(node, index, position, atoms))
+
+    def settle(self) -> None:
+        """Pin the atoms of kernels that somebody reads, or gives out, who knows nothing of the cut."""
+        for cut in self.cuts.values():
+            readers = {(use.node, use.idx) for use in cut.value.uses()}
+            if not cut.is_vector and (readers != cut.readers or cut.value.is_graph_output()):
+                self.pin(cut.atoms, f"{cut.value.name} is read elsewhere too")
+
+    def roots(self, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each of ``atoms`` the one that stands for all it is tied to."""
+        return np.fromiter((self._root(atom) for atom in atoms.tolist()), np.int64, atoms.size)
+
+    def pinned(self) -> dict[int, str]:
+        """Why atoms may not go, by root; the reason that was found first."""
+        found: dict[int, str] = {}
+        for atom, reason in self._pins.items():
+            found.setdefault(self._root(atom), reason)
+        return found
+
+    def _root(self, atom: int) -> int:
+        parents = self._parents
+        while parents[atom] != atom:
+            parents[atom] = parents[parents[atom]]
+            atom = parents[atom]
+        return atom
+
+
+def _constant(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    if value is None or graph.constant_tensor(value) is None:
+        raise ValueError(f"input {index} of {graph.site(node)} is no constant")
+    return value

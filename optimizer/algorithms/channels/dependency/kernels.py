@@ -1,0 +1,148 @@
+"""Where lanes of channels end and begin: at kernels (``optimizer.algorithms.channels.dependency.operators``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.channels.dependency.elementwise import has_no_channels
+from optimizer.algorithms.channels.dependency.groups import Lane, Sink
+from optimizer.algorithms.channels.dependency.recurrent import begin_units
+from optimizer.graph import kernels
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from optimizer.algorithms.channels.dependency.groups import ChannelGroups
+    from optimizer.graph.kernels import Kernel
+
+
+def convolution(groups: ChannelGroups, node: ir.Node) -> str:
+    """Conv or ConvTranspose."""
+    item = _constant_kernel(node)
+    if item is None:
+        return f"read by {node.op_type} with a computed weight"
+    lane = groups.lane(node.inputs[0])
+    if lane is not None and (lane.from_end != len(item.shape) - 1 or lane.size != item.inputs):
+        return f"read by {node.op_type} with its channels elsewhere"
+    if item.bias is not None and _bias_axis(item) is None:
+        return f"read by {node.op_type} with a computed bias"
+    if item.groups > 1:
+        _grouped(groups, item, lane)
+    else:
+        _dense(groups, item, lane)
+    return ""
+
+
+def gemm(groups: ChannelGroups, node: ir.Node) -> str:
+    """Gemm, which adds a bias of one number, or one for each output channel."""
+    item = _constant_kernel(node)
+    if item is None:
+        return "read by Gemm with a computed weight"
+    lane = groups.lane(node.inputs[0])
+    if lane is not None and (lane.from_end != 1 or lane.size != item.inputs):
+        return "read by Gemm with its channels elsewhere"
+    if item.bias is not None and _bias_axis(item) is None:
+        return "read by Gemm with a bias of another shape"
+    _dense(groups, item, lane)
+    return ""
+
+
+def matmul(groups: ChannelGroups, node: ir.Node) -> str:
+    """MatMul with a constant second operand, or of two activations."""
+    item = _constant_kernel(node)
+    if item is None:
+        return _product(groups, node)
+    lane = groups.lane(node.inputs[0])
+    if lane is not None and lane.size == item.inputs and lane.from_end == 1:
+        _dense(groups, item, lane)
+        return ""
+    _dense(groups, item, None)
+    return "" if lane is None else "read by MatMul with its channels elsewhere"
+
+
+def recurrent(groups: ChannelGroups, node: ir.Node) -> str:
+    """GRU, LSTM or RNN: the lane of its input ends; its units begin one, if that is asked for."""
+    lane, weight = groups.lane(node.inputs[0]), node.inputs[1]
+    tensor = graph.constant_tensor(weight)
+    if any(groups.lane(value) is not None for value in node.inputs[1:]):
+        return f"read by {node.op_type} as its state"
+    produced = begin_units(groups, node) if groups.prunes_states else np.zeros(0, np.int64)
+    if lane is None or weight is None:
+        return ""
+    if tensor is None or lane.from_end != 1 or tensor.shape[2] != lane.size:
+        return f"read by {node.op_type} with its channels elsewhere"
+    groups.cut(node, 1, 2, lane.atoms)
+    groups.sinks.append(Sink(node, lane, weight, 2, produced, 1))
+    return ""
+
+
+def _constant_kernel(node: ir.Node) -> Kernel | None:
+    item = kernels.kernel(node)
+    return None if item is None or graph.constant_tensor(item.weight) is None else item
+
+
+def _bias_axis(item: Kernel) -> int | None:
+    """The axis of a bias of one number, or one for each output channel; ``None`` if it is another, or computed."""
+    tensor = graph.constant_tensor(item.bias)
+    if tensor is None:
+        return None
+    sizes = tuple(tensor.shape.numpy())
+    return len(sizes) - 1 if tensor.size == 1 or tensor.size == item.outputs == sizes[-1] else None
+
+
+def _dense(groups: ChannelGroups, item: Kernel, lane: Lane | None) -> None:
+    """The lane of what is read ends; the output channels begin one."""
+    own = groups.begin(item.node, item.outputs, -item.axis if item.axis < 0 else len(item.shape) - item.axis)
+    groups.cut(item.node, 1, item.output_axis, own.atoms)
+    _cut_bias(groups, item, own.atoms)
+    if lane is not None:
+        groups.cut(item.node, 1, 1 - item.output_axis, lane.atoms)
+        groups.sinks.append(Sink(item.node, lane, item.weight, 1 - item.output_axis, own.atoms, item.output_axis))
+
+
+def _cut_bias(groups: ChannelGroups, item: Kernel, atoms: np.ndarray) -> None:
+    tensor, axis = graph.constant_tensor(item.bias), _bias_axis(item)
+    if tensor is not None and axis is not None and (tensor.size > 1 or atoms.size == 1):
+        groups.cut(item.node, 2, axis, atoms)
+
+
+def _grouped(groups: ChannelGroups, item: Kernel, lane: Lane | None) -> None:
+    """A group's inputs and outputs are one unit; where each group has one input, its atom is handed on."""
+    read = groups.new_atoms(item.inputs) if lane is None else lane.atoms
+    if lane is None:
+        groups.pin(read, f"{graph.site(item.node)} reads channels of unknown origin in groups")
+    width = item.inputs // item.groups
+    groups.tie(np.repeat(read[::width], width), read)
+    made = np.repeat(read[::width], item.outputs // item.groups)
+    groups.put(item.node.outputs[0], Lane(len(item.shape) - 1, made))
+    groups.cut(item.node, 1, 0, made if item.node.op_type == "Conv" else read)
+    _cut_bias(groups, item, made)
+    groups.grouped[item.node] = read[::width]
+
+
+def _product(groups: ChannelGroups, node: ir.Node) -> str:
+    """A product of two activations carries the batches of both, rows of the first and columns of the second."""
+    left, right = node.inputs
+    if (graph.rank(left) or 0) < 2 or (graph.rank(right) or 0) < 2:
+        return "read by MatMul of unknown rank"
+    one, other = groups.lane(left), groups.lane(right)
+    if (one is not None and one.from_end == 1) or (other is not None and other.from_end == 2):
+        return "summed over by MatMul"
+    rows, columns = one is not None and one.from_end == 2, other is not None and other.from_end == 1
+    lane = one or other
+    if lane is None:
+        return ""
+    if rows or columns:
+        if one is not None and other is not None:
+            return "read by MatMul along two axes"
+    elif one is not None and other is not None:
+        if (one.from_end, one.size) != (other.from_end, other.size):
+            return "read by MatMul along two axes"
+        groups.tie(one.atoms, other.atoms)
+    elif not has_no_channels(right if one is not None else left, lane):
+        return "read by MatMul with a batch of unknown size"
+    groups.put(node.outputs[0], lane)
+    return ""

@@ -1,0 +1,239 @@
+"""How operators tie, carry, begin and end the channels of values: one row an operator.
+
+The words are those of ``optimizer.algorithms.channels.dependency.groups``::
+
+    Conv, ConvTranspose, Gemm, MatMul               a kernel: the lane ends, its output channels begin one
+      depthwise                                     carries the atoms on; other groups: a whole group is one unit
+    GRU, LSTM, RNN                                  a lane ends at their input weights; their units may begin one
+    Relu, Sigmoid, Cast …, pools, Resize, Pad       carried, if the channels are not what they resize or pad
+    BatchNormalization, InstanceNormalization       carried; their scales are cut with them
+    Add, Mul, Where …                               both operands are one; constants are cut
+    Softmax, LayerNormalization                     carried, if they do not go over the channels
+    Transpose, Squeeze, Unsqueeze, Reduce…          the axis moves; a reduction over the channels pins
+    Reshape, Flatten                                ``optimizer.algorithms.channels.dependency.reshapes``
+    Concat, Split, Slice, Gather                    along the channels: lanes are joined and parted
+    MatMul of two activations                       rows, columns and batches are carried; what it sums over is pinned
+    everything else                                 pins
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.channels.axes import Channels, moved
+from optimizer.algorithms.channels.dependency import elementwise, kernels
+from optimizer.algorithms.channels.dependency.groups import ChannelGroups, Lane
+from optimizer.algorithms.channels.dependency.reshapes import reshape
+from optimizer.algorithms.channels.homogeneous import pads_elsewhere, resizes_elsewhere
+from optimizer.graph.operators import has_one_output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    import onnx_ir as ir
+
+    Rule: TypeAlias = "Callable[[ChannelGroups, ir.Node], str]"
+
+_ACTIVATIONS = (
+    "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Relu", "Selu", "Sigmoid",
+    "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+_FUNCTIONS = (
+    "Abs", "Cast", "Ceil", "Cos", "Erf", "Exp", "Floor", "Identity", "IsInf", "IsNaN", "Log", "Neg", "Not",
+    "Reciprocal", "Round", "Sign", "Sin", "Sqrt", "Tan",
+)  # fmt: skip
+UNARY = frozenset({*_ACTIVATIONS, *_FUNCTIONS})
+NARY = frozenset({
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
+    "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+})  # fmt: skip
+_POOLS = ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
+_REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+_SINCE_ONE_AXIS = 13  # from this opset on, Softmax goes over one axis
+
+
+def flow(scope: ir.Graph, opset: int, *, prunes_states: bool = False) -> ChannelGroups:
+    """The channels of ``scope`` and what ties them; shapes have to be inferred already.
+
+    Args:
+        scope: A graph whose nodes are in order.
+        opset: The version of the standard operators that holds for it.
+        prunes_states: Whether the hidden units of recurrent nodes are channels too. They read themselves, so one that
+            nobody else reads is not unused.
+    """
+    groups = ChannelGroups(opset, prunes_states)
+    for node in scope:
+        for captured in graph.captured(node):
+            _pin(groups, captured, f"{captured.name} is read in a subgraph")
+        refusal = _apply(groups, node)
+        if refusal:
+            for value in node.inputs:
+                _pin(groups, value, f"{refusal} ({graph.site(node)})")
+    for output in scope.outputs:
+        _pin(groups, output, f"{output.name} is an output of the graph")
+    groups.settle()
+    return groups
+
+
+def _pin(groups: ChannelGroups, value: ir.Value | None, reason: str) -> None:
+    lane = groups.lane(value)
+    if lane is not None:
+        groups.pin(lane.atoms, reason)
+
+
+def _apply(groups: ChannelGroups, node: ir.Node) -> str:
+    if not graph.is_standard(node) or graph.has_references(node) or node.op_type not in _RULES:
+        return f"read by {node.op_type}"
+    if node.op_type not in _SEVERAL and not has_one_output(node):
+        return f"read by {node.op_type} with several outputs"
+    return _RULES[node.op_type](groups, node)
+
+
+def carried(groups: ChannelGroups, node: ir.Node) -> str:
+    """The first input's channels are the output's; other inputs say nothing of them."""
+    lane = groups.lane(node.inputs[0])
+    if any(groups.lane(value) is not None for value in node.inputs[1:]):
+        return f"read by {node.op_type}"
+    if lane is not None:
+        groups.put(node.outputs[0], lane)
+    return ""
+
+
+def _spatial(groups: ChannelGroups, node: ir.Node) -> str:
+    return carried(groups, node) if _is_second_axis(groups, node) else f"read by {node.op_type} along the channels"
+
+
+def _is_second_axis(groups: ChannelGroups, node: ir.Node) -> bool:
+    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    return lane is None or (rank is not None and lane.from_end == rank - 1)
+
+
+def _dropout(groups: ChannelGroups, node: ir.Node) -> str:
+    training = graph.constant_array(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
+    if training is None or training.any():
+        return "read by Dropout in training"
+    return carried(groups, node)
+
+
+def _normalization(groups: ChannelGroups, node: ir.Node) -> str:
+    """Batch or instance normalization: one of each parameter a channel."""
+    lane = groups.lane(node.inputs[0])
+    if lane is None:
+        return ""
+    tensors = [graph.constant_tensor(value) for value in node.inputs[1:]]
+    if not _is_second_axis(groups, node) or any(tensor is None or tensor.size != lane.size for tensor in tensors):
+        return f"read by {node.op_type} along the channels"
+    if node.attributes.get_int("training_mode", 0) or node.attributes.get_int("spatial", 1) != 1:
+        return f"read by {node.op_type} in training"
+    for index in range(1, len(node.inputs)):
+        groups.cut(node, index, 0, lane.atoms)
+    groups.put(node.outputs[0], lane)
+    return ""
+
+
+def _over_axes(groups: ChannelGroups, node: ir.Node) -> str:
+    """Softmax or a layer normalization: carried where it does not go over the channels."""
+    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    if lane is None:
+        return ""
+    is_softmax = node.op_type in {"Softmax", "LogSoftmax"}
+    one_axis = is_softmax and groups.opset >= _SINCE_ONE_AXIS
+    default = 1 if is_softmax and not one_axis else -1
+    axis = node.attributes.get_int("axis", default)
+    if rank is None:
+        return f"read by {node.op_type} of unknown rank"
+    own = rank - lane.from_end
+    if own == axis % rank or (own > axis % rank and not one_axis):
+        return f"read by {node.op_type} over the channels"
+    if not all(elementwise.has_no_channels(value, lane) for value in node.inputs[1:]):
+        return f"read by {node.op_type} with a parameter for each channel"
+    return carried(groups, node)
+
+
+def _moved(groups: ChannelGroups, node: ir.Node) -> str:
+    lane, source = groups.lane(node.inputs[0]), node.inputs[0]
+    if lane is None or source is None:
+        return ""
+    pair = moved(node, source, Channels(lane.size, lane.from_end))
+    if pair is None:
+        return f"read by {node.op_type} over the channels"
+    groups.put(node.outputs[0], Lane(pair[1].from_end, lane.atoms))
+    return ""
+
+
+def _pad(groups: ChannelGroups, node: ir.Node) -> str:
+    lane = groups.lane(node.inputs[0])
+    if lane is None or pads_elsewhere(node, Channels(lane.size, lane.from_end)):
+        return carried(groups, node)
+    return "read by Pad along the channels"
+
+
+def _resize(groups: ChannelGroups, node: ir.Node) -> str:
+    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    if lane is None:
+        return ""
+    if rank is None or not resizes_elsewhere(node, Channels(lane.size, lane.from_end)):
+        return f"read by {node.op_type} along the channels"
+    by_size = len(node.inputs) > 3 and node.inputs[3] is not None
+    if by_size and "axes" not in node.attributes:
+        if graph.constant_ints(node.inputs[3]) is None:
+            return f"read by {node.op_type} with a computed size"
+        groups.entry(node, 3, rank - lane.from_end, lane.atoms)
+    return carried(groups, node)
+
+
+def _shape(groups: ChannelGroups, node: ir.Node) -> str:
+    """The size is asked for: harmless where nobody looks at that of the channels."""
+    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    if lane is None:
+        return ""
+    if rank is None or any(
+        rank - lane.from_end in _looked_at(use.node, use.idx, rank) for use in node.outputs[0].uses()
+    ):
+        return "read by Shape"
+    return "read by Shape" if node.outputs[0].is_graph_output() or node.attributes else ""
+
+
+def _looked_at(reader: ir.Node, index: int, rank: int) -> range | set[int]:
+    """Which elements of a shape ``reader`` takes; all, if that is not known."""
+    if graph.is_standard(reader, "Gather") and index == 0:
+        taken = graph.constant_ints(reader.inputs[1])
+        if taken is not None:
+            return {element % rank for element in taken}
+    if graph.is_standard(reader, "Slice") and index == 0:
+        bounds = elementwise.slice_bounds(reader, rank)
+        if bounds is not None and set(bounds) <= {0}:
+            return set(range(rank)[bounds[0]]) if bounds else range(rank)
+    return range(rank)
+
+
+_SEVERAL = frozenset({"Split", "GRU", "LSTM", "RNN"})
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(UNARY, carried),
+    **dict.fromkeys(NARY, elementwise.elementwise),
+    **dict.fromkeys(_POOLS, _spatial),
+    **dict.fromkeys((*_REDUCTIONS, "Transpose", "Squeeze", "Unsqueeze"), _moved),
+    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), _normalization),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization"), _over_axes),
+    **dict.fromkeys(("Reshape", "Flatten"), reshape),
+    **dict.fromkeys(("Resize", "Upsample"), _resize),
+    **dict.fromkeys(("Conv", "ConvTranspose"), kernels.convolution),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), kernels.recurrent),
+    "Dropout": _dropout,
+    "Pad": _pad,
+    "Shape": _shape,
+    "Gemm": kernels.gemm,
+    "MatMul": kernels.matmul,
+    "Concat": elementwise.concat,
+    "Split": elementwise.split,
+    "Slice": elementwise.cut_out,
+    "Gather": elementwise.gather,
+    "Constant": lambda _groups, _node: "",
+}

@@ -1,0 +1,1 @@
+"""Which channels go, in which order, and how what reads them is repaired."""

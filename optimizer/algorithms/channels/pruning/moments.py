@@ -1,0 +1,99 @@
+"""Second moments of channels: how the channels of a value vary together, over all positions and calibration feeds.
+
+They are those of the rows of a kernel of one tap (``optimizer.statistics.second_moments``), so a copy of the model is
+given one for each value. C^2 numbers are kept for a value of C channels, however many feeds and positions there are,
+and for all values together that the same weights read.
+
+Behind a pool over the whole map there is one row a feed, too few to tell how channels depend on each other. What holds
+for the channels in front of it at each position holds for their means too, so those are looked at in its place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.contract.passes import Sites
+from optimizer.io.model import clone
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from optimizer.algorithms.channels.dependency.groups import ChannelGroups
+    from optimizer.contract.passes import Lab
+    from optimizer.statistics.second_moments import SecondMoments
+
+
+_MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "Squeeze"})
+
+
+def looked_at(groups: ChannelGroups, value: ir.Value) -> ir.Value:
+    """The value whose channels are to be looked at for those of ``value``: itself, or what it holds the means of."""
+    own = groups.lanes[value]
+    producer = value.producer()
+    while producer is not None and graph.is_standard(producer, *_MEANS):
+        before = producer.inputs[0]
+        lane = groups.lane(before)
+        if before is None or lane is None or not np.array_equal(lane.atoms, own.atoms):
+            break
+        value, producer = before, before.producer()
+    return value
+
+
+def channel_moments(
+    model: ir.Model, channels: Mapping[str, tuple[int, int]], together: Mapping[str, Hashable], lab: Lab
+) -> dict[str, SecondMoments]:
+    """Second moments of the channels of values of the main graph.
+
+    Args:
+        model: Not changed.
+        channels: By the value's name, the axis of its channels counted from the end, and how many there are. The axis
+            is the last one, or the second one.
+        together: By name, what is alike for values whose rows are summed up as one.
+        lab: Runs the model.
+
+    Returns:
+        By name, with one group; one object for all values that are summed up together. Those that no feed reached, or
+        that have too many channels, are left out.
+    """
+    copy = clone(model)
+    scope = Scope(copy, Sites())
+    values = {value.name: value for value in copy.graph.inputs}
+    values.update((value.name, value) for node in copy.graph for value in node.outputs)
+    probes: dict[str, str] = {}
+    for name, (from_end, count) in channels.items():
+        made = _probe(values[name], from_end, count, scope)
+        if made is not None:
+            copy.graph.append(made)
+            probes[str(made.outputs[0].name)] = name
+    sums: dict[Hashable, SecondMoments] = {}
+    found: dict[str, SecondMoments] = {}
+    for output, moments in lab.second_moments(copy, list(probes)) if probes else ():
+        name = probes[output]
+        if not moments.rows:
+            continue
+        if together[name] in sums:
+            sums[together[name]].absorb(moments)
+        found[name] = sums.setdefault(together[name], moments)
+    return found
+
+
+def _probe(value: ir.Value, from_end: int, count: int, scope: Scope) -> ir.Node | None:
+    """A kernel of one tap and one output that reads ``value``."""
+    rank = graph.rank(value)
+    kind = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+    if rank is None or kind.kind != "f":
+        return None
+    is_row = from_end == 1
+    if not is_row and (from_end != rank - 1 or rank < 3):
+        return None
+    shape = (count, 1) if is_row else (1, count, *[1] * (rank - 2))
+    weight = ir.Value(name=scope.unique_name("probe_weight"), const_value=ir.tensor(np.zeros(shape, kind)))
+    weight.type, weight.shape = value.type, ir.Shape(shape)
+    scope.model.graph.initializers.add(weight)
+    output = ir.Value(name=scope.unique_name("probe"), type=value.type)
+    return ir.node("MatMul" if is_row else "Conv", [value, weight], outputs=[output], name=output.name)

@@ -1,0 +1,206 @@
+"""Removes units of channels from a model, cheapest first, and repairs what reads them.
+
+The units of each family go in the order of their curve (``optimizer.algorithms.channels.pruning.importance``). Which
+family gives next is decided by what its next units cost for what they save,
+
+    sensitivity_f * (cost of the next units of f) / (their share of MACs, parameters or seconds)
+
+where what they save depends on how many units of the other families are left, since a kernel costs the product of its
+widths (``optimizer.algorithms.channels.pruning.costs``). So there is one order of all units, and the question is only
+how many of it go.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.channels.dependency.operators import flow
+from optimizer.algorithms.channels.dependency.removal import remove
+from optimizer.algorithms.channels.pruning import costs as channel_costs
+from optimizer.algorithms.channels.pruning import repair
+from optimizer.algorithms.channels.pruning.moments import channel_moments, looked_at
+from optimizer.algorithms.channels.pruning.readers import readers
+from optimizer.algorithms.channels.pruning.units import families
+from optimizer.algorithms.channels.redundancy.merging import add_to_bias
+from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.analysis import shape_inference
+from optimizer.contract.passes import Sites
+from optimizer.io.model import clone
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channels.dependency.groups import ChannelGroups
+    from optimizer.algorithms.channels.pruning.costs import Costs
+    from optimizer.algorithms.channels.pruning.importance import Curve
+    from optimizer.algorithms.channels.pruning.units import Families
+    from optimizer.contract.passes import Lab
+    from optimizer.statistics.second_moments import SecondMoments
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Units of one family that go together.
+
+    Attributes:
+        family: Its number.
+        units: By root.
+    """
+
+    family: int
+    units: tuple[int, ...]
+
+
+@dataclass
+class Pruning:
+    """A model and the units that can be removed from it.
+
+    Attributes:
+        model: Its shapes are inferred; not changed.
+        multiple: What widths stay multiples of.
+        sizes: Shapes of values by name, for those that the model leaves open.
+        moments: Of the channels of what kernels read, for the repair; empty for none.
+        groups: The channels of ``model``.
+        families: Their families.
+    """
+
+    model: ir.Model
+    multiple: int
+    sizes: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    moments: Mapping[str, SecondMoments] = field(default_factory=dict)
+    groups: ChannelGroups = field(init=False)
+    families: Families = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.groups = flow(self.model.graph, graph.opset_version(self.model), prunes_states=True)
+        self.settle()
+
+    def settle(self) -> None:
+        """Find the families again, after more was pinned."""
+        self.families = families(self.groups, self.multiple)
+
+    def observe(self, lab: Lab) -> dict[str, SecondMoments]:
+        """The second moments of the channels of what kernels read, by its name, as far as they can be known."""
+        seen: dict[str, ir.Value] = {}
+        weights: dict[str, set[ir.Value]] = defaultdict(set)
+        for sink in self.groups.sinks:
+            value = sink.node.inputs[0]
+            if value is not None:
+                seen[str(value.name)] = looked = looked_at(self.groups, value)
+                weights[str(looked.name)].add(sink.weight)
+        lanes = {str(value.name): self.groups.lanes[value] for value in seen.values()}
+        channels = {name: (lane.from_end, lane.size) for name, lane in lanes.items()}
+        together = {name: frozenset(read) for name, read in weights.items()}
+        found = channel_moments(self.model, channels, together, lab)
+        return {name: found[str(value.name)] for name, value in seen.items() if value.name in found}
+
+    def macs(self) -> Costs:
+        """What the model costs in MACs."""
+        return channel_costs.macs(self.model.graph, self.groups, self.families, self.sizes)
+
+    def parameters(self) -> Costs:
+        """In elements of weights."""
+        return channel_costs.parameters(self.model.graph, self.groups, self.families)
+
+    def seconds(self, taken: Mapping[ir.Node, float]) -> Costs:
+        """In seconds, of which ``taken`` says what each node takes."""
+        return channel_costs.seconds(self.model.graph, self.groups, self.families, taken)
+
+    def full(self) -> NDArray[np.float64]:
+        """How many units each family has."""
+        return np.array([family.units.size for family in self.families.members], np.float64)
+
+    def left(self, gone: Sequence[Portion]) -> NDArray[np.float64]:
+        """How many are left without ``gone``."""
+        found = self.full()
+        for portion in gone:
+            found[portion.family] -= len(portion.units)
+        return found
+
+    def order(
+        self, curves: Sequence[Curve], costs: Costs, sensitivity: Mapping[int, float] | None = None
+    ) -> list[Portion]:
+        """All units that can go, the cheapest for what they save first.
+
+        Args:
+            curves: Of the families.
+            costs: What is to be saved.
+            sensitivity: By family, what to multiply its curve with; 1 where it is left out. Families that save nothing
+                are left out.
+        """
+        left = self.full()
+        ends = [family.ends() for family in self.families.members]
+        done = [0] * len(ends)
+        found: list[Portion] = []
+
+        def price(number: int) -> float:
+            begin, end = _bounds(ends[number], done[number])
+            saved = float(costs.gradient(left)[number]) * (end - begin)
+            cost = float(curves[number].costs[begin:end].sum()) * (sensitivity or {}).get(number, 1.0)
+            return cost / saved if saved > 0 else np.inf
+
+        heap = [(price(number), number) for number, of in enumerate(ends) if of]
+        heapq.heapify(heap)
+        while heap:
+            known, number = heapq.heappop(heap)
+            now = price(number)  # what others gave has made it dearer
+            if now == np.inf:
+                continue
+            if now > known and heap and now > heap[0][0]:
+                heapq.heappush(heap, (now, number))
+                continue
+            begin, end = _bounds(ends[number], done[number])
+            found.append(Portion(number, tuple(curves[number].order[begin:end].tolist())))
+            left[number] -= end - begin
+            done[number] += 1
+            if done[number] < len(ends[number]):
+                heapq.heappush(heap, (price(number), number))
+        return found
+
+    def build(self, gone: Sequence[int]) -> ir.Model:
+        """A copy of the model without the units ``gone``, repaired as far as moments are known."""
+        made = clone(self.model)
+        groups = flow(made.graph, graph.opset_version(made), prunes_states=True)
+        scope = Scope(made, Sites())
+        removed = np.array(sorted(gone), np.int64)
+        shifts = []
+        for reader in readers(groups):
+            found = repair.repair(reader, np.isin(reader.roots, removed), self.moments)
+            if found is None or not repair.put(reader, found) or not found.shift.size:
+                continue
+            for sink in reader.sinks:
+                kept = ~np.isin(groups.roots(sink.produced), removed)
+                shifts.append((sink.node, found.shift.compress(kept) if kept.size else found.shift))
+        remove(groups, gone, scope)
+        for node, shift in shifts:
+            add_to_bias(node, shift, scope)
+        return made
+
+
+def sizes_of(model: ir.Model, feed: Mapping[str, Any]) -> dict[str, list[object]]:
+    """Shapes of the values of ``model`` by name where its inputs have the shapes of ``feed``."""
+    copy = clone(model)
+    for node in copy.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    for value in copy.graph.inputs:
+        if hasattr(feed.get(str(value.name)), "shape"):
+            value.shape = ir.Shape(feed[str(value.name)].shape)
+    shape_inference.infer(copy)
+    return {
+        str(value.name): list(value.shape) for node in copy.graph for value in node.outputs if value.shape is not None
+    }
+
+
+def _bounds(ends: Sequence[int], done: int) -> tuple[int, int]:
+    return (ends[done - 1] if done else 0), ends[done]

@@ -1,0 +1,96 @@
+"""Lets the channels that stay speak for those that were removed, as well as a linear function of them can.
+
+A kernel that reads the channels x = (x_S, x_R) and keeps S only would lose sum W_R x_R. With the covariance C and the
+mean m of its inputs over the calibration feeds, the best prediction of what is gone is
+
+    x_R ~ m_R + A (x_S - m_S)             A = C_RS (C_SS + damping)^-1
+    W_S <- W_S + W_R A                    b <- b + sum W_R (m_R - A m_S)
+
+which is the least squares fit of its outputs (He et al. 2017, arXiv:1707.06168; Luo et al. 2017, arXiv:1707.06342), the
+same A for every tap of a window. Where a border of zeros, or strides of a ConvTranspose, would show a constant, the
+fit has none: second moments take the place of C, and the bias stays. Sums are in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.channels.redundancy.kernel_facts import is_steady
+from optimizer.graph import constants
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channels.pruning.readers import Reader
+    from optimizer.statistics.second_moments import SecondMoments
+
+_DAMPING = 1e-6  # of the mean variance of a channel, in any case
+_FEW_ROWS = 0.1  # and so much more, times the square of channels by row: few rows move together by chance
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a reader is to be given.
+
+    Attributes:
+        weight: (C, all the rest); nothing reads the rows of what is removed any more.
+        shift: What is added to each output, or gate; empty if nothing is.
+    """
+
+    weight: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+
+def damped(covariance: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    """``covariance`` with more on the diagonal, the more the fewer rows it was taken from."""
+    size = covariance.shape[0]
+    mean = float(np.trace(covariance)) / max(size, 1)
+    share = _DAMPING + _FEW_ROWS * (size / max(rows, 1)) ** 2
+    return np.asarray(covariance + np.eye(size) * max(mean * share, float(np.finfo(np.float64).tiny)))
+
+
+def repair(reader: Reader, gone: NDArray[np.bool_], known: Mapping[str, SecondMoments]) -> Repair | None:
+    """The weight of ``reader`` without the channels ``gone``; ``None`` if there is nothing to repair, or to go by.
+
+    Args:
+        reader: A weight and its kernels.
+        gone: (C,)
+        known: Second moments by value.
+    """
+    found = reader.moments(known)
+    if found is None or not gone.any() or gone.all():
+        return None
+    second, mean, rows = found
+    if not all(is_steady(sink.node) for sink in reader.sinks):
+        mean = np.zeros_like(mean)
+    matrix = reader.matrix()
+    left = ~gone
+    kept = damped(second[np.ix_(left, left)] - np.outer(mean[left], mean[left]), rows)
+    shared = second[np.ix_(left, gone)] - np.outer(mean[left], mean[gone])
+    spread = np.linalg.solve(kept, shared)  # A^T, (left, gone)
+    made = matrix.copy()
+    made[left] += spread @ matrix[gone]
+    if not mean.any():
+        return Repair(made, np.zeros(0))
+    shift = (mean[gone] - mean[left] @ spread) @ matrix[gone]
+    outputs = reader.sinks[0].produced.size or shift.size
+    return Repair(made, shift.reshape(outputs, -1).sum(axis=1))
+
+
+def put(reader: Reader, made: Repair) -> bool:
+    """Give ``reader`` its new weight; whether that fits into its type."""
+    tensor, axis = graph.constant_tensor(reader.weight), reader.sinks[0].axis
+    if tensor is None:
+        return False
+    shape = tuple(tensor.shape.numpy())
+    moved = made.weight.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :])
+    array = constants.rounded(np.moveaxis(moved, 0, axis), tensor.dtype.numpy())
+    if array is not None:
+        constants.rewrite(reader.weight, np.ascontiguousarray(array))
+    return array is not None

@@ -1,0 +1,201 @@
+"""One run of pruning: what is pinned, what is measured, what is chosen, and what is said about it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.channels.pruning.importance import NEED_DATA, curves
+from optimizer.algorithms.channels.pruning.pruner import Pruning, sizes_of
+from optimizer.algorithms.channels.pruning.readers import readers
+from optimizer.algorithms.channels.pruning.search import PruningSearch, seconds_by_node, to_cost, units
+from optimizer.algorithms.search.memory import digest
+from optimizer.contract.passes import Note, PassResult, Step
+from optimizer.contract.skipped import Leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.algorithms.channels.pruning.costs import Costs
+    from optimizer.algorithms.channels.pruning.importance import Curve
+    from optimizer.algorithms.channels.pruning.pruner import Portion
+    from optimizer.contract.node_filter import NodeChoice
+    from optimizer.contract.passes import Context, Lab
+
+STEP = Step("channels", "channels that are made by a kernel, and all that depends on them, are removed")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The share of what to leave; all ``None``: as much goes as the budget allows."""
+
+    macs: float | None = None
+    params: float | None = None
+    latency: float | None = None
+
+
+@dataclass
+class PruningRun:
+    """One run of the pass.
+
+    Attributes:
+        model: With its shapes inferred.
+        context: Of the pass.
+        goal: How much is to go.
+        importance: See ``optimizer.algorithms.channels.pruning.importance``.
+        repair: Whether to repair what reads what goes.
+        multiple: Of widths.
+        choice: Which kernels' channels.
+    """
+
+    model: ir.Model
+    context: Context
+    goal: Goal
+    importance: str
+    repair: bool
+    multiple: int
+    choice: NodeChoice
+
+    def run(self) -> PassResult:
+        """The model without the channels that are chosen, or that ``context.choices`` names."""
+        left = Leftovers()
+        pruning = self._pruning()
+        self._say_what_is_pinned(pruning, left)
+        if not pruning.families.members:
+            left.note("the model", "has no channels that may go")
+            return PassResult(self.model, {}, left.notes())
+        if self.context.choices is not None:
+            gone = _by_position(pruning, self.context.choices.get("removed", {}))
+        else:
+            gone = units(self._permitted(pruning, self._portions(pruning, left)))
+        if not gone:
+            return PassResult(self.model, {}, left.notes())
+        made = pruning.build(gone)
+        widths = _widths(pruning, gone)
+        removed = sum(before - after for before, after in widths.values())
+        changes = {"units of channels removed": len(gone), "output channels of kernels removed": removed}
+        said = [Note(site, f"{before} -> {after} channels", left=False) for site, (before, after) in widths.items()]
+        return PassResult(made, changes, (*said, *left.notes()), {"removed": _positions(pruning, gone)})
+
+    def _pruning(self) -> Pruning:
+        """The units of the model; what was measured of them is in the lab's memory."""
+        lab = self.context.lab
+        sizes = sizes_of(self.model, lab.calibration[0]) if lab is not None and len(lab.calibration) else {}
+        pruning = Pruning(self.model, self.multiple, sizes)
+        for node, atoms in pruning.groups.makers.items():
+            if not self.choice.holds(node):
+                pruning.groups.pin(atoms, "left out by include= or exclude=")
+        pruning.settle()
+        if self.repair and lab is not None:
+            pruning.moments = self._moments(pruning, lab)
+        return pruning
+
+    def _moments(self, pruning: Pruning, lab: Lab) -> Mapping[str, Any]:
+        key = "channel moments", digest(self.model)
+        if key not in lab.memory:
+            lab.memory[key] = pruning.observe(lab)
+        found: Mapping[str, Any] = lab.memory[key]
+        return found
+
+    def _portions(self, pruning: Pruning, left: Leftovers) -> Sequence[Portion]:
+        """What goes, in order."""
+        lab, progress = self.context.lab, self.context.progress
+        costs = self._costs(pruning)
+        share = self.goal.macs or self.goal.params or self.goal.latency or 0.0
+        if lab is None:
+            portions = pruning.order(self._curves(pruning), costs)
+            return portions[: to_cost(pruning, portions, costs, share)]
+        search = self._search(pruning, costs, lab)
+        search.measure(progress)
+        portions = search.order()
+        if self.goal.latency is not None and lab.is_timed:
+            most = search.to_latency(portions, self.goal.latency, progress)
+        else:
+            most = to_cost(pruning, portions, costs, share)
+        length = search.within(portions, most, self.context.allowance, progress)
+        if length < most and self.goal != Goal():
+            left.note("the model", "is pruned less than asked for: the budget allows no more")
+        return portions[:length]
+
+    def _search(self, pruning: Pruning, costs: Costs, lab: Lab) -> PruningSearch:
+        """A new search, or the one that was made for this model before."""
+        key = "pruning", digest(self.model), self.goal, self.importance, self.repair, self.multiple, self.choice
+        if key not in lab.memory:
+            lab.memory[key] = PruningSearch(pruning, self._curves(pruning), costs, lab)
+        found: PruningSearch = lab.memory[key]
+        return found
+
+    def _curves(self, pruning: Pruning) -> list[Curve]:
+        lab = self.context.lab
+        moments = self._moments(pruning, lab) if lab is not None and self.importance in NEED_DATA else {}
+        self.context.progress.begin("in which order channels may go")
+        return curves(pruning.groups, pruning.families, readers(pruning.groups), moments, self.importance)
+
+    def _costs(self, pruning: Pruning) -> Costs:
+        lab = self.context.lab
+        if self.goal.params is not None:
+            return pruning.parameters()
+        if self.goal.macs is None and lab is not None and lab.is_timed:
+            key = "pruning profile", digest(self.model)
+            if key not in lab.memory:
+                lab.memory[key] = lab.profile(self.model)
+            taken = seconds_by_node(self.model, lab.memory[key])
+            if taken:
+                return pruning.seconds(taken)
+        return pruning.macs()
+
+    def _permitted(self, pruning: Pruning, portions: Sequence[Portion]) -> list[Portion]:
+        sites = self.context.sites
+        members = pruning.families.members
+        allowed = {
+            number: sites.permits(STEP.name, members[number].site)
+            for number in dict.fromkeys(portion.family for portion in portions)
+        }
+        return [portion for portion in portions if allowed[portion.family]]
+
+    def _say_what_is_pinned(self, pruning: Pruning, left: Leftovers) -> None:
+        left.unmatched(self.choice.unmatched(self.model))
+        pinned = pruning.groups.pinned()
+        for node, atoms in pruning.groups.makers.items():
+            for root in pruning.groups.roots(atoms).tolist():
+                if root in pinned:
+                    left.note(node, f"keeps channels: {pinned[root]}")
+        for node in self.model.graph:
+            if any(sub for sub in graph.subgraphs_of(node)):
+                left.note(node, "has subgraphs, whose channels are left alone")
+
+
+def _widths(pruning: Pruning, gone: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """How many channels each kernel that loses some gave out, and how many are left, by its name or first output's."""
+    removed = np.array(sorted(gone), np.int64)
+    less = {
+        node: (atoms.size, int(np.count_nonzero(~np.isin(pruning.groups.roots(atoms), removed))))
+        for node, atoms in pruning.groups.makers.items()
+    }
+    return {node.name or str(node.outputs[0].name): pair for node, pair in less.items() if pair[0] > pair[1]}
+
+
+def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, list[int]]:
+    """The positions of the units ``gone`` in the output of the first kernel that makes each."""
+    removed, found = set(gone), defaultdict(list)
+    for node, atoms in pruning.groups.makers.items():
+        for position, root in enumerate(pruning.groups.roots(atoms).tolist()):
+            if root in removed:
+                removed.remove(root)
+                found[graph.site(node)].append(position)
+    return dict(found)
+
+
+def _by_position(pruning: Pruning, positions: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    """The units of which ``positions`` are ``_positions``."""
+    found: dict[int, None] = {}
+    for node, atoms in pruning.groups.makers.items():
+        roots = pruning.groups.roots(atoms)
+        found.update((int(roots[position]), None) for position in positions.get(graph.site(node), ()))
+    return tuple(root for root in found if root in pruning.families.of)

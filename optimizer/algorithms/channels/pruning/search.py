@@ -1,0 +1,161 @@
+"""How much of a model's channels goes: to a goal, and no further than the budget allows.
+
+    s_f       share of the budget that is used when a quarter of family f is removed alone, and repaired
+    lambda_f  s_f^2 / (what the curve of f says that this costs): squared errors of independent families add up, so
+              lambda_f times the curve is each family's price in one measure, that of the outputs
+    choose    the longest prefix of the order (``optimizer.algorithms.channels.pruning.pruner``) that reaches the goal
+    and keeps the allowance, found
+              by halving, each length built, repaired and measured as a whole
+
+What was measured is kept in the lab's memory: a second try with a stricter aim only halves again.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from optimizer.algorithms.search import profile_gains
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.algorithms.channels.pruning.costs import Costs
+    from optimizer.algorithms.channels.pruning.importance import Curve
+    from optimizer.algorithms.channels.pruning.pruner import Portion, Pruning
+    from optimizer.contract.passes import Lab
+    from optimizer.contract.progress import Progress
+
+_SAFETY = 0.9  # of the allowance: the validation feeds are others
+_PROBED = 0.25  # of a family, to learn how sensitive it is
+_TOLD = 1e-3  # of what the outputs of its readers vary: smaller costs may be those of rounding, and tell nothing
+_MEASURING = 0.5  # share of the time after which no more families are measured
+_KNOWN_TIMES = 0.5  # of all seconds have to be known by node, if they are to count
+_FINEST = 48  # lengths that are tried between nothing and all
+
+
+@dataclass
+class PruningSearch:
+    """One model, and what was found out about pruning it.
+
+    Attributes:
+        pruning: Builds candidates.
+        curves: Of its families.
+        costs: What is to be saved.
+        lab: Measures.
+    """
+
+    pruning: Pruning
+    curves: Sequence[Curve]
+    costs: Costs
+    lab: Lab
+    sensitivity: dict[int, float] = field(default_factory=dict)
+    shares: dict[tuple[int, ...], float] = field(default_factory=dict)
+    ratios: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+    def measure(self, progress: Progress) -> None:
+        """Measure how sensitive families are, as far as there is time."""
+        if self.sensitivity:
+            return
+        members = self.pruning.families.members
+        numbers = [number for number, family in enumerate(members) if family.ends()]
+        begun = max(self.lab.time_left(), 0.0)
+        progress.begin(f"how sensitive {len(numbers)} families of channels are")
+        for done, number in enumerate(sorted(numbers, key=lambda one: -self._saved(one))):
+            progress(done / len(numbers))
+            if self.lab.time_left() < (1 - _MEASURING) * begun:
+                break
+            family, curve = members[number], self.curves[number]
+            summed = curve.costs.cumsum()
+            enough = (end for end in family.ends() if end >= _PROBED * family.units.size and summed[end - 1] > _TOLD)
+            end = next(enough, family.ends()[-1])
+            cost, share = float(summed[end - 1]), self.share(tuple(curve.order[:end].tolist()))
+            if cost > 0 and math.isfinite(share):
+                self.sensitivity[number] = share**2 / cost
+        if self.sensitivity:
+            usual = statistics.median(self.sensitivity.values())
+            self.sensitivity.update({number: usual for number in numbers if number not in self.sensitivity})
+
+    def _saved(self, number: int) -> float:
+        full = self.pruning.full()
+        return float(self.costs.gradient(full)[number] * full[number])
+
+    def order(self) -> list[Portion]:
+        """All units, the cheapest first."""
+        useful = any(self.sensitivity.values())
+        return self.pruning.order(self.curves, self.costs, self.sensitivity if useful else None)
+
+    def share(self, gone: tuple[int, ...]) -> float:
+        """What a choice uses of the budget."""
+        if gone not in self.shares:
+            self.shares[gone] = self.lab.share(self.pruning.build(gone)) if gone else 0.0
+        return self.shares[gone]
+
+    def ratio(self, gone: tuple[int, ...]) -> float:
+        """How many times as long a choice takes as the model."""
+        if gone not in self.ratios:
+            made = self.pruning.build(gone)
+            self.ratios[gone] = self.lab.seconds(made) / self.lab.seconds(self.pruning.model)
+        return self.ratios[gone]
+
+    def within(self, portions: Sequence[Portion], most: int, allowance: float, progress: Progress) -> int:
+        """The length of the longest prefix of ``portions``, at most ``most``, that keeps the allowance."""
+        progress.begin("how much the budget allows")
+        limit = allowance * _SAFETY
+        if self.share(units(portions[:most])) <= limit:
+            return most
+        return self._longest(most, lambda length: self.share(units(portions[:length])) <= limit, progress)
+
+    def to_latency(self, portions: Sequence[Portion], goal: float, progress: Progress) -> int:
+        """The length of the shortest prefix that takes at most ``goal`` times as long; all if none does."""
+        progress.begin("how much is fast enough")
+        if self.ratio(units(portions)) > goal:
+            return len(portions)
+        return self._longest(len(portions), lambda length: self.ratio(units(portions[:length])) > goal, progress) + 1
+
+    def _longest(self, most: int, holds: Callable[[int], bool], progress: Progress) -> int:
+        """The longest length below ``most`` that holds, to ``1 / _FINEST`` of ``most``."""
+        low, high, done = 0, most, 0
+        finest = max(most // _FINEST, 1)
+        while high - low > finest and self.lab.time_left() > 0:
+            middle = (low + high) // 2
+            progress(min(done / math.log2(_FINEST), 1.0))
+            done += 1
+            if holds(middle):
+                low = middle
+            else:
+                high = middle
+        return low
+
+
+def to_cost(pruning: Pruning, portions: Sequence[Portion], costs: Costs, goal: float) -> int:
+    """The length of the shortest prefix that leaves at most ``goal`` of ``costs``; all if none does."""
+    whole = costs.total(pruning.full())
+    left = pruning.full()
+    for length, portion in enumerate(portions, 1):
+        left[portion.family] -= len(portion.units)
+        if costs.total(left) <= goal * whole:
+            return length
+    return len(portions)
+
+
+def units(portions: Sequence[Portion]) -> tuple[int, ...]:
+    """The units of ``portions``."""
+    return tuple(unit for portion in portions for unit in portion.units)
+
+
+def seconds_by_node(model: ir.Model, profile: Mapping[str, float]) -> dict[ir.Node, float]:
+    """Seconds of each node by the names that ONNX Runtime may give it; empty if too few are known."""
+    known = profile_gains.by_name(profile)
+    found: dict[ir.Node, float] = {}
+    for node in model.graph:
+        for name in (node.name, *(output.name for output in node.outputs)):
+            if name in known:
+                found[node] = known.pop(name)
+                break
+    named = sum(found.values())
+    return found if named > _KNOWN_TIMES * (named + sum(known.values())) else {}

@@ -1,0 +1,127 @@
+"""Units of channels that may be removed, in families whose members are interchangeable as far as widths go.
+
+A unit is what ``optimizer.algorithms.channels.dependency.groups`` ties together: a channel with all its residual
+copies, a neuron, a head. A family are the units that occur equally often on the same axes; how many of each family are
+left says how wide each axis is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channels.dependency.groups import ChannelGroups
+
+_LEAST_SHARE = 0.1  # of a family stays: a layer that is gone altogether was no matter of channels
+
+
+@dataclass(frozen=True)
+class Family:
+    """Units that may be removed.
+
+    Attributes:
+        units: By root, in order.
+        site: The first kernel that makes them.
+        first: How many may go first, so that widths that were no multiples become some.
+        step: And then at a time.
+        least: How many have to stay.
+    """
+
+    units: NDArray[np.int64]
+    site: str
+    first: int
+    step: int
+    least: int
+
+    def ends(self) -> list[int]:
+        """How many may be gone, from few to many."""
+        return list(range(self.first, self.units.size - self.least + 1, self.step))
+
+
+@dataclass(frozen=True)
+class Families:
+    """All families of a graph.
+
+    Attributes:
+        members: They, in the order of their first kernels.
+        of: The number of the family of each unit, by root.
+    """
+
+    members: tuple[Family, ...]
+    of: dict[int, int]
+
+    def axis(self, roots: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
+        """How wide an axis with these units is: what stays in any case, and by how much each unit of each family."""
+        row = np.zeros(len(self.members))
+        fixed = 0.0
+        for root in roots.tolist():
+            number = self.of.get(root)
+            if number is None:
+                fixed += 1
+            else:
+                row[number] += 1
+        return fixed, row / np.array([family.units.size for family in self.members], np.float64)
+
+
+def families(groups: ChannelGroups, multiple: int) -> Families:
+    """The units of ``groups`` that nothing pins and that some kernel makes.
+
+    Args:
+        groups: The channels of a graph.
+        multiple: Widths stay, or become, multiples of it.
+    """
+    widths = list(_widths(groups))
+    axes = [*widths, *(groups.roots(groups.lanes[value].atoms) for value in groups.taken)]  # no part is left empty
+    places: dict[int, list[int]] = defaultdict(list)
+    for number, roots in enumerate(axes):
+        for root in roots.tolist():
+            places[root].append(number)
+    makers: dict[int, str] = {}
+    for node, atoms in groups.makers.items():
+        for root in groups.roots(atoms).tolist():
+            makers.setdefault(root, graph.site(node))
+    pinned = groups.pinned()
+    found: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for root in makers:
+        if root not in pinned:
+            found[tuple(places[root])].append(root)
+    members = tuple(_family(units, key, widths, makers[units[0]], multiple) for key, units in found.items())
+    return Families(members, {int(root): at for at, family in enumerate(members) for root in family.units})
+
+
+def _widths(groups: ChannelGroups) -> Iterator[NDArray[np.int64]]:
+    """The units along each axis that a kernel makes or reads."""
+    for atoms in groups.makers.values():
+        yield groups.roots(atoms)
+    for sink in groups.sinks:
+        yield groups.roots(sink.lane.atoms)
+    for atoms in groups.grouped.values():
+        yield groups.roots(atoms)
+
+
+def _family(
+    units: list[int], key: tuple[int, ...], widths: list[NDArray[np.int64]], site: str, multiple: int
+) -> Family:
+    numbers = sorted(set(key))
+    times = [key.count(number) for number in numbers]
+    step = math.lcm(*(multiple // math.gcd(multiple, count) for count in times))
+    alone = [
+        (widths[number].size % multiple, count)
+        for number, count in zip(numbers, times, strict=True)
+        if number < len(widths) and widths[number].size == count * len(units)
+    ]
+    fits = [sum(gone * count % multiple == rest for rest, count in alone) for gone in range(1, step + 1)]
+    first = step - fits[::-1].index(max(fits))
+    least = max(step, math.ceil(_LEAST_SHARE * len(units)))
+    return Family(np.array(units, np.int64), site, first, step, least)

@@ -1,0 +1,1 @@
+"""Channels that are constant, parallel to others or unused, found and folded."""

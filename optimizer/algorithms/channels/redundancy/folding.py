@@ -1,0 +1,110 @@
+"""One round of folding shared channels in one graph: analyse, choose, merge, remove."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.channels.dependency.operators import flow
+from optimizer.algorithms.channels.dependency.removal import remove
+from optimizer.algorithms.channels.redundancy.merging import add_to_bias, merge
+from optimizer.algorithms.channels.redundancy.propagation import ChannelAnalysis
+from optimizer.algorithms.channels.redundancy.redundant import redundancy
+from optimizer.contract.passes import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+    from optimizer.algorithms.channels.dependency.groups import ChannelGroups
+    from optimizer.algorithms.channels.dependency.removal import Made
+    from optimizer.algorithms.channels.redundancy.redundant import Redundancy
+    from optimizer.algorithms.rewriting.rules import Scope
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How channels are to be folded.
+
+    Attributes:
+        multiple: What the widths of kernels stay multiples of; 1 for all that can go.
+        tolerance: See ``optimizer.algorithms.channels.redundancy.kernel_facts``.
+    """
+
+    multiple: int
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What was done in one graph.
+
+    Attributes:
+        changes: How many units went, by kind: ``dead``, ``shared`` and ``unused``.
+        notes: What could go and stays, with the reasons.
+    """
+
+    changes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+
+def fold(part: ir.Graph, opset: int, wish: Wish, scope: Scope) -> Folded:
+    """Remove what channels of ``part`` can be missed; shapes have to be inferred already.
+
+    Args:
+        part: A graph, whose nodes are in order.
+        opset: The version of the standard operators that holds for it.
+        wish: What may go.
+        scope: Makes constants, and permits.
+    """
+    groups = flow(part, opset)
+    if not groups.sinks:
+        return Folded()
+    found = redundancy(groups, ChannelAnalysis(part, groups, wish.tolerance), wish.multiple)
+    makers = _makers(groups)
+    notes = _notes(found, makers)
+    _ask(makers, found, scope)
+    if not found.gone:
+        return Folded(notes=notes)
+    shifts = merge(found)
+    removed = np.array(sorted(found.gone), np.int64)
+    kept = [~np.isin(groups.roots(shift.sink.produced), removed) for shift in shifts]
+    remove(groups, found.gone, scope)
+    made: Made = {}
+    for shift, left in zip(shifts, kept, strict=True):
+        add_to_bias(shift.sink.node, shift.added.compress(left) if left.size else shift.added, scope, made)
+    return Folded(Counter(found.gone.values()), notes)
+
+
+def _makers(groups: ChannelGroups) -> dict[int, str]:
+    """The site of the first kernel that gives each unit out."""
+    makers: dict[int, str] = {}
+    for node, atoms in groups.makers.items():
+        name = graph.site(node)
+        for root in groups.roots(atoms).tolist():
+            makers.setdefault(root, name)
+    return makers
+
+
+def _notes(found: Redundancy, makers: Mapping[int, str]) -> tuple[Note, ...]:
+    counts = Counter((makers.get(root, "?"), reason) for root, reason in found.staying.items())
+    return tuple(
+        Note(site, f"{count} channel{'s' if count > 1 else ''} that could go stay: {reason}")
+        for (site, reason), count in counts.items()
+    )
+
+
+def _ask(makers: Mapping[int, str], found: Redundancy, scope: Scope) -> None:
+    """Leave what the scope does not permit; asked once for each kernel and kind."""
+    answers: dict[tuple[str, str], bool] = {}
+    for root, kind in list(found.gone.items()):
+        question = kind, makers.get(root, "")
+        if question not in answers:
+            answers[question] = scope.sites.permits(*question)
+        if not answers[question]:
+            del found.gone[root]

@@ -1,0 +1,158 @@
+"""Lets other channels, or a bias, speak for those that go (``optimizer.algorithms.channels.redundancy.redundant``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.channels.dependency.removal import replace_input
+from optimizer.algorithms.channels.redundancy.kernel_facts import array_of
+from optimizer.graph import constants, kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channels.dependency.groups import Sink
+    from optimizer.algorithms.channels.dependency.removal import Made
+    from optimizer.algorithms.channels.redundancy.redundant import Reading, Redundancy
+    from optimizer.algorithms.rewriting.rules import Scope
+
+_GATES = frozenset({"LSTM", "GRU", "RNN"})
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What constant channels added to the outputs of a kernel.
+
+    Attributes:
+        sink: The kernel.
+        added: One number for each output channel, or for each gate of each direction.
+    """
+
+    sink: Sink
+    added: NDArray[np.float64]
+
+
+def merge(found: Redundancy) -> list[Shift]:
+    """Change weights so that nobody misses the units that go, but for their constants; they are not removed yet.
+
+    Returns:
+        What is to be added to the outputs of kernels once the units are removed.
+
+    Raises:
+        OverflowError: If a weight does not fit into its type; the model is not to be used any more.
+    """
+    gone = np.array(sorted(found.gone), np.int64)
+    shifts: list[Shift] = []
+    for reading in found.readings:
+        going = np.flatnonzero(np.isin(reading.roots, gone) & ~reading.unused)
+        constant = going[~np.isnan(reading.shift[going])]
+        shifts += _shifts(reading, constant[reading.shift[constant] != 0])
+        _sum_up(reading, np.setdiff1d(going, constant), gone)
+    return shifts
+
+
+def _shifts(reading: Reading, constant: NDArray[np.int64]) -> list[Shift]:
+    """What the channels at positions ``constant`` add to each output."""
+    if not constant.size:
+        return []
+    array, sink = _array(reading.weight), reading.sinks[0]
+    rest = tuple(at for at in range(array.ndim) if at not in {sink.axis, sink.output_axis})
+    summed = np.moveaxis(array.sum(axis=rest, keepdims=True), sink.axis, 0)[constant]
+    if sink.node.op_type in _GATES:
+        summed = np.moveaxis(array, sink.axis, 0)[constant]
+    added = np.tensordot(reading.shift[constant], summed, axes=1).reshape(-1)
+    return [Shift(sink, added) for sink in reading.sinks]
+
+
+def _sum_up(reading: Reading, parallel: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
+    """Add the weights of channels that go to those of channels of the same content that stay."""
+    if not parallel.size:
+        return
+    scale, axis = reading.facts[0].scale, reading.sinks[0].axis
+    staying = np.flatnonzero(~np.isin(reading.roots, gone))
+    columns = np.moveaxis(_array(reading.weight), axis, 0)
+    for position in parallel.tolist():
+        same = staying[reading.content[staying] == reading.content[position]]
+        to = int(same[np.argmax(scale[same])])
+        columns[to] += columns[position] * (scale[position] / scale[to])
+    kind = (
+        reading.weight.const_value if reading.weight.const_value is not None else graph.constant_tensor(reading.weight)
+    )
+    made = constants.rounded(
+        np.moveaxis(columns, 0, axis), np.dtype(np.float32) if kind is None else kind.dtype.numpy()
+    )
+    if made is None:
+        raise OverflowError(f"the sum of weights in {reading.weight.name} does not fit into its type")
+    constants.rewrite(reading.weight, made)
+
+
+def _array(value: ir.Value) -> NDArray[np.float64]:
+    array = array_of(value)
+    if array is None:
+        raise ValueError(f"{value.name} is no constant")
+    return array
+
+
+def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope, made: Made | None = None) -> None:
+    """Add a number to each output channel of a kernel; ``made`` as for ``replace_input``."""
+    if node.op_type in _GATES:
+        _add_to_gates(node, shift, scope)
+        return
+    kind = graph.constant_array(node.inputs[1])
+    item = kernels.kernel(node)
+    bias = None if item is None else item.bias_array()
+    if kind is None or bias is None:
+        raise ValueError(f"the bias of {graph.site(node)} is not known")
+    if node.op_type == "Gemm":
+        shift = shift * node.attributes.get_float("alpha", 1.0)
+        node.attributes.pop("beta", None)
+    array = (np.broadcast_to(bias, shift.shape) + shift).astype(kind.dtype)
+    if node.op_type == "MatMul":
+        _add_behind(node, shift.astype(kind.dtype), scope)
+    else:
+        replace_input(node, 2, array, scope, made)
+
+
+def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None:
+    """The bias of a recurrent node: (directions, gates of the input and gates of the state)."""
+    weight = graph.constant_array(node.inputs[1])
+    if weight is None:
+        raise ValueError(f"the weight of {graph.site(node)} is not known")
+    directions, gates = weight.shape[:2]
+    given = node.inputs[3] if len(node.inputs) > 3 else None
+    bias = np.zeros((directions, 2 * gates), weight.dtype) if given is None else graph.constant_array(given)
+    if bias is None:
+        raise ValueError(f"the bias of {graph.site(node)} is not known")
+    array = bias.astype(np.float64)
+    array[:, :gates] += shift.reshape(directions, gates)
+    replace_input(node, 3, array.astype(weight.dtype), scope)
+
+
+def _add_behind(node: ir.Node, shift: NDArray[np.generic], scope: Scope) -> None:
+    """Put an Add behind a MatMul, or add to the constant of the one that is there."""
+    output = node.outputs[0]
+    reader = constants.reader(output)
+    if reader is not None and graph.is_standard(reader, "Add"):
+        index = 1 if reader.inputs[0] is output else 0
+        array = graph.constant_array(reader.inputs[index])
+        if array is not None and array.ndim <= 1 and array.size in {1, shift.size}:
+            replace_input(reader, index, np.broadcast_to(array, shift.shape) + shift, scope)
+            return
+    made = ir.Value(name=output.name, type=output.type, shape=output.shape)
+    output.name = scope.unique_name(f"{output.name}_sum")
+    name = scope.unique_name(f"{node.name}_bias") if node.name else ""
+    add = ir.node("Add", [output, scope.constant(node, shift, "bias")], outputs=[made], name=name)
+    graph_of = node.graph
+    if graph_of is None:
+        raise ValueError(f"{graph.site(node)} is in no graph")
+    for use in list(output.uses()):
+        if use.node is not add:
+            use.node.replace_input_with(use.idx, made)
+    if output.is_graph_output():
+        graph.replace_graph_output(output, made)
+    graph_of.insert_after(node, add)

@@ -1,0 +1,221 @@
+"""Finds channels that kernels need not read, since others say the same, and lets the others speak for them.
+
+What a kernel sums over channels, W x = sum_c W_c x_c, stays the same without channel c
+
+    if x_c = s * x_r for another channel r       W_r + s * W_c                      takes the place of W_r
+    if x_c = k everywhere                        b + k * sum W_c                    takes the place of the bias b
+    if W_c = 0                                   nothing changes
+
+(for n equal channels: one is computed, and W_shared = W_1 + ... + W_n). A unit of channels that are tied to each other
+(``optimizer.algorithms.channels.dependency.groups``) can go if that holds wherever a kernel reads one of them; kernels
+that share a weight have to agree. Without data, equality is that of the weights (Srinivas & Babu 2015,
+arXiv:1507.06149, for two neurons).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer.algorithms.channels.redundancy.facts import rounded
+from optimizer.algorithms.channels.redundancy.kernel_facts import array_of, is_steady
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channels.dependency.groups import ChannelGroups, Sink
+    from optimizer.algorithms.channels.redundancy.facts import Facts
+    from optimizer.algorithms.channels.redundancy.propagation import ChannelAnalysis
+
+
+@dataclass
+class Reading:
+    """A weight and the channels that its kernels read.
+
+    Attributes:
+        weight: The weight.
+        sinks: The kernels that read it, more than one if it is shared.
+        facts: Of what each of them reads.
+        roots: The unit of each position.
+        content: Equal for positions that are parallel for all kernels, with the same factors.
+        shift: The constant that a position has for all kernels, NaN where it has none, or a border would show it.
+        unused: Where the weight has only zeros.
+    """
+
+    weight: ir.Value
+    sinks: list[Sink]
+    facts: list[Facts]
+    roots: NDArray[np.int64]
+    content: NDArray[np.int64]
+    shift: NDArray[np.float64]
+    unused: NDArray[np.bool_]
+
+    def needed(self, positions: list[int]) -> set[int]:
+        """The contents at ``positions`` that another channel has to speak for: used there, and no constant."""
+        return {int(self.content[at]) for at in positions if not self.unused[at] and np.isnan(self.shift[at])}
+
+
+@dataclass
+class Place:
+    """Where a kernel reads a unit.
+
+    Attributes:
+        reading: The kernel's weight.
+        positions: Of the unit among the channels that it reads.
+        kept: How many channels of each content are kept there; shared by all places of a reading.
+        spoken_for: Contents of channels that went and that one has to stay for; shared too.
+    """
+
+    reading: Reading
+    positions: list[int]
+    kept: Counter[int]
+    spoken_for: set[int]
+
+    def can_go(self) -> bool:
+        """Whether the kernel can do without the unit."""
+        leaving = Counter(self.reading.content[self.positions].tolist())
+        needed = self.reading.needed(self.positions) | (self.spoken_for & leaving.keys())
+        return all(self.kept[content] > leaving[content] for content in needed)
+
+    def leave(self) -> None:
+        """Count the unit no more."""
+        self.kept.subtract(self.reading.content[self.positions].tolist())
+        self.spoken_for |= self.reading.needed(self.positions)
+
+
+@dataclass
+class Redundancy:
+    """Which units can go.
+
+    Attributes:
+        gone: They, by root, with what they are: ``dead``, ``shared`` or ``unused``.
+        staying: Those that nobody would miss and that stay all the same, by root, with the reason.
+        readings: All weights that read channels.
+    """
+
+    gone: dict[int, str] = field(default_factory=dict)
+    staying: dict[int, str] = field(default_factory=dict)
+    readings: list[Reading] = field(default_factory=list)
+
+
+def readings(groups: ChannelGroups, analysis: ChannelAnalysis) -> list[Reading]:
+    """The weights of all sinks whose channels something is known of."""
+    by_weight: dict[ir.Value, list[Sink]] = defaultdict(list)
+    for sink in groups.sinks:
+        by_weight[sink.weight].append(sink)
+    found = []
+    for weight, sinks in by_weight.items():
+        facts = [analysis.facts(sink.node.inputs[0]) for sink in sinks]
+        known = [one for one in facts if one is not None]
+        array = array_of(weight)
+        if array is None or len(known) < len(facts):
+            continue
+        others = tuple(axis for axis in range(array.ndim) if axis != sinks[0].axis)
+        unused = ~np.abs(array).max(axis=others, initial=0.0).astype(bool)
+        roots = groups.roots(sinks[0].lane.atoms)
+        found.append(Reading(weight, sinks, known, roots, _content(known), _shift(sinks, known), unused))
+    return found
+
+
+def _content(facts: list[Facts]) -> NDArray[np.int64]:
+    """Numbers of what positions have in common over all ``facts``."""
+    columns = [column for one in facts for column in (one.content, rounded(one.scale / facts[0].scale))]
+    _, numbers = np.unique(np.stack(columns[:1] + columns[2:], axis=1), axis=0, return_inverse=True)
+    return np.asarray(numbers).reshape(-1)
+
+
+def _shift(sinks: list[Sink], facts: list[Facts]) -> NDArray[np.float64]:
+    first = facts[0].constant
+    same = np.all([one.constant == first for one in facts], axis=0)
+    steady = all(is_steady(sink.node) for sink in sinks)
+    return np.where(same & (steady | (first == 0)), first, np.nan)
+
+
+def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) -> Redundancy:
+    """The units that can go, and those of them that are kept so that widths stay multiples.
+
+    Args:
+        groups: The channels of a graph.
+        analysis: What is known of them.
+        multiple: The number of channels that a kernel gives out stays a multiple of it, unless it was none.
+    """
+    result = Redundancy(readings=readings(groups, analysis))
+    places = _places(groups, result)
+    pinned = groups.pinned() | dict.fromkeys(_read_by_unknown(groups, result), "a weight that reads them is not known")
+    for root in sorted(places, key=lambda root: (root in pinned, *_order(root, places[root]))):
+        own = places[root]
+        if not all(place.can_go() for place in own):
+            continue
+        for place in own:
+            place.leave()
+        if root not in pinned:
+            result.gone[root] = _kind(own)
+        elif own:
+            result.staying[root] = pinned[root]
+    _keep_widths(groups, result, multiple)
+    return result
+
+
+def _places(groups: ChannelGroups, result: Redundancy) -> dict[int, list[Place]]:
+    """Where each unit is read."""
+    found: dict[int, list[Place]] = {
+        root: [] for atoms in groups.makers.values() for root in groups.roots(atoms).tolist()
+    }
+    for reading in result.readings:
+        kept, spoken_for = Counter(reading.content.tolist()), set[int]()
+        positions: dict[int, list[int]] = defaultdict(list)
+        for position, root in enumerate(reading.roots.tolist()):
+            positions[root].append(position)
+        for root, own in positions.items():
+            found.setdefault(root, []).append(Place(reading, own, kept, spoken_for))
+    return found
+
+
+def _read_by_unknown(groups: ChannelGroups, result: Redundancy) -> Iterator[int]:
+    """Units that a kernel reads of which nothing is known."""
+    known = {id(sink) for reading in result.readings for sink in reading.sinks}
+    for sink in groups.sinks:
+        if id(sink) not in known:
+            yield from groups.roots(sink.lane.atoms).tolist()
+
+
+def _order(root: int, places: list[Place]) -> tuple[float, int]:
+    """Those of small scale go first, so that the largest of parallel channels speaks for the others; then the last."""
+    scales = [facts.scale[place.positions].min() for place in places for facts in place.reading.facts]
+    return float(min(scales, default=0.0)), -root
+
+
+def _kind(places: list[Place]) -> str:
+    if all(place.reading.unused[place.positions].all() for place in places):
+        return "unused"
+    return "shared" if any(np.isnan(place.reading.shift[place.positions]).any() for place in places) else "dead"
+
+
+def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> None:
+    """Take units back until what kernels make and read is a multiple wide, and nothing is empty."""
+    counted = [*groups.makers.values(), *(cut.atoms for cut in groups.cuts.values())]
+    axes = [(groups.roots(atoms).tolist(), multiple) for atoms in counted]
+    axes += [(groups.roots(groups.lanes[value].atoms).tolist(), 1) for value in groups.taken]
+    again = True
+    while again:
+        again = False
+        for axis, width in axes:
+            while (back := _too_many(axis, result, width)) is not None:
+                del result.gone[back]
+                result.staying[back] = f"widths are multiples of {width}" if width > 1 else "no width is 0"
+                again = True
+
+
+def _too_many(axis: list[int], result: Redundancy, multiple: int) -> int | None:
+    """A unit to take back, or ``None`` if the width is fine: the first that went, which costs least."""
+    going = [root for root in axis if root in result.gone]
+    left = len(axis) - len(going)
+    if not going or (left and (left % multiple == 0 or multiple == 1)):
+        return None
+    return going[0]

@@ -1,0 +1,1 @@
+"""Weights as indices into codebooks: k-means, product quantization, their storage."""

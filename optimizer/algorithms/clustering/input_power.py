@@ -1,0 +1,109 @@
+"""What each element of a weight is multiplied with: the mean and the mean square of its input.
+
+    E[(sum_k d_k x_k)^2] = (sum_k d_k E[x_k])^2 + sum_k d_k^2 Var[x_k] + what varies together
+
+so an error d_k alone counts E[x_k^2], the diagonal of the Hessian, and errors of one output channel should cancel in
+the mean. Inputs that calibration never saw still count a thousandth of the mean, for others may come. A weight that
+several kernels share counts the mean over them; of one that something else reads too, or through a view, nothing is
+known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer.graph.kernels import kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.quantization.weight_only.weights import StoredWeight
+    from optimizer.contract.passes import Lab
+    from optimizer.graph.kernels import Kernel
+    from optimizer.statistics.tensor_statistics import Observation
+
+_LEAST = 1e-3
+
+
+@dataclass(frozen=True)
+class InputPower:
+    """Of the inputs of one weight, in shapes that broadcast to its shape, and in units in which the mean power is 1.
+
+    Attributes:
+        power: Mean squares.
+        mean: Means; ``None`` if the weight's rows are not the output channels of all its readers.
+    """
+
+    power: NDArray[np.float32]
+    mean: NDArray[np.float32] | None
+
+
+def input_power(model: ir.Model, weights: Iterable[StoredWeight], lab: Lab) -> dict[str, InputPower]:
+    """What is known of the inputs of weights, by their names.
+
+    Args:
+        model: The model.
+        weights: Some of its weights.
+        lab: Runs the calibration feeds.
+    """
+    readers = {weight.holder.name: found for weight in weights if (found := _kernels(model, weight)) is not None}
+    axes: dict[str, int] = {}
+    for item in (item for found in readers.values() for item in found):
+        axes.setdefault(_input(item), item.axis)
+    if not axes:
+        return {}
+    seen = lab.observe(model, list(axes), axes)
+    powers = {name: _power(found, seen, axes) for name, found in readers.items()}
+    return {name: power for name, power in powers.items() if power is not None}
+
+
+def _kernels(model: ir.Model, weight: StoredWeight) -> list[Kernel] | None:
+    """The kernels that read ``weight`` as it is; ``None`` if there are other readers."""
+    found = []
+    for node in weight.nodes:
+        item = kernel(node) if node.graph is model.graph else None
+        if item is None or item.weight is not weight.holder.value or node.inputs[0] is None or not node.inputs[0].name:
+            return None
+        found.append(item)
+    return found
+
+
+def _input(item: Kernel) -> str:
+    value = item.node.inputs[0]
+    return (value.name if value is not None else None) or ""
+
+
+def _power(found: list[Kernel], seen: Mapping[str, Observation], axes: Mapping[str, int]) -> InputPower | None:
+    power: Any = 0
+    mean: Any = 0
+    for item in found:
+        channels = seen[_input(item)].channels if _input(item) in seen and axes[_input(item)] == item.axis else None
+        if channels is None or channels.second_moment.size != item.inputs:
+            return None
+        power = power + _along_inputs(item, channels.second_moment) / len(found)
+        mean = mean + _along_inputs(item, channels.mean) / len(found)
+    unit = float(np.mean(power))
+    if not np.isfinite(unit) or unit <= 0:
+        return None
+    has_rows = all(item.node.op_type != "ConvTranspose" for item in found)
+    shifted = np.asarray(mean / np.sqrt(unit), np.float32) if has_rows else None
+    return InputPower(np.asarray(power / unit + _LEAST, np.float32), shifted)
+
+
+def _along_inputs(item: Kernel, moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One number for each input channel, in a shape that broadcasts to the kernel's weight."""
+    ones = [1] * (len(item.shape) - 2)
+    match item.node.op_type:
+        case "Conv":
+            each = moments.reshape(item.groups, 1, item.shape[1])
+            repeated = np.repeat(each, 1 if item.groups == 1 else item.outputs // item.groups, axis=1)
+            return repeated.reshape(-1, item.shape[1], *ones)
+        case "ConvTranspose":
+            return moments.reshape(-1, 1, *ones)
+    return moments.reshape((1, -1) if item.transposed else (-1, 1))

@@ -1,0 +1,232 @@
+"""Which weights get how many values: the fewest bytes within the allowance.
+
+Codings are tried for all weights together, from the smallest file to the least error, and at last the floats, until one
+holds the aim. Between it and the one before, ``optimizer.algorithms.search.budgeted`` then chooses weight by weight, by
+the squared error for a byte.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.clustering import codes
+from optimizer.algorithms.clustering.gptq import Input
+from optimizer.algorithms.clustering.input_power import input_power
+from optimizer.algorithms.clustering.storage import OLDEST_OPSET, CodebookWriter, stored_bytes
+from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
+from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.search.budgeted import Search, grouped
+from optimizer.algorithms.search.memory import digest
+from optimizer.contract.passes import PassResult, Step
+from optimizer.contract.progress import Progress
+from optimizer.contract.skipped import Leftovers
+from optimizer.graph.scopes import ScopeTree
+from optimizer.io.model import clone
+from optimizer.statistics import second_moments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from optimizer.algorithms.clustering.codes import Clustered, Coding
+    from optimizer.algorithms.clustering.input_power import InputPower
+    from optimizer.contract.node_filter import NodeChoice
+    from optimizer.contract.passes import Context, Lab
+
+STEP = Step("cluster-weights", "a weight is stored as indices into codebooks")
+TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+_WORTH = 0.9  # of a weight's bytes: what takes more stays
+
+
+@dataclass
+class _Memory:
+    """What was found out of one model, for the next try with another aim.
+
+    Attributes:
+        powers: See ``optimizer.algorithms.clustering.input_power``.
+        clustered: Weights by name and coding; ``None`` for what is no smaller.
+        shares: Of the budget, for each level with the names of what is stored in the coarser of its two codings.
+        errors: Of single weights, by level.
+        fitted: Codings for which second moments were asked.
+    """
+
+    powers: Mapping[str, InputPower]
+    clustered: dict[tuple[str, Coding], Clustered | None] = field(default_factory=dict)
+    shares: dict[int, dict[frozenset[str], float]] = field(default_factory=dict)
+    errors: dict[int, dict[str, float]] = field(default_factory=dict)
+    fitted: set[Coding] = field(default_factory=set)
+
+
+@dataclass
+class ClusterSearch:
+    """One run of the pass.
+
+    Attributes:
+        model: The model.
+        context: Of the pass.
+        codings: To try, from the smallest file to the least error.
+        choice: Which nodes' weights.
+        min_elements: Smaller weights stay.
+    """
+
+    model: ir.Model
+    context: Context
+    codings: Sequence[Coding]
+    choice: NodeChoice
+    min_elements: int
+
+    def run(self) -> PassResult:
+        """The model with its weights as indices; by ``context.choices``, or as measured."""
+        lab, choices = self.context.lab, self.context.choices
+        memory = self._memory(lab)
+        if choices:
+            level = choices.get("level", 0)
+            self._fit(memory, lab, self.codings[level : level + 2])
+            return self._stored(self.model, memory, level, frozenset(choices.get("wide", ())))
+        if lab is None:
+            return self._stored(self.model, memory, 0, frozenset())
+        for level in range(len(self.codings)):
+            self._fit(memory, lab, self.codings[level : level + 1])
+            self.context.progress.begin(f"all weights in {self.codings[level].entries} values")
+            result = self._stored(clone(self.model), memory, level, frozenset())
+            if not result.changes:
+                return result
+            share = lab.share(result.model)
+            memory.shares.setdefault(level, {})[self._names()] = share
+            if share <= self.context.allowance:
+                return result if level == 0 else self._mixed(memory, level - 1, lab)
+        return self._mixed(memory, len(self.codings) - 1, lab)
+
+    def _mixed(self, memory: _Memory, level: int, lab: Lab) -> PassResult:
+        """As many bytes in the coding ``level`` as hold the aim, the others in the next, or as they are."""
+        silent = replace(self, context=replace(self.context, progress=Progress()))  # to build is a part of the search
+        sizes = {weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(Leftovers())}
+
+        def build(narrow: frozenset[str]) -> PassResult:
+            return silent._stored(clone(self.model), memory, level, sizes.keys() - narrow)  # noqa: SLF001 - itself
+
+        search = Search(
+            lambda narrow: build(narrow).model,
+            lab,
+            self.context.allowance,
+            self.context.progress,
+            memory.errors.setdefault(level, {}),
+            memory.shares.setdefault(level, {}),
+        )
+        return build(search.run(grouped(list(sizes), sizes)))
+
+    def _stored(self, model: ir.Model, memory: _Memory, level: int, wide: frozenset[str] | set[str]) -> PassResult:
+        """``model`` in the coding ``level``, but for ``wide`` weights, which have the next or stay."""
+        left, changes = Leftovers(), Counter[str]()
+        scope = Scope(model, self.context.sites)
+        writer = CodebookWriter(scope)
+        found = list(self._weights(left, model))
+        if not found and not left:
+            left.note("the model", "has no float weights that a kernel reads")
+        for done, weight in enumerate(found):
+            self.context.progress(done / len(found))
+            at = level + (weight.holder.name in wide)
+            reason = self._obstacle(weight, scope, at)
+            clustered = self._clustered(weight, self.codings[at], memory) if reason is None else None
+            if reason is None and clustered is None:
+                reason = "would not get smaller"
+            if reason is not None:
+                left.note(weight.holder.name, reason)
+            elif clustered is not None and self.context.sites.permits(STEP.name, graph.site(weight.nodes[0])):
+                writer.put(weight, clustered)
+                changes[_kind(self.codings[at])] += 1
+                changes["distinct values in all"] += clustered.books.shape[0] * clustered.books.shape[1]
+        choices = {"level": level, "wide": sorted(wide)} if changes else {}
+        return PassResult(model, dict(changes), left.notes(), choices)
+
+    def _obstacle(self, weight: StoredWeight, scope: Scope, at: int) -> str | None:
+        if at >= len(self.codings):
+            return "stays as it is: the budget has no room for its error"
+        if scope.opset(weight.nodes[0]) < OLDEST_OPSET:
+            return f"is in a function of an opset before {OLDEST_OPSET}"
+        reason = codes.obstacle(weight.holder.shape, self.codings[at])
+        return reason if reason is not None or _is_finite(weight) else "is not finite"
+
+    def _fit(self, memory: _Memory, lab: Lab | None, asked: Sequence[Coding]) -> None:
+        """Cluster the weights of single kernels by the second moments of what they multiply with."""
+        codings = [coding for coding in asked if coding not in memory.fitted and coding.dims == 1]
+        if lab is None or not lab.has_data or not codings:
+            return
+        memory.fitted.update(codings)
+        weights = {_output(weight): weight for weight in self._weights(Leftovers()) if _has_moments(weight, self.model)}
+        for name, moments in lab.second_moments(self.model, list(weights)):
+            if lab.time_left() < 0:
+                return
+            weight = weights[name]
+            source = Input(weight.nodes[0], moments) if moments.rows else None
+            for coding in codings:
+                if _is_finite(weight):
+                    self._clustered(weight, coding, memory, source)
+
+    def _clustered(
+        self, weight: StoredWeight, coding: Coding, memory: _Memory, source: Input | None = None
+    ) -> Clustered | None:
+        key = weight.holder.name, coding
+        if key not in memory.clustered:
+            power = memory.powers.get(weight.holder.name)
+            found = codes.cluster(weight.holder.tensor.numpy(), weight.layout, coding, power, source)
+            is_smaller = stored_bytes(found) < _WORTH * weight.holder.tensor.nbytes
+            memory.clustered[key] = found if is_smaller else None
+        return memory.clustered[key]
+
+    def _weights(self, left: Leftovers, model: ir.Model | None = None) -> Iterator[StoredWeight]:
+        chosen = model or self.model
+        left.unmatched(self.choice.unmatched(chosen))
+        for weight in stored_weights(ScopeTree.of(chosen), TYPES):
+            if not isinstance(weight, StoredWeight):
+                left.note(*weight)
+            elif weight.holder.tensor.size < self.min_elements:
+                left.note(weight.holder.name, f"has less than {self.min_elements} elements")
+            elif all(self.choice.holds(node, weight.holder.name) for node in weight.nodes):
+                yield weight
+            else:
+                left.note(weight.holder.name, "is left out by include= or exclude=")
+
+    def _names(self) -> frozenset[str]:
+        return frozenset(weight.holder.name for weight in self._weights(Leftovers()))
+
+    def _memory(self, lab: Lab | None) -> _Memory:
+        if lab is None:
+            return _Memory({})
+        inputs: Any = ("input power", digest(self.model), self.choice, self.min_elements)
+        if inputs not in lab.memory:
+            known = input_power(self.model, self._weights(Leftovers()), lab) if lab.has_data else {}
+            lab.memory[inputs] = known
+        key: Any = (*inputs, tuple(self.codings))
+        if key not in lab.memory:
+            lab.memory[key] = _Memory(lab.memory[inputs])
+        found: _Memory = lab.memory[key]
+        return found
+
+
+def _output(weight: StoredWeight) -> str:
+    """The name of what the first reader of ``weight`` gives."""
+    return weight.nodes[0].outputs[0].name or ""
+
+
+def _has_moments(weight: StoredWeight, model: ir.Model) -> bool:
+    """Whether one kernel alone multiplies with ``weight``, as it is, and the moments of its input can be known."""
+    (node, position), *others = weight.readers
+    is_direct = position == 1 and node.inputs[1] is weight.holder.value and node.graph is model.graph
+    return not others and is_direct and second_moments.refusal(node) is None
+
+
+def _is_finite(weight: StoredWeight) -> bool:
+    return bool(np.isfinite(weight.holder.tensor.numpy()).all())
+
+
+def _kind(coding: Coding) -> str:
+    """What a weight becomes, for the report."""
+    if coding.dims > 1:
+        return f"weights in {coding.entries} vectors of {coding.dims}"
+    return f"weights in {coding.entries} values{'' if coding.group == 0 else ' a group of channels'}"

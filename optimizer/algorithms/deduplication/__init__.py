@@ -1,0 +1,1 @@
+"""Equal, reshaped, transposed and nearly equal constants stored once."""

@@ -1,0 +1,85 @@
+"""Constants that are made from another one by a Reshape or a Transpose, which ONNX Runtime folds when it loads.
+
+The file then holds one copy instead of two; what runs is the same, since constant folding writes the result back into
+an initializer before kernels are chosen. It takes a node, so it is worth it for large weights only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.deduplication.equal import prepend, remove
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from optimizer.algorithms.rewriting.stored_constants import Holder
+    from optimizer.graph.scopes import ScopeTree
+
+# Below this the node costs more time at load than the bytes are worth; and constant folders, which fold what is
+# smaller than 8 KiB, would write the copy back.
+WORTH_A_NODE = 16 * 1024
+
+_DTYPES = frozenset(
+    {
+        ir.DataType.FLOAT,
+        ir.DataType.FLOAT16,
+        ir.DataType.DOUBLE,
+        ir.DataType.INT8,
+        ir.DataType.UINT8,
+        ir.DataType.INT32,
+        ir.DataType.INT64,
+    }
+)
+# Operators that take any of their inputs at run time; others may want an initializer, and nothing is folded for them
+# when the caller switches the optimizations off.
+_READERS = (
+    *("Add", "Conv", "ConvTranspose", "Div", "Einsum", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "Mul", "PRelu"),
+    *("Pow", "RNN", "Sub", "Where"),
+)
+
+
+def must_stay(holder: Holder) -> str | None:
+    """Why ``holder`` may not be made by a node, or ``None`` if it may."""
+    if holder.stay is not None:
+        return holder.stay.value
+    if holder.tensor.dtype not in _DTYPES:
+        return f"holds {holder.tensor.dtype.name}, on which Reshape and Transpose are not folded everywhere"
+    strangers = [usage.node for usage in holder.value.uses() if not graph.is_standard(usage.node, *_READERS)]
+    return f"is read by {strangers[0].op_type}, which may want an initializer" if strangers else None
+
+
+def is_source(kept: Holder, other: Holder, tree: ScopeTree) -> bool:
+    """Whether a node beside ``kept`` can make ``other``: it lends itself, and the other's graph sees it."""
+    may_lend = kept.stay is None or (kept.stay.lends and kept.is_initializer)
+    is_seen = tree.encloses(kept.scope, other.scope) and tree.names[kept.name] == 1
+    return may_lend and is_seen and tree.root(kept.scope) not in tree.functions
+
+
+def derive_reshaped(kept: Holder, other: Holder, tree: ScopeTree) -> None:
+    """Let a Reshape of ``kept`` make what ``other`` holds, and remove ``other``; ``is_source`` holds."""
+    name = tree.fresh_name(f"{kept.name}_shape")
+    dims = ir.Tensor(np.array(other.shape, np.int64), name=name)
+    shape = ir.Value(name=name, type=ir.TensorType(dims.dtype), shape=dims.shape, const_value=dims)
+    kept.scope.register_initializer(shape)
+    _derive(kept, other, ir.node("Reshape", [kept.value, shape]), tree)
+
+
+def derive_transposed(kept: Holder, other: Holder, axes: Sequence[int], tree: ScopeTree) -> None:
+    """Let a Transpose of ``kept`` by ``axes`` make what ``other`` holds, and remove ``other``."""
+    _derive(kept, other, ir.node("Transpose", [kept.value], {"perm": list(axes)}), tree)
+
+
+def _derive(kept: Holder, other: Holder, node: ir.Node, tree: ScopeTree) -> None:
+    """The output of ``node``, first in the graph of ``kept``, takes the name of ``other`` if no other value has it."""
+    output = node.outputs[0]
+    output.type, output.shape = ir.TensorType(other.tensor.dtype), ir.Shape(other.shape)
+    output.doc_string = other.value.doc_string
+    output.metadata_props.update(other.value.metadata_props)
+    remove(other, output, tree)
+    output.name = tree.fresh_name(other.name)
+    prepend(kept.scope, node)

@@ -1,0 +1,1 @@
+"""Linear quantization of weights and activations."""

@@ -1,0 +1,130 @@
+"""Scales the channels of a region: its sources divide, its readers multiply, and no answer changes.
+
+    W1' = W1 / s    b1' = b1 / s    W2' = W2 * s        by output channel, by input channel
+
+If every s is a power of two, each product and each sum is the old one times a power of two: every answer is the same
+to the last bit, as long as nothing leaves the range of normal numbers. Of weights that is checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer.contract.passes import Note
+from optimizer.graph import constants, kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.channels.axes import Channels
+    from optimizer.algorithms.channels.homogeneous import Shift
+    from optimizer.algorithms.quantization.rescaling.regions import Region
+
+OVERFLOW = "a weight would leave the range of normal float32"
+LEAST, MOST = -10.0, 10.0  # binary exponents of factors: 8 bits tell apart no more, and float32 has room for it
+
+
+@dataclass(frozen=True)
+class Equalized:
+    """What was rescaled.
+
+    Attributes:
+        changes: Real changes by kind.
+        notes: What was left alone, and why.
+        names: Values whose channels were scaled: what was observed of them holds no more.
+    """
+
+    changes: dict[str, int]
+    notes: tuple[Note, ...] = ()
+    names: frozenset[str] = frozenset()
+
+
+def as_notes(what: str, reasons: Mapping[str, Sequence[str]]) -> tuple[Note, ...]:
+    """One note for each reason, so that a net of a hundred Sigmoids says it once.
+
+    Args:
+        what: What was not done.
+        reasons: Why, to the names of the places.
+    """
+    notes = []
+    for reason, names in reasons.items():
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        notes.append(Note(f"{names[0]}{more}", f"{what}: {reason}"))
+    return tuple(notes)
+
+
+def spread(scale: NDArray[np.float64], channels: Channels) -> NDArray[np.float64]:
+    """One factor for each element along the axis, in a shape that broadcasts against the values."""
+    return np.repeat(scale, channels.block).reshape(-1, *[1] * (channels.from_end - 1))
+
+
+def power_of_two(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest powers of two within bounds."""
+    return np.exp2(np.rint(np.clip(exponents, LEAST, MOST)))
+
+
+def rescale(region: Region, scale: NDArray[np.float64], *, exact: bool = True) -> bool:
+    """Divide the channels of the values of ``region`` by ``scale``.
+
+    Args:
+        region: One without an obstacle.
+        scale: Positive, one for each channel.
+        exact: Whether it hinders that a weight would be rounded; numbers that are denormal already do not count.
+
+    Returns:
+        Whether it was done; an overflow hinders too, and then nothing is changed.
+    """
+    wanted: dict[ir.Value, NDArray[np.float64]] = {}
+    for shift in _shifts(region):
+        array = _double(shift.value)
+        if np.any(array):  # a bias of zeros may be shared
+            wanted[shift.value] = array / spread(scale, shift.channels)
+    for source in region.sources.values():
+        if source.kernel is not None:
+            value = source.kernel.weight
+            wanted[value] = kernels.scaled_outputs(source.kernel, _double(value), 1 / scale)
+    for reader in region.readers.values():
+        value = reader.kernel.weight
+        array = wanted.get(value, _double(value))
+        wanted[value] = kernels.scaled_inputs(reader.kernel, array, np.repeat(scale, reader.block))
+    made = {value: _rounded(value, array, exact=exact) for value, array in wanted.items()}
+    if any(array is None for array in made.values()):
+        return False
+    for value, rounded in made.items():
+        if rounded is not None:
+            constants.rewrite(value, rounded)
+    return True
+
+
+def _shifts(region: Region) -> Iterator[Shift]:
+    yield from region.shifts.values()
+    for source in region.sources.values():
+        yield from source.shifts
+
+
+def _double(value: ir.Value) -> NDArray[np.float64]:
+    array = constants.float_array(value)
+    if array is None:
+        raise ValueError(f"{value.name} is no float constant")
+    return array.astype(np.float64)
+
+
+def _rounded(value: ir.Value, wanted: NDArray[np.float64], *, exact: bool) -> NDArray[np.floating] | None:
+    """``wanted`` in the type of the constant ``value``, or ``None`` if that loses what ``rescale`` does not allow."""
+    old = constants.float_array(value)
+    if old is None:
+        return None
+    with np.errstate(over="ignore", under="ignore"):
+        new = wanted.astype(old.dtype)
+    if not np.isfinite(new).all():
+        return None
+    tiny = np.finfo(old.dtype).tiny
+    was_normal = np.broadcast_to(np.abs(old) >= tiny, new.shape) if old.size in {1, new.size} else np.True_
+    lost = was_normal & ((new != wanted) | (np.abs(new) < tiny))
+    return None if exact and np.any(lost) else new

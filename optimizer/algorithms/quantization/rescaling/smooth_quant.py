@@ -1,0 +1,146 @@
+"""SmoothQuant (Xiao et al. 2022, arXiv:2211.10438): outlier channels of an activation move into the weights behind.
+
+    s_j = max |x_j|^alpha / max |W_j|^(1 - alpha)        x' = x / s        W' = s * W        x' W' = x W
+
+for MatMul and Gemm, over all that read x; W_j is what they multiply channel j with. The division costs nothing where a
+normalization makes x, for its gain and bias take it, and nobody else reads x. Elsewhere it takes one Mul in front of
+the kernels. Other readers, as the residual Add behind the normalization of a post-norm transformer, go on reading x.
+
+Only the ratios of the s_j matter, so that their geometric mean is made 1. They are powers of two: every answer stays
+the same to the last bit (``optimizer.algorithms.quantization.rescaling.rescale``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.quantization.rescaling.channel_magnitudes import Magnitudes
+from optimizer.algorithms.quantization.rescaling.regions import Reader, Region, find_regions
+from optimizer.algorithms.quantization.rescaling.rescale import OVERFLOW, Equalized, as_notes, power_of_two, rescale
+from optimizer.algorithms.quantization.rescaling.sources import norm_source, weight_obstacle
+from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.analysis import shape_inference
+from optimizer.contract.passes import Sites
+from optimizer.graph import kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from optimizer.graph.kernels import Kernel
+
+_PRODUCTS = frozenset({"MatMul", "Gemm"})
+_UNSEEN = 2.0**-12  # of the largest: smaller channels count as so large, or a dead one would take all the range
+OUTLIER = 8.0  # a Mul is worth it where the largest channel is so many times the median
+
+
+def to_observe(model: ir.Model) -> dict[str, int]:
+    """Values whose channels ``smooth`` would know the largest magnitudes of, and the axis of the channels."""
+    shape_inference.infer(model)
+    regions = [region for region in find_regions(model, norm_source) if not region.obstacle]
+    read = {value.name or "": -region.values[value].from_end for region in regions for value in region.read()}
+    return read | {value.name or "": -1 for value in _by_value(model)}
+
+
+def smooth(
+    model: ir.Model,
+    channel_max: Mapping[str, NDArray[np.floating]],
+    alpha: float = 0.5,
+    *,
+    allow_mul: bool = False,
+) -> Equalized:
+    """Smooth what MatMul and Gemm of the main graph read, in place; tensors are replaced, never written into.
+
+    Args:
+        model: A clone, whose tensors others may share.
+        channel_max: The largest magnitude of each channel of the values in ``to_observe``.
+        alpha: How much of the spread goes into the weights, 0 to 1.
+        allow_mul: Whether to put a Mul in front of the kernels where nothing takes the division, and there are
+            channels of ``OUTLIER`` times the median.
+    """
+    shape_inference.infer(model)
+    seen = {name: np.asarray(peaks, np.float64) for name, peaks in channel_max.items()}
+    reasons: dict[str, list[str]] = {}
+    changes: Counter[str] = Counter()
+    names: set[str] = set()
+    for region in find_regions(model, norm_source):
+        if not region.is_read or (allow_mul and region.obstacle):
+            continue
+        scale = None if region.obstacle else _scale(region, seen, alpha)
+        if scale is None:
+            reasons.setdefault(region.obstacle or "its channels were not observed", []).append(region.name)
+        elif not rescale(region, scale):
+            reasons.setdefault(OVERFLOW, []).append(region.name)
+        else:
+            changes["channels smoothed"] += int(np.count_nonzero(scale != 1))
+            names.update(value.name or "" for value in region.values)
+    for value, readers in (_by_value(model) if allow_mul else {}).items():
+        peaks = seen.get(value.name or "")
+        if value.name not in names and peaks is not None and peaks.max(initial=0) >= OUTLIER * np.median(peaks) > 0:
+            changes["Mul inserted"] += _divide(model, value, readers, seen, alpha)
+    kept = {kind: count for kind, count in changes.items() if count}
+    return Equalized(kept, as_notes("not smoothed", reasons), frozenset(names))
+
+
+def _by_value(model: ir.Model) -> dict[ir.Value, list[Kernel]]:
+    """What MatMul and Gemm read, with those of them whose weights may be scaled."""
+    found: dict[ir.Value, list[Kernel]] = {}
+    for node in model.graph:
+        kernel = kernels.kernel(node)
+        value = node.inputs[0] if kernel is not None else None
+        if kernel is None or value is None or node.op_type not in _PRODUCTS or graph.constant_tensor(value) is not None:
+            continue
+        if not weight_obstacle(kernel):
+            found.setdefault(value, []).append(kernel)
+    return found
+
+
+def _scale(region: Region, seen: Mapping[str, NDArray[np.float64]], alpha: float) -> NDArray[np.float64] | None:
+    """The factor of each channel; ``None`` if what is read was not observed, or by nobody."""
+    peaks = [seen.get(value.name or "") for value in region.read()]
+    known = [_floored(array.reshape(region.count, -1).max(axis=1)) for array in peaks if array is not None]
+    if not known or len(known) < len(peaks):
+        return None
+    columns = [
+        Magnitudes(reader.kernel).inputs().reshape(region.count, -1).max(axis=1) for reader in region.readers.values()
+    ]
+    exponents = alpha * np.log2(np.max(known, axis=0)) - (1 - alpha) * np.log2(_floored(np.max(columns, axis=0)))
+    return power_of_two(exponents - exponents.mean())
+
+
+def _floored(peaks: NDArray[np.float64]) -> NDArray[np.float64]:
+    largest = peaks.max(initial=0.0)
+    return np.maximum(peaks, largest * _UNSEEN) if largest > 0 else np.ones_like(peaks)
+
+
+def _divide(
+    model: ir.Model,
+    value: ir.Value,
+    readers: Sequence[Kernel],
+    seen: Mapping[str, NDArray[np.float64]],
+    alpha: float,
+) -> bool:
+    """Let ``readers`` read ``value`` times a vector, and make up for it in their weights; whether it was done."""
+    region = Region(readers[0].inputs, readers={kernel.node: Reader(kernel, 1) for kernel in readers})
+    scale = _scale(region, seen, alpha)
+    producer = value.producer()
+    if scale is None or np.all(scale == 1) or not rescale(region, scale):
+        return False
+    scope = Scope(model, Sites())
+    name = value.name or "value"
+    factors = scope.constant(readers[0].node, (1 / scale).astype(np.float32), f"{name}_smoothing")
+    scaled = ir.Value(name=scope.unique_name(f"{name}_smoothed"), type=value.type, shape=value.shape)
+    mul = ir.Node("", "Mul", [value, factors], outputs=[scaled], name=scope.unique_name(f"{name}_smooth"))
+    if producer is not None and producer.graph is model.graph:
+        producer.append(mul)
+    else:
+        model.graph.insert_before(model.graph[0], mul)
+    for kernel in readers:
+        kernel.node.replace_input_with(0, scaled)
+    return True

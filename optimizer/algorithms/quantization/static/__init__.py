@@ -1,0 +1,1 @@
+"""QDQ: which nodes run in int8, where pairs go, and what ONNX Runtime fuses."""

@@ -1,0 +1,119 @@
+"""Rounding of a kernel's weight to integers so that its output changes least, from the second moments of its input.
+
+Row by row, the better of nearest rounding and ``optimizer.algorithms.reconstruction.gptq``, which passes each column's
+error on to others, on a uniform grid. Where the bias makes up for the mean error (W - W') E[x], the moments are to be
+the covariance of the input.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer.algorithms.quantization import linear
+from optimizer.algorithms.reconstruction.gptq import DAMPING, better, damping, nearest_plane
+from optimizer.statistics import im2col
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.quantization.linear import Grid, Parameters
+    from optimizer.statistics.second_moments import SecondMoments
+
+
+def adaptive(
+    node: ir.Node,
+    array: NDArray[Any],
+    parameters: Parameters,
+    moments: SecondMoments,
+    *,
+    corrects_bias: bool = True,
+) -> NDArray[Any]:
+    """The integers of the weight of ``node``.
+
+    Args:
+        node: A kernel that ``second_moments.refusal`` does not refuse.
+        array: Its float weight.
+        parameters: Symmetric scales, one for all or one for each output channel.
+        moments: Of its input.
+        corrects_bias: Whether the mean error is made up for by the bias, see ``mean_shift``.
+
+    Returns:
+        In the shape of ``array``, of the grid's type. Nearest rounding where no row was seen.
+
+    Raises:
+        ValueError: If the parameters are not symmetric, or have several scales for one output channel.
+    """
+    scale = im2col.as_matrix(node, _steps(parameters, array.shape))
+    if np.any(scale != scale[..., :1]):
+        raise ValueError(
+            f"{node.op_type} {node.name!r} has weight scales along axis {parameters.axis}: not its outputs"
+        )
+    if not moments.rows:
+        return linear.quantize(array, parameters)
+    matrix = im2col.as_matrix(node, array.astype(np.float64))
+    square = moments.covariance if corrects_bias else moments.second_moment
+    part = damping(matrix.shape[-1], moments.rows)
+    integers = round_adaptively(matrix, square, scale[..., 0], parameters.grid, part=part)
+    return im2col.from_matrix(node, integers)
+
+
+def mean_shift(
+    node: ir.Node, array: NDArray[Any], integers: NDArray[Any], parameters: Parameters, moments: SecondMoments
+) -> NDArray[np.float64]:
+    """What to add to the bias of each output channel so that its mean stays: (W - W') E[x].
+
+    Unlike a mean taken of the input's channels, that of the rows knows what lies in the padding.
+    """
+    error = array.astype(np.float64) - linear.dequantize(integers, parameters)
+    return np.asarray(im2col.as_matrix(node, error) @ moments.mean[..., np.newaxis]).reshape(-1)
+
+
+def round_adaptively(
+    matrix: NDArray[np.float64],
+    moments: NDArray[np.float64],
+    scale: NDArray[Any] | float,
+    grid: Grid,
+    *,
+    part: float = DAMPING,
+) -> NDArray[Any]:
+    """Integers q of the grid of which (q - middle) * scale changes ``matrix @ inputs`` little.
+
+    Args:
+        matrix: (…, out, K); the leading axes are groups, each with moments of its own.
+        moments: (…, K, K), symmetric and positive semidefinite.
+        scale: One for all, or (…, out).
+        grid: The integers; their middle stands for 0.
+        part: What is added to the diagonal of ``moments``, in parts of its mean.
+
+    Returns:
+        (…, out, K), of the grid's type. No row's ``quadratic_error`` (``optimizer.algorithms.reconstruction.gptq``) is
+        larger than with nearest rounding.
+    """
+    middle = _middle(grid)
+    steps = np.broadcast_to(np.asarray(scale, np.float64)[..., np.newaxis], (*matrix.shape[:-1], 1))
+    wanted = matrix / steps
+    low, high = grid.qmin - middle, grid.qmax - middle
+
+    def rounded(numbers: NDArray[np.float64], _column: object = None) -> NDArray[np.float64]:
+        return np.clip(np.rint(numbers), low, high)
+
+    found = better(wanted, rounded(wanted), nearest_plane(wanted, moments, rounded, part), moments)
+    return (found + middle).astype(grid.dtype)
+
+
+def _middle(grid: Grid) -> int:
+    """The integer that stands for 0."""
+    return (grid.qmin + grid.qmax + 1) // 2
+
+
+def _steps(parameters: Parameters, shape: Sequence[int]) -> NDArray[np.float64]:
+    """The scale of each element of a weight of ``shape``."""
+    middle = _middle(parameters.grid)
+    if np.any(parameters.zero_point != middle):
+        raise ValueError(f"adaptive rounding needs symmetric weights: a zero point of {middle} for {parameters.grid}")
+    return linear.dequantize(np.full(shape, middle + 1), parameters).astype(np.float64)

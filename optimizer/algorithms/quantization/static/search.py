@@ -1,0 +1,203 @@
+"""From a float model and its units to the int8 candidate that the budget allows: ranges, gains, search.
+
+What was observed and measured is kept in the lab's memory, by the model's content: a second try with a stricter aim
+runs nothing again that is known.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from optimizer import graph
+from optimizer.algorithms.quantization.static.adaptive_weights import adaptive_weights
+from optimizer.algorithms.quantization.static.candidates import Int8Candidates, to_observe
+from optimizer.algorithms.quantization.static.placement import place
+from optimizer.algorithms.search import profile_gains
+from optimizer.algorithms.search.budgeted import Search, grouped
+from optimizer.algorithms.search.memory import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.algorithms.quantization.linear import Grid
+    from optimizer.algorithms.quantization.static.units import Unit
+    from optimizer.contract.passes import Lab
+    from optimizer.contract.progress import Progress
+    from optimizer.statistics.tensor_statistics import Observation, Range
+
+_AUTO = ("min-max", "percentile", "mse")
+_ROUNDING = 0.4  # share of the time that the rounding of weights may take
+
+
+@dataclass
+class Int8Search:
+    """One float model, and what was found out about quantizing it.
+
+    Attributes:
+        candidates: Builds candidates.
+        units: Those that take part, by name, in order.
+        lab: Measures.
+        method: How ranges are taken.
+        unseen: Units that were left out since their values were never observed.
+        adaptive: First outputs of the kernels whose weights are rounded by what they are multiplied with.
+    """
+
+    candidates: Int8Candidates
+    units: Mapping[str, Unit]
+    lab: Lab
+    method: str
+    unseen: tuple[str, ...] = ()
+    adaptive: tuple[str, ...] = ()
+    errors: dict[str, float] = field(default_factory=dict)
+    gains: dict[str, float] = field(default_factory=dict)
+    shares: dict[frozenset[str], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(  # noqa: PLR0913 - what to quantize, and how
+        cls,
+        model: ir.Model,
+        units: Sequence[Unit],
+        lab: Lab,
+        grids: tuple[Grid, Grid, Grid],
+        *,
+        per_channel: bool,
+        correct_bias: bool,
+        adaptive: Collection[str] | None,
+        method: str,
+    ) -> Int8Search:
+        """Observe what ``units`` need, or take it from the lab's memory.
+
+        Args:
+            model: The float model.
+            units: What may become int8.
+            lab: Observes and measures.
+            grids: The integers of activations, of constants that meet them, and of weights.
+            per_channel: Whether each output channel of a weight has its own scale.
+            correct_bias: Whether biases make up for the mean error of weights.
+            adaptive: First outputs of the kernels whose weights are rounded by what they are multiplied with, as far
+                as that is known; ``None`` is all for which there is time.
+            method: How ranges are taken; ``auto`` takes the one of least error.
+        """
+        key = (digest(model), tuple(unit.name for unit in units), str(grids), per_channel, correct_bias,
+               None if adaptive is None else tuple(adaptive), method)  # fmt: skip
+        known = lab.memory.get(key)
+        if isinstance(known, cls):
+            return known
+        needed, axes = to_observe(model, units)
+        seen = lab.observe(model, list(dict.fromkeys(name for names in needed.values() for name in names)), axes)
+        unseen = tuple(unit.name for unit in units if not _are_seen(needed[unit.name], seen))
+        joining = _joining(model, [unit for unit in units if unit.name not in unseen])
+        candidates = Int8Candidates(model, seen, _Ranges(seen, "min-max"), *grids, per_channel, correct_bias)
+        candidates.weights = adaptive_weights(
+            model, _kernels(joining) if adaptive is None else adaptive, lab, grids[2],
+            per_channel=per_channel, correct_bias=correct_bias,
+            until=(1 - _ROUNDING) * lab.time_left() if adaptive is None else -math.inf,
+        )  # fmt: skip
+        rounded = tuple(candidates.weights)
+        made = cls(candidates, {unit.name: unit for unit in joining}, lab, method, unseen, rounded)
+        made._choose_ranges()
+        lab.memory[key] = made
+        return made
+
+    def everything(self) -> frozenset[str]:
+        """The names of all units."""
+        return frozenset(self.units)
+
+    def build(self, names: frozenset[str]) -> ir.Model:
+        """The candidate in which the units of these names are int8."""
+        return self.candidates.build({output for name in names for output in self.units[name].outputs})
+
+    def search(self, allowance: float, progress: Progress) -> frozenset[str]:
+        """The units to quantize within ``allowance``."""
+        if not self.gains:
+            self.gains = self._gains()
+        run = Search(self.build, self.lab, allowance, progress, self.errors, self.shares)
+        return run.run(grouped(list(self.units), self.gains))
+
+    def reasons(self, chosen: frozenset[str]) -> dict[str, str]:
+        """Why the kernels that are not ``chosen`` stayed float."""
+        found = dict.fromkeys(self.unseen, "none of the feeds reaches it")
+        for name, unit in self.units.items():
+            if name in chosen or not unit.is_kernel:
+                continue
+            gain, error = self.gains.get(name, math.nan), self.errors.get(name)
+            if gain <= 0:
+                found[name] = f"int8 is no faster here ({gain * 1e3:+.3f} ms saved)"
+            elif error is None:
+                found[name] = "the budget is used by others"
+            else:
+                found[name] = f"it alone uses {error:.0%} of the budget"
+        return found
+
+    def _choose_ranges(self) -> None:
+        """Take the method of least error over everything, where the method is to be chosen."""
+        if self.method != "auto":
+            self.candidates.ranges = _Ranges(self.candidates.observations, self.method)
+            return
+        ranges = {method: _Ranges(self.candidates.observations, method) for method in _AUTO}
+        found = {}
+        for method in _AUTO:
+            self.candidates.ranges = ranges[method]
+            found[method] = self.lab.share(self.build(self.everything()))
+        self.method = min(found, key=lambda name: found[name])
+        self.candidates.ranges = ranges[self.method]
+        self.shares[self.everything()] = found[self.method]
+
+    def _gains(self) -> dict[str, float]:
+        """Seconds that each unit saves; without times, the bytes of its weights count."""
+        nodes = {node.outputs[0].name: node for node in self.candidates.model.graph}
+        if not self.lab.is_timed:
+            return {name: float(_bytes(unit, nodes)) for name, unit in self.units.items()}
+        placement = place(self.candidates.model, {output for unit in self.units.values() for output in unit.outputs})
+        names = {
+            name: tuple(
+                frozenset({node.name or "", output, placement.tails[node].name or ""})
+                for output in unit.outputs
+                if (node := nodes[output]) in placement.tails
+            )
+            for name, unit in self.units.items()
+        }
+        before = profile_gains.by_name(self.lab.profile(self.candidates.model))
+        after = profile_gains.by_name(self.lab.profile(self.build(self.everything())))
+        found = profile_gains.gains(names, before, after)
+        known = [gain for gain in found.values() if not math.isnan(gain)]
+        average = sum(known) / len(known) if known else 1.0
+        return {name: average if math.isnan(gain) else gain for name, gain in found.items()}
+
+
+def _joining(model: ir.Model, units: Sequence[Unit]) -> list[Unit]:
+    """Kernels, and the glue that has a place between them when all are int8."""
+    placement = place(model, {output for unit in units for output in unit.outputs})
+    joined = {node.outputs[0].name for node in placement.nodes}
+    return [unit for unit in units if unit.is_kernel or any(output in joined for output in unit.outputs)]
+
+
+def _kernels(units: Sequence[Unit]) -> list[str]:
+    return [output for unit in units if unit.is_kernel for output in unit.outputs]
+
+
+def _are_seen(names: Sequence[str], seen: Mapping[str, Observation]) -> bool:
+    return all(name in seen and seen[name].count for name in names)
+
+
+class _Ranges(dict[str, "Range"]):
+    """The range of each value that was seen, computed when it is first asked for: some methods search long."""
+
+    def __init__(self, seen: Mapping[str, Observation], method: str) -> None:
+        """Nothing is computed yet."""
+        super().__init__()
+        self._seen, self._method = seen, method
+
+    def __missing__(self, name: str) -> Range:
+        found = self[name] = self._seen[name].range(self._method)
+        return found
+
+
+def _bytes(unit: Unit, nodes: Mapping[str | None, ir.Node]) -> int:
+    """Bytes of the constants that the unit reads, at least 1: activations take less room too."""
+    tensors = [graph.constant_tensor(value) for output in unit.outputs for value in nodes[output].inputs]
+    return 1 + sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -1,0 +1,1 @@
+"""Weights stored as integers, computed with in floats or by MatMulNBits."""

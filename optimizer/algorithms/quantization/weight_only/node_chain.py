@@ -1,0 +1,63 @@
+"""Nodes that make a weight from something smaller, in its place: ONNX Runtime folds them when it loads the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.rewriting.rules import Scope, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from optimizer.algorithms.quantization.weight_only.weights import StoredWeight
+
+
+@dataclass
+class Chain:
+    """Adds nodes before ``anchor``, named after ``name``."""
+
+    scope: Scope
+    anchor: ir.Node
+    name: str
+
+    def add(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: dict[str, Any] | None = None,
+        *,
+        keep: ir.Node | None = None,
+    ) -> ir.Value:
+        """The output of a new node; with ``keep`` it goes by the name of that one."""
+        label = self.scope.unique_name(f"{self.name}_{op_type}") if keep is None else keep.name
+        node = ir.node(op_type, inputs, attributes, name=label)
+        if keep is not None:
+            node.metadata_props.update(keep.metadata_props)
+        node.outputs[0].name = self.scope.unique_name(f"{self.name}_{op_type}_output")
+        owner(self.anchor).insert_before(self.anchor, node)
+        return node.outputs[0]
+
+
+def anchor(scope: Scope, weight: StoredWeight) -> ir.Node:
+    """The node before which all readers of ``weight`` see what is inserted."""
+    producer = weight.holder.value.producer()
+    if scope.may_lift(weight.nodes[0]):
+        return scope.model.graph[0]
+    return weight.holder.scope[0] if producer is None else producer
+
+
+def stand_in(weight: StoredWeight, result: ir.Value) -> None:
+    """Let all readers of ``weight`` read ``result`` under its name, and take the weight out of the model."""
+    root = weight.holder.value
+    result.type, result.shape = ir.TensorType(weight.holder.tensor.dtype), ir.Shape(weight.holder.shape)
+    graph.replace_values({root: result})
+    producer, scope = root.producer(), root.graph
+    if producer is not None:
+        graph.remove_unused([producer])
+    elif scope is not None and root.name:
+        del scope.initializers[root.name]
+    result.name, root.name = root.name, None

@@ -1,0 +1,178 @@
+"""Entries of codebooks fitted so that a kernel answers as it should, which entry each element has staying as it is.
+
+A row of a weight is w = P e, P saying which entry each element is. With M, t and y as for weights of their own
+(``optimizer.algorithms.reconstruction.least_squares``), the e that many rows share minimizes
+
+    sum of E[(P e . x - y)^2]        A e = b,   A = sum P^T M P,   b = sum P^T t
+
+over its rows, M damped towards the entries that there are. An entry that is 0 stays 0, so that pruning survives.
+
+A codebook is told by what it does: nodes that compute a weight of constants alone, one of them in floats, and whose
+result is its elements, each at the place that the same nodes find where elements are replaced by their numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.analysis import constant_evaluation
+from optimizer.graph.constants import rewrite
+from optimizer.graph.kernels import OPS, kernel
+from optimizer.statistics import im2col, second_moments
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.reconstruction.least_squares import Fit
+
+_DEPTH = 16  # nodes between a codebook and the kernel, at most
+_MOST_PLACES = 1 << 24  # elements of a codebook: their numbers are exact as 32-bit floats
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """The weight of one kernel, looked up in a constant.
+
+    Attributes:
+        node: The kernel.
+        value: The constant.
+        places: Which of its elements each element of the kernel's matrix is, (groups, out, K).
+    """
+
+    node: ir.Node
+    value: ir.Value
+    places: NDArray[np.intp]
+
+    @property
+    def name(self) -> str:
+        """The name of what the kernel gives out."""
+        return self.node.outputs[0].name or ""
+
+    def entries(self) -> NDArray[np.float64]:
+        """The elements of the constant."""
+        tensor = graph.constant_tensor(self.value)
+        if tensor is None:
+            raise ValueError(f"{self.value.name} is no constant")
+        return np.asarray(tensor.numpy().reshape(-1), np.float64)
+
+    def matrix(self) -> NDArray[np.float64]:
+        """What the kernel multiplies with, (groups, out, K)."""
+        return np.asarray(self.entries()[self.places])
+
+    def write(self, entries: NDArray[np.float64]) -> None:
+        """Store ``entries``, in their type."""
+        tensor = graph.constant_tensor(self.value)
+        if tensor is not None:
+            rewrite(self.value, entries.astype(tensor.dtype.numpy()).reshape(tensor.shape.numpy()))
+
+
+def codebook(node: ir.Node, opset: int) -> Codebook | None:
+    """The codebook that the kernel ``node`` alone reads; ``None`` if its weight is stored otherwise.
+
+    The shape of the weight is filled in, where shape inference has not run.
+    """
+    value = node.inputs[1] if len(node.inputs) > 1 and graph.is_standard(node, *OPS) else None
+    recipe = None if value is None or graph.constant_tensor(value) is not None else _recipe(value)
+    if value is None or recipe is None:
+        return None
+    nodes, constants = recipe
+    floats = [one for one in constants if one.dtype is not None and one.dtype.is_floating_point()]
+    is_private = all(graph.use_count(output) == 1 for maker in nodes for output in maker.outputs)
+    if len(floats) != 1 or graph.use_count(floats[0]) != 1 or floats[0].is_graph_output() or not is_private:
+        return None
+    array = graph.constant_array(floats[0])
+    if array is None or not 0 < array.size < _MOST_PLACES:
+        return None
+    numbered = _result(value, {floats[0]: np.arange(array.size, dtype=np.float32).reshape(array.shape)}, opset)
+    looked_up = _result(value, {}, opset)
+    if numbered is None or looked_up is None:
+        return None
+    if value.shape is None:
+        value.shape = ir.Shape(looked_up.shape)
+    if kernel(node) is None or second_moments.refusal(node) is not None:
+        return None
+    places = numbered.astype(np.intp)
+    if not (places.min() >= 0 and places.max() < array.size and np.array_equal(array.reshape(-1)[places], looked_up)):
+        return None
+    return Codebook(node, floats[0], np.asarray(im2col.as_matrix(node, places)))
+
+
+def fitted(found: Codebook, fit: Fit) -> NDArray[np.float64] | None:
+    """The entries that fit best; ``None`` if they are no better than those that there are."""
+    start, places = found.entries(), found.places
+    square, target = np.zeros((start.size, start.size)), np.zeros(start.size)
+    for group, rows in enumerate(places):
+        for row, wanted in zip(rows, fit.target[group], strict=True):
+            own, numbers = np.unique(row, return_inverse=True)
+            choice = np.zeros((row.size, own.size))
+            choice[np.arange(row.size), numbers] = 1
+            square[np.ix_(own, own)] += choice.T @ (fit.square[group] @ choice)
+            target[own] += choice.T @ wanted
+    counts = np.bincount(places.reshape(-1), minlength=start.size)
+    damping = fit.damping * float(np.einsum("gkk->gk", fit.square).mean()) * counts
+    free = (counts > 0) & (start != 0) & (damping > 0)
+    if not free.any():
+        return None
+    made = start.copy()
+    made[free] = np.linalg.solve((square + np.diag(damping))[np.ix_(free, free)], (target + damping * start)[free])
+    made = np.where(np.isfinite(made), made, start)
+    is_better = fit.errors(made[places]).sum() < fit.errors(start[places]).sum()
+    return made if is_better else None
+
+
+def _recipe(value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]] | None:
+    """The nodes that compute ``value``, and the constants that they start from; ``None`` if there are others."""
+    nodes: dict[ir.Node, None] = {}
+    constants: dict[ir.Value, None] = {}
+    waiting: list[ir.Value | None] = [value]
+    while waiting:
+        one = waiting.pop()
+        if one is None:
+            continue
+        if graph.constant_tensor(one) is not None:
+            constants[one] = None
+            continue
+        producer = one.producer()
+        if producer is None or len(nodes) >= _DEPTH:
+            return None
+        if producer not in nodes:
+            nodes[producer] = None
+            waiting.extend(producer.inputs)
+    return list(nodes), list(constants)
+
+
+def _result(value: ir.Value | None, given: Mapping[ir.Value, NDArray[Any]], opset: int) -> NDArray[Any] | None:
+    """What is computed for ``value`` where some constants are ``given`` ones; ``None`` if that is not known."""
+    if value is None:
+        return None
+    if value in given:
+        return given[value]
+    array = graph.constant_array(value)
+    producer = value.producer()
+    if array is not None or producer is None:
+        return array
+    if producer.op_type not in constant_evaluation.FOLDED or graph.has_references(producer):
+        return None
+    arrays = [_result(one, given, opset) for one in producer.inputs]
+    if any(one is not None and array is None for one, array in zip(producer.inputs, arrays, strict=True)):
+        return None
+    if producer.op_type == "GatherElements":  # the reference's stops at 64 entries
+        return _looked_up(producer.attributes.get_int("axis", 0), *arrays)
+    results = constant_evaluation.run(producer, opset, arrays)
+    return None if results is None else results[producer.outputs.index(value)]
+
+
+def _looked_up(axis: int, data: NDArray[Any] | None, indices: NDArray[Any] | None) -> NDArray[Any] | None:
+    """GatherElements."""
+    if data is None or indices is None:
+        return None
+    at = axis % data.ndim
+    whole = (slice(None) if other == at else slice(size) for other, size in enumerate(indices.shape))
+    return np.asarray(np.take_along_axis(data[tuple(whole)], indices.astype(np.intp), at))

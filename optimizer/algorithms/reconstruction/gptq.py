@@ -1,0 +1,109 @@
+"""Rounding the columns of a weight one after the other, each making up for the errors of those before.
+
+A row w becomes q, each element one of the numbers that it may be, and an output changes by d = w - q times the input:
+by d^T M d in the mean square, M the input's second moment. Rounding each element to the nearest minimizes d^T d. Here
+each column's error is passed on to those that are not rounded yet, which make up for it: GPTQ (Frantar et al. 2022,
+arXiv:2210.17323), which is Optimal Brain Quantization (Frantar, Alistarh 2022, arXiv:2208.11580) in a fixed order. It
+is Babai's nearest plane (Chen et al. 2025, arXiv:2507.18553), in which form no inverse is needed. With the Cholesky
+factor M = L L^T,
+
+    d^T M d = sum_j L_jj^2 (d_j + sum_{i > j} d_i L_ij / L_jj)^2
+
+so from the last column to the first, q_j is the number nearest to w_j + sum_{i > j} d_i L_ij / L_jj. Columns are sorted
+so that those of largest M_jj come first in this; later ones make up for them. They are done in blocks, so that most of
+the work is products of matrices.
+
+M is damped: a part of its mean diagonal is added, so that the factor exists and inputs that were never seen, or moved
+together by chance, are not trusted. With n rows seen the part is 0.03 + K / n, chosen by the error on other feeds: with
+0.01 some kernels of EfficientNet-Lite0 with fewer rows than 4 K got worse there than with nearest rounding.
+
+What is gained on the damped M need not be there on M: ``better`` keeps, row by row, what changes outputs less on M.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer.algorithms.reconstruction.damping import damped, factor, part_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Rounding = Callable[[NDArray[np.float64], NDArray[np.intp]], NDArray[np.float64]]
+
+DAMPING = 0.03
+_BLOCK = 96
+
+
+def damping(width: int, rows: int) -> float:
+    """How much to damp moments of ``rows`` rows of ``width`` numbers, for rounding."""
+    return part_for(width, rows, DAMPING)
+
+
+def nearest_plane(
+    wanted: NDArray[np.float64],
+    moments: NDArray[np.float64],
+    rounded: Rounding,
+    part: float,
+    *,
+    keep_zeros: bool = True,
+) -> NDArray[np.float64] | None:
+    """``wanted`` rounded column by column, each error passed on; ``None`` if there is no factor to pass it on by.
+
+    Args:
+        wanted: (…, out, K); the leading axes are groups, each with moments of its own.
+        moments: (…, K, K), symmetric and positive semidefinite.
+        rounded: Rounds a column, (…, out), told which one it is in each group, (…).
+        part: What is added to the diagonal of ``moments``, in parts of its mean.
+        keep_zeros: Whether what is 0 stays 0 and makes up for nothing, so that pruning survives; 0 is among the numbers
+            that elements may be, then.
+    """
+    order = np.argsort(np.einsum("...kk->...k", moments), axis=-1, kind="stable")
+    passing = _passing(moments, order, part)
+    if passing is None:
+        return None
+    columns = np.take_along_axis(wanted, order[..., np.newaxis, :], axis=-1).swapaxes(-1, -2)
+    found, errors = np.empty_like(columns, order="C"), np.zeros(columns.shape)
+    for end in range(columns.shape[-2], 0, -_BLOCK):
+        begin = max(end - _BLOCK, 0)
+        later = passing[..., end:, begin:end].swapaxes(-1, -2) @ errors[..., end:, :]
+        target = columns[..., begin:end, :] + later
+        inner = passing[..., begin:end, begin:end]
+        for at in range(end - begin - 1, -1, -1):
+            passed = inner[..., at + 1 :, at, np.newaxis].swapaxes(-1, -2) @ errors[..., begin + at + 1 : end, :]
+            nearest = rounded(target[..., at, :] + passed[..., 0, :], order[..., begin + at])
+            if keep_zeros:
+                nearest = np.where(columns[..., begin + at, :] == 0, 0.0, nearest)
+            found[..., begin + at, :] = nearest
+            errors[..., begin + at, :] = columns[..., begin + at, :] - nearest
+    back = np.argsort(order, axis=-1, kind="stable")
+    return np.take_along_axis(found.swapaxes(-1, -2), back[..., np.newaxis, :], axis=-1)
+
+
+def better(
+    wanted: NDArray[np.float64],
+    first: NDArray[np.float64],
+    other: NDArray[np.float64] | None,
+    moments: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Of two roundings of ``wanted``, row by row the one that changes outputs less; the first where they are alike."""
+    if other is None:
+        return first
+    is_better = quadratic_error(wanted - other, moments) < quadratic_error(wanted - first, moments)
+    return np.where(is_better[..., np.newaxis], other, first)
+
+
+def quadratic_error(difference: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    """d^T M d for each row d of ``difference``: the mean square of the change of that output."""
+    return np.asarray(np.sum((difference @ moments) * difference, axis=-1))
+
+
+def _passing(moments: NDArray[np.float64], order: NDArray[np.intp], part: float) -> NDArray[np.float64] | None:
+    """L_ij / L_jj of the damped moments, rows and columns in ``order``."""
+    sorted_rows = np.take_along_axis(damped(moments, part), order[..., np.newaxis], axis=-2)
+    lower = factor(np.take_along_axis(sorted_rows, order[..., np.newaxis, :], axis=-1))
+    return None if lower is None else np.asarray(lower / np.einsum("...kk->...k", lower)[..., np.newaxis, :])

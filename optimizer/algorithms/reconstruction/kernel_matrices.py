@@ -1,0 +1,212 @@
+"""Float constants that are kernels' weights, as the matrices that the kernels multiply with.
+
+A weight may be stored otherwise than it is read: behind Identity, Cast, Transpose and Reshape, in a Constant node, once
+for several kernels. ``places`` says where in the stored tensor each element of the matrix lies, so what becomes of the
+matrix can be written back, and the graph stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.rewriting.stored_constants import holders
+from optimizer.graph import constants, weight_sources
+from optimizer.graph.kernels import OPS, kernel
+from optimizer.graph.scopes import ScopeTree
+from optimizer.graph.sparse import SparseTensor
+from optimizer.statistics import im2col, second_moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.rewriting.stored_constants import Holder
+    from optimizer.contract.node_filter import NodeChoice
+    from optimizer.contract.skipped import Leftovers
+
+_INTEGER_KERNELS = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """A constant that nothing but kernels read.
+
+    Attributes:
+        holder: The constant.
+        nodes: The kernels that read it.
+        shape: Groups, outputs of a group, inputs of a group, places of the window.
+        is_alike: Whether all of the kernels read it as the same matrix.
+    """
+
+    holder: Holder
+    nodes: tuple[ir.Node, ...]
+    shape: tuple[int, int, int, int]
+    is_alike: bool
+
+    @property
+    def name(self) -> str:
+        """The name of the constant."""
+        return self.holder.name
+
+    @property
+    def places(self) -> NDArray[np.intp]:
+        """Where in the flat constant the elements of the first kernel's matrix lie, (groups, out, K)."""
+        return im2col.as_matrix(self.nodes[0], _index(_source(self.nodes[0])))
+
+    def matrix(self) -> NDArray[np.float64]:
+        """The weight, (groups, out, K)."""
+        return np.asarray(self.holder.tensor.numpy().reshape(-1)[self.places], np.float64)
+
+    def write(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
+        """Store ``matrix`` in the place of the weight, in its type; returns it as it is stored."""
+        tensor = self.holder.tensor
+        flat = np.empty(tensor.size, tensor.dtype.numpy())
+        places = self.places
+        flat[places.reshape(-1)] = matrix.reshape(-1).astype(flat.dtype)
+        constants.rewrite(self.holder.value, flat.reshape(self.holder.shape))
+        return np.asarray(flat[places], np.float64)
+
+    def measured(self, model: ir.Model) -> tuple[str, ...]:
+        """First outputs of its kernels if the second moments of all their inputs can be taken, else nothing."""
+        names = [node.outputs[0].name for node in self.nodes]
+        is_main = all(node.graph is model.graph and second_moments.refusal(node) is None for node in self.nodes)
+        return tuple(name for name in names if name) if is_main and self.is_alike and all(names) else ()
+
+
+def prunable(model: ir.Model, choice: NodeChoice, left: Leftovers, *, guard: bool) -> list[Prunable]:
+    """The weights of kernels in ``model``, in its subgraphs and functions too.
+
+    Shapes of views of weights are filled in, where shape inference has not run.
+
+    Args:
+        model: The model.
+        choice: Which nodes.
+        left: Told what is not among them, and why.
+        guard: Whether to leave out the first and the last kernels of the main graph.
+    """
+    left.unmatched(choice.unmatched(model))
+    for node in graph.nodes(model):
+        reason = _obstacle(node)
+        if reason is not None:
+            left.note(node, reason)
+    guarded = _ends(model.graph) if guard else frozenset()
+    found = []
+    for holder in holders(ScopeTree.of(model), lambda _: False):
+        nodes = tuple(node for node, position in weight_sources.readers(holder.value) if _is_weight(node, position))
+        if not nodes or not holder.tensor.dtype.is_floating_point():
+            continue
+        reason = _reason(holder, nodes, choice, guarded)
+        if reason is None:
+            found.append(_prunable(holder, nodes))
+        else:
+            left.note(holder.name, reason)
+    if not found and not left:
+        left.note("the model", "has no kernels with float weights")
+    return found
+
+
+def _obstacle(node: ir.Node) -> str | None:
+    if graph.is_standard(node, *_INTEGER_KERNELS):
+        return "has integer weights: it is quantized already"
+    if graph.is_standard(node, *_RECURRENT):
+        return f"is a {node.op_type}: only Conv, ConvTranspose, Gemm and MatMul are pruned"
+    if not graph.is_standard(node, "Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 2:
+        return None
+    value = node.inputs[1]
+    source = weight_sources.source(value)
+    if source is not None:
+        return None if source.is_float_throughout else "has a weight cast from integers: it is quantized already"
+    producer = None if value is None else value.producer()
+    computed = f"by a {producer.op_type}" if producer is not None else "from an input"
+    is_quantized = producer is not None and producer.op_type == "DequantizeLinear"
+    return f"has a weight that is computed {computed}{': it is quantized already' if is_quantized else ''}"
+
+
+def _is_weight(node: ir.Node, position: int) -> bool:
+    """Whether ``node`` is a kernel that reads its weight at ``position``, of a shape that is filled in if unknown."""
+    if position != 1 or not graph.is_standard(node, *OPS):
+        return False
+    value, source = node.inputs[1], weight_sources.source(node.inputs[1])
+    if value is not None and source is not None and source.path and graph.static_shape(value) is None:
+        value.shape, value.type = ir.Shape(_index(source).shape), ir.TensorType(source.dtype)
+    return kernel(node) is not None
+
+
+def _reason(holder: Holder, nodes: tuple[ir.Node, ...], choice: NodeChoice, guarded: frozenset[ir.Node]) -> str | None:
+    others = [node.op_type for node, _ in weight_sources.readers(holder.value) if node not in nodes]
+    if not all(choice.holds(node, holder.name) for node in nodes):
+        return "is left out by include= or exclude="
+    if any(node in guarded for node in nodes):
+        return "belongs to a first or a last kernel, which guard=true leaves alone"
+    if holder.stay is not None:
+        return holder.stay.value
+    if isinstance(holder.tensor, SparseTensor):
+        return "is stored sparse"
+    if others:
+        return f"is read by a {others[0]} too"
+    if weight_sources.is_given_out(holder.value):
+        return "is a graph output"
+    if not np.isfinite(holder.tensor.numpy().astype(np.float32)).all():
+        return "is not finite"
+    sources = [weight_sources.source(node.inputs[1]) for node in nodes]
+    if not all(source is not None and source.is_float_throughout for source in sources):
+        return "is cast from integers or to them: it is quantized already"
+    return None
+
+
+def _prunable(holder: Holder, nodes: tuple[ir.Node, ...]) -> Prunable:
+    found = [item for node in nodes if (item := kernel(node)) is not None]
+    views = {(_source(item.node).steps, item.node.op_type in {"Gemm", "MatMul"} or item.node.op_type,
+              item.shape, item.groups, item.transposed) for item in found}  # fmt: skip
+    first = found[0]
+    window = math.prod(first.shape[2:])
+    shape = (first.groups, first.outputs // first.groups, first.inputs // first.groups, window)
+    return Prunable(holder, nodes, shape, len(views) == 1)
+
+
+def _source(node: ir.Node) -> weight_sources.Source:
+    source = weight_sources.source(node.inputs[1])
+    if source is None:
+        raise ValueError(f"{graph.site(node)} has no constant weight")
+    return source
+
+
+def _index(source: weight_sources.Source) -> NDArray[np.intp]:
+    """Where in the flat constant each element lies that the reader sees."""
+    shape = tuple(source.tensor.shape.numpy())
+    index = np.arange(math.prod(shape), dtype=np.intp).reshape(shape)
+    moved = replace(source, path=tuple(node for node in source.path if node.op_type != "Cast"))
+    return moved.applied_to(index)
+
+
+def _ends(main: ir.Graph) -> frozenset[ir.Node]:
+    """The kernels of ``main`` before which there is none, and those behind which there is none."""
+    nodes = list(graph.in_order(main))
+    kernels = {node for node in nodes if graph.is_standard(node, *OPS, *_RECURRENT) and _multiplies_constant(node)}
+    below: set[ir.Value] = set()
+    first = set()
+    for node in nodes:
+        is_below = any(value in below for value in (*node.inputs, *graph.captured(node)) if value is not None)
+        if node in kernels and not is_below:
+            first.add(node)
+        if node in kernels or is_below:
+            below.update(node.outputs)
+    above: set[ir.Value] = set()
+    last = set()
+    for node in reversed(nodes):
+        is_above = any(value in above for value in node.outputs)
+        if node in kernels and not is_above:
+            last.add(node)
+        if node in kernels or is_above:
+            above.update(value for value in (*node.inputs, *graph.captured(node)) if value is not None)
+    return frozenset(first | last)
+
+
+def _multiplies_constant(node: ir.Node) -> bool:
+    return len(node.inputs) > 1 and weight_sources.source(node.inputs[1]) is not None

@@ -1,0 +1,181 @@
+"""Weights that stay, fitted anew so that a layer answers as before: the repair of pruning.
+
+A row w of a weight loses the elements outside of a mask S. With x the rows that the layer reads now and y what it is
+to answer (the reference's output), both around their means, the best v on S minimizes
+
+    E[(v . x - y)^2] = v^T M v - 2 v . t + E[y^2]           M = E[x x^T],  t = E[y x];  y = w . x gives t = M w
+
+that is M_SS v_S = t_S. M is damped towards the weights that there are (``damping``), and then once more in
+proportion to the part of the error that is left: where the others can make up for all, nothing was fitted to noise, and
+the fit is exact. v is never worse on M itself than what it starts from, and the bias takes up the rest of the mean:
+b' = E[y] - v . E[x].
+
+Mask per row     conjugate gradients on all rows at once, each on its own S, with the diagonal as preconditioner (Meng
+                 et al. 2024, ALPS, arXiv:2406.07831): an iteration is one product with M, where a factor of each M_SS
+                 would cost |S|^3 a row. 20 of them come within two hundredths of the exact solution.
+Mask for all     one factor of M_SS and a closed form: whole columns, that is inputs, removed.
+
+Which weights go: the one whose loss costs least when the others make up for it (Optimal Brain Surgeon: Hassibi, Stork
+1993; LeCun et al. 1990, Optimal Brain Damage, is the same for a diagonal M):
+
+    cost_j = w_j^2 / [M^-1]_jj
+
+Costs change as weights go, so they go in ``_PARTS``, all others being fitted after each. SparseGPT (Frantar, Alistarh
+2023, arXiv:2301.00774) and ExactOBS (Frantar, Alistarh 2022, arXiv:2208.11580) are the same problem; the former's sweep
+over columns, each passing its error on to later ones, fits a weight to what comes after it only. On 45 layers of
+PP-OCRv4 det at 50 %, each alone, damped by 0.01, the geometric mean of the relative error on the inputs that were seen
+and on others: magnitude 0.146 and 0.144; the sweep 0.062 and 0.079, its mask fitted exactly 0.036 and 0.060; costs at
+once and an exact fit 0.041 and 0.058, in three parts 0.032 and 0.050.
+
+All in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer.algorithms.reconstruction.damping import damped, factor, inverse_diagonal, part_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Mask = Callable[[NDArray[np.float64], float], NDArray[np.bool_]]
+
+ITERATIONS = 20
+_LEAST_DAMPING = 0.01
+_PARTS = (0.5, 0.8, 1.0)
+_ROUNDS = 2
+_DONE = 1e-24  # of the squared residual: nothing is left to fit
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the rows of a weight are fitted to, group by group.
+
+    Attributes:
+        square: M, (groups, K, K), symmetric and positive semidefinite.
+        target: t, (groups, out, K).
+        power: E[y^2], (groups, out).
+        damping: What is added to the diagonal of M, in parts of its mean.
+    """
+
+    square: NDArray[np.float64]
+    target: NDArray[np.float64]
+    power: NDArray[np.float64]
+    damping: float
+
+    @classmethod
+    def same(cls, matrix: NDArray[np.float64], square: NDArray[np.float64], damping: float) -> Fit:
+        """To what ``matrix``, (groups, out, K), answers to the same inputs."""
+        target = matrix @ square
+        return cls(square, target, np.sum(target * matrix, axis=-1), damping)
+
+    def errors(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean squared error of each row, (groups, out)."""
+        excess = np.sum((matrix @ self.square - 2 * self.target) * matrix, axis=-1)
+        return np.asarray(np.maximum(excess + self.power, 0.0))
+
+
+def damping(width: int, rows: int) -> float:
+    """How much to damp moments of ``rows`` rows of ``width`` numbers, for fitting."""
+    return part_for(width, rows, _LEAST_DAMPING)
+
+
+def refit(
+    start: NDArray[np.float64], stays: NDArray[np.bool_], fit: Fit, *, iterations: int = ITERATIONS
+) -> NDArray[np.float64]:
+    """``start`` with the weights that stay fitted anew, and 0 elsewhere.
+
+    Args:
+        start: (groups, out, K).
+        stays: Of the same shape.
+        fit: To what.
+        iterations: Of conjugate gradients.
+
+    Returns:
+        (groups, out, K). No row has a larger error than ``start`` with its other weights set to 0.
+    """
+    first = np.where(stays, start, 0.0)
+    most = fit.errors(first)
+    found, near, part = first, start, fit.damping
+    for _ in range(_ROUNDS):
+        square = damped(fit.square, part)
+        target = fit.target + near @ (square - fit.square)
+        solved = _conjugate_gradients(found, stays, square, target, iterations)
+        better = fit.errors(solved) < fit.errors(found)
+        found = near = np.where(better[..., np.newaxis], solved, found)
+        part = fit.damping * float(fit.errors(found).sum() / max(most.sum(), np.finfo(np.float64).tiny))
+    return found
+
+
+def without_columns(start: NDArray[np.float64], kept: NDArray[np.bool_], fit: Fit) -> NDArray[np.float64]:
+    """``start`` with the columns that are ``kept``, (groups, K), fitted anew by least squares, and 0 elsewhere.
+
+    Returns:
+        (groups, out, K). No row has a larger error than ``start`` with its other columns set to 0.
+    """
+    first = np.where(kept[:, np.newaxis, :], start, 0.0)
+    square = damped(fit.square, fit.damping)
+    target = fit.target + start @ (square - fit.square)
+    found = first.copy()
+    for group, columns in enumerate(kept):
+        inner = square[group][np.ix_(columns, columns)]
+        if inner.size and factor(inner) is not None:
+            found[group][:, columns] = np.linalg.solve(inner, target[group][:, columns].T).T
+    worse = ~(fit.errors(found) <= fit.errors(first))
+    return np.where(worse[..., np.newaxis], first, found)
+
+
+def prune(matrix: NDArray[np.float64], fit: Fit, mask: Mask) -> NDArray[np.float64]:
+    """``matrix`` with some weights at 0 and the others fitted anew.
+
+    Args:
+        matrix: (groups, out, K).
+        fit: To what.
+        mask: Says what stays, by costs (groups, out, K) and which part of all that is to go shall be gone; what cost
+            nothing goes first, so what is gone stays gone.
+
+    Returns:
+        (groups, out, K). What was 0 is 0.
+    """
+    inverse = inverse_diagonal(damped(fit.square, fit.damping))
+    power = np.ones(matrix.shape[-1]) if inverse is None else 1 / np.maximum(inverse, np.finfo(np.float64).tiny)
+    found = matrix
+    for part in _PARTS:
+        cost = found**2 * (power if inverse is None else power[:, np.newaxis, :])
+        stays = mask(cost, part) & (matrix != 0)
+        found = refit(found, stays, fit)
+    return found
+
+
+def _conjugate_gradients(
+    first: NDArray[np.float64],
+    stays: NDArray[np.bool_],
+    square: NDArray[np.float64],
+    target: NDArray[np.float64],
+    iterations: int,
+) -> NDArray[np.float64]:
+    """The solution of square v = target on the elements that stay, row by row, from ``first`` on."""
+    weight = stays / np.maximum(np.einsum("gkk->gk", square), np.finfo(np.float64).tiny)[:, np.newaxis, :]
+    found, residual = first, target - first @ square
+    direction = residual * weight
+    slope = np.sum(residual * direction, axis=-1, keepdims=True)
+    enough = _DONE * np.max(slope, initial=0.0)
+    for _ in range(iterations):
+        if np.max(slope, initial=0.0) <= enough:
+            break
+        ahead = direction @ square
+        curve = np.sum(direction * ahead, axis=-1, keepdims=True)
+        step = np.divide(slope, curve, out=np.zeros_like(slope), where=curve > 0)
+        found = found + step * direction
+        residual -= step * ahead
+        scaled = residual * weight
+        new = np.sum(residual * scaled, axis=-1, keepdims=True)
+        direction = scaled + np.divide(new, slope, out=np.zeros_like(slope), where=slope > 0) * direction
+        slope = new
+    return found

@@ -1,0 +1,148 @@
+"""Kernels of a changed model fitted so that they answer what the reference does, on what they read now.
+
+From the first kernel to the last, a sweep over the calibration feeds for each that depends on another: it makes up for
+what those before it left (``optimizer.algorithms.reconstruction.least_squares``; the asymmetric form: x is read in the
+changed model, y comes from the reference). Free are the elements of a weight that are not 0, and the bias, b' = E[y] -
+v . E[x]. A weight that several kernels read stays, and only their biases are fitted. Of a weight that is looked up in a
+codebook, the entries are free (``optimizer.algorithms.reconstruction.codebook_entries``). A kernel is left alone where
+what it answers is so far off that the value of its name in the reference may be another.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optimizer import graph
+from optimizer.algorithms.reconstruction import codebook_entries
+from optimizer.algorithms.reconstruction.bias import bias_of
+from optimizer.algorithms.reconstruction.least_squares import Fit, damping, refit
+from optimizer.graph.kernels import kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from optimizer.algorithms.reconstruction.codebook_entries import Codebook
+    from optimizer.algorithms.reconstruction.kernel_matrices import Prunable
+    from optimizer.contract.passes import Lab
+    from optimizer.statistics.cross_moments import PairedMoments
+
+_STRANGE = 0.5  # of the variance of an answer: what is further off is no version of the same value
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """What became of the kernels, by first output.
+
+    Attributes:
+        weights: Those whose weight was fitted, and how large the error of the answer became, in parts of what it was.
+        codebooks: Those of whose codebook the entries were fitted.
+        biases: Those whose bias was corrected.
+        strange: Those whose answer is too far off to be the same value.
+    """
+
+    weights: dict[str, float]
+    codebooks: list[str]
+    biases: list[str]
+    strange: list[str]
+
+
+def refit_all(  # noqa: PLR0913 - what to fit, to what; by keyword from the fifth on
+    model: ir.Model,
+    reference: ir.Model,
+    found: Sequence[Prunable],
+    lab: Lab,
+    *,
+    books: Sequence[Codebook] = (),
+    trusts_names: bool = False,
+) -> Refitted:
+    """Fit the weights ``found`` in ``model``, which is changed, to what ``reference`` answers.
+
+    Args:
+        model: The changed model.
+        reference: The model as it was; outputs of kernels have the same names in it.
+        found: Weights of ``model`` with ``measured`` kernels; one that several kernels read keeps its elements.
+        lab: Runs the calibration feeds.
+        books: Weights of ``model`` that are looked up.
+        trusts_names: Whether a value of ``reference`` is known to be what its name says, however far off ``model`` is.
+    """
+    weights: dict[str, Prunable | Codebook] = {name: weight for weight in found for name in weight.measured(model)}
+    weights.update((book.name, book) for book in books)
+    result = Refitted({}, [], [], [])
+    limit = math.inf if trusts_names else _STRANGE
+    for part in _independent(model.graph, weights):
+        for name, moments in lab.paired_moments(model, reference, part):
+            if moments.rows:
+                _fit_one(model, name, weights[name], moments, result=result, limit=limit)
+    return result
+
+
+def _independent(main: ir.Graph, names: Collection[str]) -> list[list[str]]:
+    """``names`` of first outputs in groups, in order, none of which depends on another of its group.
+
+    Kernels that depend on each other and are fitted at once would each make up for the same error.
+    """
+    depths: dict[ir.Value, int] = {}
+    groups: dict[int, list[str]] = {}
+    for node in graph.in_order(main):
+        read = [value for value in (*node.inputs, *graph.captured(node)) if value is not None]
+        depth = max((depths.get(value, 0) for value in read), default=0)
+        name = node.outputs[0].name if node.outputs else None
+        if name is not None and name in names:
+            groups.setdefault(depth, []).append(name)
+            depth += 1
+        depths.update(dict.fromkeys(node.outputs, depth))
+    return [groups[depth] for depth in sorted(groups)]
+
+
+def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
+    model: ir.Model, name: str, weight: Prunable | Codebook, moments: PairedMoments, *, result: Refitted, limit: float
+) -> None:
+    nodes = (weight.node,) if isinstance(weight, codebook_entries.Codebook) else weight.nodes
+    node = next(node for node in nodes if node.outputs[0].name == name)
+    constant = _constant(node)
+    if constant is None:
+        return
+    matrix, bias = weight.matrix(), bias_of(node)
+    constant = constant.reshape(moments.mean.shape)
+    answer = _answer(moments, constant, centred=bias is not None)
+    before = answer.errors(matrix)
+    if before.sum() > limit * answer.power.sum():
+        result.strange.append(name)
+        return
+    if isinstance(weight, codebook_entries.Codebook):
+        entries = codebook_entries.fitted(weight, answer)
+        if entries is not None:
+            weight.write(entries)
+            matrix = weight.matrix()
+            result.codebooks.append(name)
+    elif len(nodes) == 1:
+        matrix = weight.write(refit(matrix, matrix != 0, answer))
+        result.weights[name] = float(answer.errors(matrix).sum() / max(before.sum(), np.finfo(np.float64).tiny))
+    missing = moments.mean - constant - (matrix @ moments.own.mean[..., np.newaxis])[..., 0]
+    if bias is not None and bias.add(missing.reshape(-1), model):
+        result.biases.append(name)
+
+
+def _constant(node: ir.Node) -> NDArray[np.float64] | None:
+    """What ``node`` adds to the product, one number for each output channel; ``None`` if it is not known."""
+    item = kernel(node)
+    added = None if item is None else item.bias_array()
+    return None if added is None or item is None else np.broadcast_to(added, (item.outputs,))
+
+
+def _answer(moments: PairedMoments, constant: NDArray[np.float64], *, centred: bool) -> Fit:
+    """What a kernel is to answer, less the constant that it adds, or around the means where the bias can be chosen."""
+    own, given = moments.own, moments.mean
+    part = damping(own.sums.shape[-1], moments.rows)
+    offset = given if centred else constant
+    target = moments.product - offset[..., np.newaxis] * own.mean[:, np.newaxis, :]
+    square = own.covariance if centred else own.second_moment
+    power = moments.power - 2 * offset * given + offset**2
+    return Fit(square, target, power, part)

@@ -1,0 +1,1 @@
+"""The rewrite engine, and what rules share: affine operators, clipping, CSE, dead code, names, layouts."""

@@ -1,0 +1,1 @@
+"""Moving Transposes to where the fewest are needed, by a minimum cut."""

@@ -1,0 +1,149 @@
+"""Which nodes to compute on permuted axes, so that the fewest Transposes are left: a minimum cut.
+
+A region is what hangs together by values of one rank through operators that can compute on permuted axes. Each of its
+nodes computes either as it is or permuted. A value costs a Transpose where it is made in one way and read in the other
+(once for all such readers). Made permuted is what a Transpose by ``perm`` puts into the region, wanted permuted what
+one by the inverse takes out; everything else around the region is as it is, only that constants, and Transposes by
+other permutations, can be had in both ways, the first of them for nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from optimizer import graph
+from optimizer.algorithms.rewriting.layout.min_cut import UNCUTTABLE, Network
+from optimizer.algorithms.rewriting.layout.operators import Change, permuted
+from optimizer.graph import permutations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterator
+
+    import onnx_ir as ir
+
+MAX_NODES = 4096
+BELOW, ABOVE = "below", "above"
+PERMUTED, AS_IS = "permuted", "as it is"  # source and sink of the network
+
+
+@dataclass
+class Region:
+    """Nodes that can compute on permuted axes, and the values that they read and write.
+
+    Attributes:
+        perm: The permutation.
+        home: The graph that all its nodes are in.
+        changes: The nodes with what they need to compute permuted.
+        values: The values of full rank that they read or write.
+    """
+
+    perm: tuple[int, ...]
+    home: ir.Graph | None
+    changes: dict[ir.Node, Change] = field(default_factory=dict)
+    values: dict[ir.Value, None] = field(default_factory=dict)
+
+    def is_permuted(self, value: ir.Value, chosen: Container[ir.Node]) -> bool:
+        """Whether ``value`` is made permuted, if the nodes ``chosen`` compute permuted."""
+        return self.maker(value) is PERMUTED or value.producer() in chosen
+
+    def maker(self, value: ir.Value) -> object:
+        """Who decides how ``value`` is made: a node of the region, a fixed side, or a choice of its own."""
+        producer = value.producer()
+        if graph.constant_tensor(value) is not None:
+            return value
+        if producer is None or producer.graph is not self.home:
+            return AS_IS
+        if producer in self.changes:
+            return AS_IS if self.changes[producer].absorbs else producer
+        perm = permutations.permutation(producer)
+        if perm == self.perm:
+            return PERMUTED
+        return AS_IS if perm is None or len(perm) != len(self.perm) else value
+
+    def want(self, use: tuple[ir.Node, int]) -> object:
+        """How a reader wants a value: a node by its own choice, a fixed side, or ``None`` if it takes either."""
+        node, index = use
+        change = self.changes.get(node)
+        if change is not None and index in change.moved:
+            return None if change.absorbs else node
+        perm = permutations.permutation(node)
+        if perm is None or len(perm) != len(self.perm) or node.graph is not self.home:
+            return AS_IS
+        return PERMUTED if perm == permutations.inverse(self.perm) else None
+
+    def wants(self, value: ir.Value) -> set[object]:
+        """How the readers of ``value`` want it, and the graph if it gives it out."""
+        found = {self.want(use) for use in value.uses()}
+        return found | {AS_IS} if value.is_graph_output() else found
+
+    def transposes(self) -> Iterator[tuple[ir.Node, str]]:
+        """The Transposes that the region lies below, since they put something permuted in, or above."""
+        for value in self.values:
+            producer = value.producer()
+            if producer is not None and self.maker(value) is PERMUTED:
+                yield producer, BELOW
+            yield from ((use.node, ABOVE) for use in value.uses() if self.want(use) is PERMUTED)
+
+
+def grow(start: ir.Value, perm: tuple[int, ...], opset: Callable[[ir.Node], int]) -> Region:
+    """The region around the value ``start``."""
+    producer = start.producer()
+    region = Region(perm, start.graph if producer is None else producer.graph)
+    queue = deque([start])
+    while queue:
+        value = queue.popleft()
+        if value in region.values:
+            continue
+        region.values[value] = None
+        if graph.constant_tensor(value) is not None:
+            continue  # its other readers are near by accident only
+        producer = value.producer()
+        for node in (*([] if producer is None else [producer]), *(use.node for use in value.uses())):
+            if node in region.changes or node.graph is not region.home or len(region.changes) >= MAX_NODES:
+                continue
+            change = permuted(node, perm, opset(node))
+            if change is None:
+                continue
+            region.changes[node] = change
+            queue.extend(moved for index in change.moved if (moved := node.inputs[index]) is not None)
+            if not change.absorbs:
+                queue.extend(node.outputs)
+    return region
+
+
+def cheapest(region: Region) -> set[ir.Node] | None:
+    """The nodes that are to compute permuted; ``None`` if no Transpose is saved by that."""
+    network = Network(PERMUTED, AS_IS)
+    for value in region.values:
+        _connect(value, region, network)
+    cost, side = network.cut()
+    return {node for node in region.changes if node in side} if cost < _cost_now(region) else None
+
+
+def _connect(value: ir.Value, region: Region, network: Network) -> None:
+    """Make it cost 1 if ``value`` is read permuted where it is made as it is, and the other way round."""
+    maker = region.maker(value)
+    wants = region.wants(value) - {None}
+    after, before = (value, "made permuted, read as it is"), (value, "made as it is, read permuted")
+    if maker is not AS_IS:
+        network.edge(maker, after)
+        for reader in wants:
+            network.edge(after, reader, UNCUTTABLE)
+    if maker is not PERMUTED:
+        network.edge(before, maker)
+        for reader in wants:
+            network.edge(reader, before, UNCUTTABLE)
+
+
+def _cost_now(region: Region) -> int:
+    """How many Transposes there are now, those by other permutations not counted."""
+    count = 0
+    for value in region.values:
+        maker, wants = region.maker(value), region.wants(value)
+        if maker is PERMUTED:
+            count += bool(wants - {PERMUTED})
+        elif maker is not value:
+            count += PERMUTED in wants
+    return count

@@ -1,0 +1,1 @@
+"""Which units to change inside an error budget, by measurement."""

@@ -1,0 +1,1 @@
+"""Zeros in weights: by magnitude, by pattern, by what their loss costs."""

@@ -1,0 +1,1 @@
+"""Single nodes in a newer version of the operator set."""

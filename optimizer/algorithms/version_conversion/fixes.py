@@ -1,0 +1,119 @@
+"""What ``onnx.version_converter`` gets wrong, and how it is put right, one function an operator.
+
+The converter of onnx 1.23 gives another result than the node had (found by running ONNX Runtime on both):
+
+    Hardmax             of opset 12 normalizes all axes from ``axis`` on, as Softmax does; only Softmax is flattened
+    Resize, Upsample    of opset 10 are asymmetric, ONNX Runtime's rounds up where it shrinks, and down where it does
+                        not; the defaults since 11 are half_pixel and round_prefer_floor
+    Clip, Pad           limits and values become float32, whatever the type of the data
+    GroupNormalization  of opset 20 has a scale and a bias for each group; they are scaled by channel, and do not fit
+    Dropout             the mask changes its type in 10 and its meaning in 12: refused where something reads it
+
+    https://github.com/onnx/onnx/blob/main/docs/Changelog.md
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from optimizer import graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from optimizer.algorithms.version_conversion.operators import Upgrade
+
+
+def _check_mask(node: ir.Node, upgrade: Upgrade) -> None:
+    if len(node.outputs) > 1 and graph.has_uses(node.outputs[1]) and (upgrade.crosses(10) or upgrade.crosses(12)):
+        raise upgrade.refuse(node, "its mask, which is read, has another meaning there")
+
+
+def _check_type(node: ir.Node, upgrade: Upgrade) -> None:
+    data = node.inputs[0] if node.inputs else None
+    if upgrade.crosses(11) and (data is None or not isinstance(data.type, ir.TensorType)):
+        raise upgrade.refuse(node, "the type of its input is not known")
+
+
+def _hardmax(_node: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.GraphProto:
+    single.graph.node[0].op_type = "Softmax"
+    made = upgrade.by_library(single)
+    single.graph.node[0].op_type = "Hardmax"
+    for node in made.node:
+        if node.op_type == "Softmax":
+            node.op_type = "Hardmax"
+    return made
+
+
+def _asymmetric(node: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.GraphProto:
+    rounding = _rounding(node, upgrade)
+    made = upgrade.by_library(single)
+    for one in made.node:
+        if one.op_type == "Resize":
+            one.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+            if rounding:
+                one.attribute.append(onnx.helper.make_attribute("nearest_mode", rounding))
+    return made
+
+
+def _rounding(node: ir.Node, upgrade: Upgrade) -> str:
+    """Where a Resize or Upsample of opset 10 or older takes the nearest element; nothing if it takes others too."""
+    if node.attributes.get_string("mode", "nearest") != "nearest":
+        return ""
+    if node.op_type == "Upsample":
+        return "floor"  # its scales are at least 1
+    scales = graph.constant_array(node.inputs[1], max_elements=16)
+    if scales is None or (scales.min() < 1 < scales.max()):
+        raise upgrade.refuse(node, "it rounds by scales, which are not known, or smaller and larger than 1")
+    return "ceil" if scales.min() < 1 else "floor"
+
+
+def _typed(_node: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.GraphProto:
+    """Give the floats that became inputs the type of the data."""
+    made = upgrade.by_library(single)
+    kind = single.graph.input[0].type.tensor_type.elem_type
+    for tensor in (*made.initializer, *(one.t for node in made.node for one in node.attribute)):
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.data_type != kind:
+            array = onnx.numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return made
+
+
+def _scaled_by_channel(source: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.GraphProto:
+    """Repeat scale and bias, which are there for each group, for each of its channels."""
+    made = onnx.GraphProto()
+    made.CopyFrom(single.graph)
+    data, groups = source.inputs[0], source.attributes.get_int("num_groups", 0)
+    shape = None if data is None else upgrade.shape_of(data)
+    channels = shape[1] if shape is not None and len(shape) > 1 else None
+    if not isinstance(channels, int) or not groups or channels % groups:
+        raise upgrade.refuse(source, "the number of its channels is not known")
+    index = onnx.numpy_helper.from_array(np.repeat(np.arange(groups), channels // groups), "channels")
+    made.initializer.append(index)
+    normalization = made.node.pop()
+    for position in (1, 2):
+        name = f"by_channel_{position}"
+        made.node.append(onnx.helper.make_node("Gather", [normalization.input[position], "channels"], [name], axis=0))
+        normalization.input[position] = name
+    made.node.append(normalization)
+    return made
+
+
+CHECKS: Mapping[str, Callable[[ir.Node, Upgrade], None]] = {
+    "Clip": _check_type,
+    "Dropout": _check_mask,
+    "Pad": _check_type,
+}
+# Operator -> the version whose conversion the library gets wrong, and what gets it right
+RULES: Mapping[str, tuple[int, Callable[[ir.Node, onnx.ModelProto, Upgrade], onnx.GraphProto]]] = {
+    "Clip": (11, _typed),
+    "GroupNormalization": (21, _scaled_by_channel),
+    "Hardmax": (13, _hardmax),
+    "Pad": (11, _typed),
+    "Resize": (11, _asymmetric),
+    "Upsample": (11, _asymmetric),
+}

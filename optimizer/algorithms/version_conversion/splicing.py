@@ -1,0 +1,173 @@
+"""Put other nodes in the place of one, so that nothing that hangs on it or on its outputs is lost.
+
+The node itself becomes that of the new ones which does its work, and stays between the others: with its name, doc
+string, metadata, and with its outputs and all that is known of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.algorithms.rewriting.names import Names
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+
+    from onnx.defs import OpSchema
+
+
+@dataclass
+class Splicer:
+    """Puts protos of graphs in the place of nodes of one model, whose constants it shares.
+
+    Attributes:
+        version: Of the standard operator set that new nodes are of.
+        holds_initializers: Whether constants may become initializers; Constant nodes else.
+        names: Those that are taken.
+    """
+
+    version: int
+    holds_initializers: bool
+    names: Names
+    _constants: dict[Hashable, ir.Value] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: ir.Model, version: int) -> Splicer:
+        """A splicer for ``model``."""
+        names = Names()
+        for name in graph.names_in_use(model):
+            names.take(name)
+        return cls(version, model.ir_version >= 4, names)
+
+    def splice(self, node: ir.Node, made: onnx.GraphProto) -> None:
+        """Put ``made`` in the place of ``node``, its inputs being ``i0`` and so on, its outputs ``o0`` and so on."""
+        core = _core(made, node)
+        values: dict[str, ir.Value | None] = {f"i{number}": value for number, value in enumerate(node.inputs)} | {
+            "": None
+        }
+        hints = _hints(made, self.version)
+        for tensor in _constants(made):
+            values[tensor.name] = self._constant(node, tensor, hints.get(tensor.name) or tensor.name)
+        rest = [one for one in made.node if one.op_type != "Constant"]
+        position = rest.index(core)
+        for proto in rest[:position]:
+            node.prepend(self._node(node, proto, values))
+        self._become(node, core, values)
+        if position + 1 < len(rest):
+            self._append(node, core, rest[position + 1 :], values)
+
+    def _become(self, node: ir.Node, core: onnx.NodeProto, values: dict[str, ir.Value | None]) -> None:
+        """Turn ``node`` into ``core``; attributes that stay equal are left as they are."""
+        inputs = [values[name] for name in core.input]
+        for index in range(len(inputs), len(node.inputs)):
+            node.replace_input_with(index, None)
+        node.resize_inputs(len(inputs))
+        graph.set_inputs(node, inputs)
+        node.op_type = core.op_type
+        found = {proto.name: ir.serde.deserialize_attribute(proto) for proto in core.attribute}
+        for name in list(node.attributes):
+            if name not in found:
+                del node.attributes[name]
+        for name, attribute in found.items():
+            old = node.attributes.get(name)
+            if old is None or _written(old) != _written(attribute):
+                node.attributes[name] = attribute
+
+    def _append(
+        self, node: ir.Node, core: onnx.NodeProto, after: Sequence[onnx.NodeProto], values: dict[str, ir.Value | None]
+    ) -> None:
+        """Add nodes behind ``node``; what they make takes the place of those outputs that it stands for."""
+        users = {output: tuple(output.uses()) for output in node.outputs}
+        values |= dict(zip(core.output, node.outputs, strict=True))
+        last = node
+        for proto in after:
+            new = self._node(node, proto, values)
+            last.append(new)
+            last = new
+        for number, output in enumerate(node.outputs):
+            stands_for = values.get(f"o{number}")
+            if stands_for is not None and stands_for is not output:
+                for use in users[output]:
+                    use.node.replace_input_with(use.idx, stands_for)
+                _hand_over(output, stands_for)
+
+    def _node(self, beside: ir.Node, proto: onnx.NodeProto, values: dict[str, ir.Value | None]) -> ir.Node:
+        attributes = [ir.serde.deserialize_attribute(one) for one in proto.attribute]
+        name = self.names.fresh(f"{beside.name}_{proto.op_type}") if beside.name else None
+        inputs = [values[read] for read in proto.input]
+        new = ir.Node("", proto.op_type, inputs, attributes, num_outputs=len(proto.output), name=name)
+        for value, written in zip(new.outputs, proto.output, strict=True):
+            value.name = self.names.fresh(f"{beside.outputs[0].name}_{proto.op_type}")
+            values[written] = value
+        return new
+
+    def _constant(self, node: ir.Node, proto: onnx.TensorProto, hint: str) -> ir.Value:
+        tensor = ir.serde.deserialize_tensor(proto)
+        scope = node.graph
+        assert scope is not None, "a node of a model is in a graph"  # noqa: S101 - for the type checker
+        key = (id(scope), tensor.dtype, tensor.shape.numpy(), tensor.tobytes())
+        if self.holds_initializers and key in self._constants:
+            return self._constants[key]
+        name = self.names.fresh(hint)
+        named = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+        if self.holds_initializers:
+            value = ir.Value(name=name, const_value=named, type=ir.TensorType(named.dtype), shape=named.shape)
+            scope.initializers.add(value)
+            self._constants[key] = value
+            return value
+        constant = ir.node("Constant", [], {"value": named}, name=self.names.fresh(f"Constant_{name}"))
+        constant.outputs[0].name = name
+        node.prepend(constant)
+        return constant.outputs[0]
+
+
+def _core(made: onnx.GraphProto, node: ir.Node) -> onnx.NodeProto:
+    """The one of the new nodes that does what ``node`` did: of its operator, else what makes its first output."""
+    same = [one for one in made.node if one.op_type == node.op_type]
+    core: onnx.NodeProto = (same or [one for one in made.node if "o0" in one.output])[-1]
+    return core
+
+
+def _constants(made: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Initializers and Constant nodes of ``made`` as tensors named after their values."""
+    yield from made.initializer
+    for node in made.node:
+        if node.op_type == "Constant":
+            tensor = onnx.TensorProto()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+            yield tensor
+
+
+def _hints(made: onnx.GraphProto, version: int) -> dict[str, str]:
+    """What the operators that read the values of ``made`` call these inputs."""
+    found: dict[str, str] = {}
+    for node in made.node:
+        schema: OpSchema = onnx.defs.get_schema(node.op_type, version, "")
+        found.update({name: slot.name for name, slot in zip(node.input, schema.inputs, strict=False)})
+    return found
+
+
+def _written(attribute: ir.Attr) -> bytes:
+    proto = ir.serde.serialize_attribute(attribute)
+    proto.ClearField("doc_string")
+    written: bytes = proto.SerializeToString(deterministic=True)
+    return written
+
+
+def _hand_over(old: ir.Value, new: ir.Value) -> None:
+    """Make ``new`` what ``old`` was to the graph and its readers; they swap names."""
+    graph.replace_graph_output(old, new)
+    name, new_name = old.name, new.name
+    old.name, new.name = new_name, name
+    new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
+    old.type, old.shape, old.doc_string = None, None, None
+    new.metadata_props.update(old.metadata_props)
+    new.meta.update(old.meta)
+    old.metadata_props.clear()
+    old.meta.clear()

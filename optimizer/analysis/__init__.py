@@ -1,0 +1,1 @@
+"""What is known of a model without running it: shapes, symbolic dimensions, MACs, facts."""

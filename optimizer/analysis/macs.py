@@ -1,0 +1,240 @@
+"""Multiply-accumulate operations of one inference.
+
+    Conv             output elements x (input channels / groups) x kernel size
+    ConvTranspose    input elements x (output channels / groups) x kernel size
+    MatMul, Gemm     output elements x length of the axis that is summed over
+    Einsum           product of all dimensions, once for each operand after the first
+    LSTM, GRU, RNN   steps x batch x elements of W and R
+
+and the same for their quantized and fused forms. Of an If the dearer branch counts; the body of a Loop or Scan counts
+as often as it is known to run. Dimensions that are not known count as 1, the batch among them, and the answer says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from optimizer import graph
+from optimizer.analysis import shape_inference
+from optimizer.analysis.symbolic.expressions import is_known
+from optimizer.analysis.symbolic.shape_values import ShapeValues
+from optimizer.io.model import clone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ROUNDS = 3
+
+# Operator -> (input that holds the data, input that holds the weight)
+_CONV = {"Conv": (0, 1), "FusedConv": (0, 1), "ConvInteger": (0, 1), "NhwcConv": (0, 1), "QLinearConv": (0, 3)}
+_RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
+_MATMUL = {
+    "MatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "QLinearMatMul",
+    "DynamicQuantizeMatMul",
+    "FusedMatMul",
+    "TransposeMatMul",
+    "MatMulNBits",
+}
+_GEMM = {"Gemm", "FusedGemm", "QGemm"}
+
+
+@dataclass(frozen=True)
+class Macs:
+    """The number of MACs, and whether every dimension that it needs is known.
+
+    Attributes:
+        count: MACs of one inference; ``None`` if there are operators that have some and no shape of them is known.
+        is_exact: Whether no dimension, trip count or function had to be guessed.
+    """
+
+    count: int | None
+    is_exact: bool
+
+
+def count_macs(model: ir.Model) -> Macs:
+    """The MACs of one inference of ``model``, which is not changed."""
+    copy = _inlined(clone(model))
+    is_bound = _bind_batch(copy)
+    counter = _counted(copy)
+    for _ in range(_ROUNDS):
+        if not (counter.is_guessed or counter.unknown) or not _fold_shapes(copy):
+            break
+        counter = _counted(copy)
+    if counter.known == 0:
+        return Macs(None, is_exact=False) if counter.unknown else Macs(0, is_exact=True)
+    return Macs(counter.total, not (counter.unknown or counter.is_guessed or is_bound or copy.functions))
+
+
+def _counted(copy: ir.Model) -> _Counter:
+    for value, (kind, shape) in shape_inference.inferred(copy).items():
+        value.type = value.type or kind
+        if shape is not None and (value.shape is None or not value.shape.is_static()):
+            value.shape = shape
+    counter = _Counter()
+    counter.total = counter.graph(copy.graph)
+    return counter
+
+
+def _fold_shapes(copy: ir.Model) -> bool:
+    """Make constants of computed shapes, through which inference does not see; whether there were any."""
+    values = ShapeValues(copy)
+    folded = 0
+    for node in list(copy.graph):
+        for value in node.outputs:
+            array = values.computed(value) if value.uses() and not graph.is_standard(node, "Constant") else None
+            if array is None or not all(map(is_known, array.flat)) or value.is_graph_output():
+                continue
+            tensor = ir.Tensor(array.astype(np.int64 if value.dtype is None else value.dtype.numpy()))
+            constant = ir.Value(name=f"{value.name}.folded", const_value=tensor, shape=tensor.shape)
+            copy.graph.initializers.add(constant)
+            value.replace_all_uses_with(constant)
+            folded += 1
+    return folded > 0
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    """The bodies of functions in place of the calls, so that their shapes can be inferred."""
+    if not model.functions:
+        return model
+    try:
+        return InlinePass()(model).model
+    except (ValueError, KeyError, ir.passes.PassError):
+        return model
+
+
+def _bind_batch(model: ir.Model) -> bool:
+    """Make the first dimension of each input 1 if it is not known, for shapes that are computed from it."""
+    dynamic = [value for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)]
+    for value in dynamic:
+        value.shape = ir.Shape([1, *(value.shape or ())[1:]])
+    return bool(dynamic)
+
+
+class _Counter:
+    """Sums the MACs of graphs and remembers what it had to guess."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.known = 0
+        self.unknown = 0
+        self.is_guessed = False
+
+    def graph(self, scope: ir.Graph) -> int:
+        """The MACs of one run of ``scope``."""
+        return sum(self._node(node) for node in scope)
+
+    def _node(self, node: ir.Node) -> int:
+        inner = [self.graph(subgraph) for subgraph in graph.subgraphs_of(node)]
+        if inner:
+            return max(inner) if node.op_type == "If" else sum(inner) * self._trips(node)
+        formula = _formula(node.op_type)
+        if formula is None:
+            return 0
+        count = formula(node, self._dims)
+        if count is None:
+            self.unknown += 1
+            return 0
+        self.known += 1
+        return count
+
+    def _trips(self, node: ir.Node) -> int:
+        if node.op_type == "Loop":
+            trips = graph.constant_ints(node.inputs[0])
+            stops_early = node.inputs[1] is not None and graph.constant_tensor(node.inputs[1]) is None
+            self.is_guessed |= trips is None or stops_early
+            return trips[0] if trips else 1
+        if node.op_type == "Scan":
+            dims = self._dims(node.inputs[-1])
+            return dims[0] if dims else self._guess()
+        return self._guess()
+
+    def _guess(self) -> int:
+        self.is_guessed = True
+        return 1
+
+    def _dims(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        """The shape of ``value`` with 1 for what is not known; ``None`` if not even the rank is."""
+        if value is None:
+            return None
+        if value.const_value is not None:
+            return tuple(value.const_value.shape.numpy())
+        if value.shape is None:
+            return None
+        self.is_guessed |= not value.shape.is_static()
+        return tuple(dim if isinstance(dim, int) else 1 for dim in value.shape)
+
+
+def _formula(op_type: str) -> _Formula | None:
+    if op_type in _CONV:
+        return _conv
+    if op_type in _MATMUL:
+        return _matmul
+    if op_type in _GEMM:
+        return _gemm
+    if op_type in _RECURRENT:
+        return _recurrent
+    return {"ConvTranspose": _conv_transpose, "Einsum": _einsum}.get(op_type)
+
+
+if TYPE_CHECKING:
+    _Dims = Callable[[ir.Value | None], tuple[int, ...] | None]
+    _Formula = Callable[[ir.Node, _Dims], int | None]
+
+
+def _conv(node: ir.Node, dims_of: _Dims) -> int | None:
+    out, kernel = dims_of(node.outputs[0]), dims_of(node.inputs[_CONV[node.op_type][1]])
+    return None if out is None or kernel is None else math.prod(out) * math.prod(kernel[1:])
+
+
+def _conv_transpose(node: ir.Node, dims_of: _Dims) -> int | None:
+    data, kernel = dims_of(node.inputs[0]), dims_of(node.inputs[1])
+    return None if data is None or kernel is None else math.prod(data) * math.prod(kernel[1:])
+
+
+def _matmul(node: ir.Node, dims_of: _Dims) -> int | None:
+    out, left = dims_of(node.outputs[0]), dims_of(node.inputs[0])
+    if out is None or not left:
+        return None
+    summed = left[-2] if node.attributes.get_int("transA", 0) and len(left) > 1 else left[-1]
+    return math.prod(out) * summed
+
+
+def _gemm(node: ir.Node, dims_of: _Dims) -> int | None:
+    out, left = dims_of(node.outputs[0]), dims_of(node.inputs[0])
+    if out is None or left is None or len(left) != 2:
+        return None
+    return math.prod(out) * left[0 if node.attributes.get_int("transA", 0) else 1]
+
+
+def _recurrent(node: ir.Node, dims_of: _Dims) -> int | None:
+    data, weight, recurrence = (dims_of(value) for value in node.inputs[:3])
+    if data is None or weight is None or recurrence is None:
+        return None
+    return math.prod(data[:2]) * (math.prod(weight) + math.prod(recurrence))
+
+
+def _einsum(node: ir.Node, dims_of: _Dims) -> int | None:
+    terms = node.attributes.get_string("equation", "").replace(" ", "").split("->")[0].split(",")
+    operands = [dims_of(value) for value in node.inputs]
+    sizes: dict[str, int] = {}
+    for term, dims in zip(terms, operands, strict=True):
+        labels = list(term.replace("...", ""))
+        if dims is None:
+            return None
+        spread = [f"...{place}" for place in range(len(dims) - len(labels), 0, -1)]
+        cut = term.find("...")
+        labels[max(cut, 0) : max(cut, 0)] = spread if cut >= 0 else []
+        if len(labels) != len(dims):
+            return None
+        for label, dim in zip(labels, dims, strict=True):
+            sizes[label] = max(sizes.get(label, 1), dim)
+    return math.prod(sizes.values()) * (len(operands) - 1)

@@ -1,0 +1,1 @@
+"""Shape arithmetic with symbols for what is dynamic."""

@@ -1,0 +1,90 @@
+"""Dimensions that are not 0 at any run that succeeds.
+
+A Reshape that finds a dimension by -1 fails in ONNX Runtime where another one is 0, unless it has ``allowzero``. So
+where such a node runs, its other dimensions are not 0, and what is rewritten need not work where they are. The nodes of
+a graph that an output needs run whenever the graph does, and the graphs around it have run by then as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optimizer import graph
+from optimizer.analysis.symbolic.operators import dims
+from optimizer.analysis.symbolic.symbols import factors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.analysis.symbolic.expressions import Element
+    from optimizer.analysis.symbolic.shape_values import ShapeValues
+
+
+def nonzero_symbols(root: ir.Graph, values: ShapeValues) -> dict[ir.Graph, frozenset[str]]:
+    """The symbols that are not 0 in ``root`` and in each graph below it."""
+    found: dict[ir.Graph, frozenset[str]] = {}
+    _collect(root, frozenset(), values, found, set())
+    return found
+
+
+def is_nonzero(element: Element, symbols: Collection[str]) -> bool:
+    """Whether ``element`` is not 0, given the ``symbols`` that are not."""
+    match element:
+        case int():
+            return element != 0
+        case str():
+            number, parts = factors(element)
+            return number != 0 and (element in symbols or all(part in symbols for part in parts))
+        case ("Mul", left, right):
+            return is_nonzero(left, symbols) and is_nonzero(right, symbols)
+    return False
+
+
+def found_dimension(node: ir.Node, wanted: Sequence[Element]) -> int | None:
+    """Where the Reshape ``node`` by ``wanted`` has a -1 that fails if a dimension elsewhere is 0."""
+    return wanted.index(-1) if -1 in wanted and node.attributes.get_int("allowzero", 0) == 0 else None
+
+
+def _collect(
+    scope: ir.Graph,
+    outside: frozenset[str],
+    values: ShapeValues,
+    found: dict[ir.Graph, frozenset[str]],
+    needed: set[ir.Value],
+) -> None:
+    """Look at ``scope`` from its outputs up, and at the graphs below it; ``needed`` are values that are used."""
+    needed.update(scope.outputs)
+    live = []
+    for node in reversed(scope):
+        if not node.outputs or any(value in needed for value in node.outputs):
+            live.append(node)
+            needed.update(value for value in node.inputs if value is not None)
+            needed.update(graph.captured(node))
+    symbols = outside.union(*(_not_zero(node, values) for node in live if graph.is_standard(node, "Reshape")))
+    found[scope] = symbols
+    for node in scope:
+        for inner in graph.subgraphs_of(node):
+            _collect(inner, symbols, values, found, set())
+
+
+def _not_zero(node: ir.Node, values: ShapeValues) -> Iterator[str]:
+    """The symbols that are not 0 where the Reshape ``node`` succeeds."""
+    wanted = values.elements(node.inputs[1]) if len(node.inputs) > 1 else None
+    if wanted is None or graph.has_references(node) or found_dimension(node, wanted) is None:
+        return
+    source = dims(node.inputs[0].shape) if node.inputs[0] is not None else None
+    for index, element in enumerate(wanted):
+        kept = element == 0 and source is not None and index < len(source)
+        yield from _symbols(source[index] if kept and source is not None else element)
+
+
+def _symbols(element: Element) -> Iterator[str]:
+    match element:
+        case str():
+            yield element
+            yield from factors(element)[1]
+        case ("Mul", left, right):
+            yield from _symbols(left)
+            yield from _symbols(right)

@@ -1,0 +1,280 @@
+"""Operators on small integer tensors whose elements may be symbols: one function each, over object arrays.
+
+Each takes a reader of its node and gives the arrays of the outputs; what it cannot say raises ``UnknownElementError``
+(or whatever numpy raises on an odd node).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer.analysis.symbolic.expressions import (
+    Element,
+    UnknownElementError,
+    choose,
+    combine,
+    is_known,
+    never_negative,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[np.object_]"
+MAX_ELEMENTS = 64
+INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32})
+KNOWN_TYPES = INTEGERS | {ir.DataType.BOOL}
+
+
+def array_of(elements: Sequence[Element]) -> Array:
+    """A vector of ``elements``; numpy would take tuples apart."""
+    array = np.empty(len(elements), dtype=object)
+    for index, element in enumerate(elements):
+        array[index] = element
+    return array
+
+
+def dims(shape: ir.Shape | None) -> list[Element] | None:
+    """The dimensions of ``shape`` as elements; ``None`` if one has neither number nor symbol."""
+    if shape is None:
+        return None
+    found = [dim if isinstance(dim, int) else dim.value for dim in shape]
+    return None if None in found else found
+
+
+class Source(Protocol):
+    """Where the elements of a value are looked up."""
+
+    def of(self, value: ir.Value | None) -> Array | None:
+        """The elements of ``value``, if known."""
+
+
+class Reader:
+    """What an evaluator may ask of its node."""
+
+    def __init__(self, node: ir.Node, values: Source, opset: int) -> None:
+        self.node = node
+        self.opset = opset
+        self._values = values
+
+    def has(self, index: int) -> bool:
+        """Whether the node has input ``index``."""
+        return len(self.node.inputs) > index and self.node.inputs[index] is not None
+
+    def array(self, index: int) -> Array:
+        """The elements of input ``index``; raises ``UnknownElementError`` if they are not tracked."""
+        array = self._values.of(self.node.inputs[index])
+        if array is None:
+            raise UnknownElementError(str(index))
+        return array
+
+    def arrays(self) -> list[Array]:
+        """The elements of all inputs."""
+        return [self.array(index) for index in range(len(self.node.inputs))]
+
+    def ints(self, index: int) -> list[int]:
+        """The elements of input ``index`` as numbers; raises ``UnknownElementError`` if one is no number."""
+        found = list(self.array(index).flat)
+        if not all(map(is_known, found)):
+            raise UnknownElementError(str(index))
+        return [int(element) for element in found]
+
+    def axes(self) -> list[int] | None:
+        """``axes`` of Squeeze, Unsqueeze and reductions: an attribute, or the second input since opset 13."""
+        if self.has(1):
+            return self.ints(1)
+        axes = self.node.attributes.get_ints("axes")
+        return None if axes is None else list(axes)
+
+    def integer(self, name: str, default: int) -> int:
+        """The attribute ``name``."""
+        return self.node.attributes.get_int(name, default)
+
+
+Results: TypeAlias = "list[Array]"
+
+
+def _shape(read: Reader) -> Results:
+    source = read.node.inputs[0]
+    found = dims(source.shape if source is not None else None)
+    if found is None:
+        raise UnknownElementError("Shape")
+    return [array_of(found[read.integer("start", 0) : read.integer("end", len(found))])]
+
+
+def _size(read: Reader) -> Results:
+    source = read.node.inputs[0]
+    found = dims(source.shape if source is not None else None)
+    if found is None:
+        raise UnknownElementError("Size")
+    return [array_of([_fold("Mul", found, 1)]).reshape(())]
+
+
+def _same(read: Reader) -> Results:
+    return [read.array(0)]
+
+
+def _cast(read: Reader) -> Results:
+    array, to = read.array(0), ir.DataType(read.integer("to", 0))
+    source = read.node.inputs[0]
+    if source is None or to not in INTEGERS or source.dtype not in INTEGERS:
+        raise UnknownElementError("Cast")
+    if to == ir.DataType.INT32 and any(is_known(e) and abs(int(e)) > np.iinfo(np.int32).max for e in array.flat):
+        raise UnknownElementError("Cast")
+    return [array]
+
+
+def _gather(read: Reader) -> Results:
+    indices = np.array(read.ints(1), dtype=np.int64).reshape(read.array(1).shape)
+    return [_asarray_of(np.take(read.array(0), indices, axis=read.integer("axis", 0)))]
+
+
+def _asarray_of(found: object) -> Array:
+    """Numpy hands out the bare element where an array of rank 0 is meant."""
+    return found if isinstance(found, np.ndarray) else array_of([found]).reshape(())
+
+
+def _slice(read: Reader) -> Results:
+    data, starts, ends = read.array(0), read.ints(1), read.ints(2)
+    axes = read.ints(3) if read.has(3) else list(range(len(starts)))
+    steps = read.ints(4) if read.has(4) else [1] * len(starts)
+    index: list[slice] = [slice(None)] * data.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        size = data.shape[axis]
+        if step < 0 and end < -size:
+            index[axis] = slice(start, None, step)
+        else:
+            index[axis] = slice(start, end, step)
+    return [data[tuple(index)]]
+
+
+def _concat(read: Reader) -> Results:
+    return [np.concatenate(read.arrays(), axis=read.integer("axis", 0))]
+
+
+def _unsqueeze(read: Reader) -> Results:
+    return [np.expand_dims(read.array(0), tuple(read.axes() or ()))]
+
+
+def _squeeze(read: Reader) -> Results:
+    axes = read.axes()
+    return [_asarray_of(np.squeeze(read.array(0), axis=None if axes is None else tuple(axes)))]
+
+
+def _reshape(read: Reader) -> Results:
+    shape, data = read.ints(1), read.array(0)
+    if 0 in shape and not read.integer("allowzero", 0):
+        shape = [data.shape[index] if size == 0 else size for index, size in enumerate(shape)]
+    return [data.reshape(shape)]
+
+
+def _transpose(read: Reader) -> Results:
+    return [np.transpose(read.array(0), read.node.attributes.get_ints("perm"))]
+
+
+def _expand(read: Reader) -> Results:
+    data = read.array(0)
+    return [np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(read.ints(1)))).copy()]
+
+
+def _tile(read: Reader) -> Results:
+    return [np.tile(read.array(0), read.ints(1))]
+
+
+def _split(read: Reader) -> Results:
+    data, axis, count = read.array(0), read.integer("axis", 0), len(read.node.outputs)
+    sizes: Sequence[int] | None = read.ints(1) if read.has(1) else read.node.attributes.get_ints("split")
+    if sizes is None:
+        if data.shape[axis] % count:
+            raise UnknownElementError("Split")
+        sizes = [data.shape[axis] // count] * count
+    return list(np.split(data, np.cumsum(sizes)[:-1], axis=axis))
+
+
+def _range(read: Reader) -> Results:
+    (start,), (limit,), (delta,) = read.ints(0), read.ints(1), read.ints(2)
+    numbers = range(start, limit, delta)
+    if len(numbers) > MAX_ELEMENTS:
+        raise UnknownElementError("Range")
+    return [array_of(list(numbers))]
+
+
+def _constant_of_shape(read: Reader) -> Results:
+    shape, tensor = read.ints(0), read.node.attributes.get_tensor("value")
+    if tensor is None or tensor.dtype not in KNOWN_TYPES or np.prod(shape, dtype=np.int64) > MAX_ELEMENTS:
+        raise UnknownElementError("ConstantOfShape")
+    return [np.full(shape, tensor.numpy().item(), dtype=object)]
+
+
+def _binary(name: str, read: Reader) -> Results:
+    left, *others = read.arrays()
+    for right in others:
+        left = _asarray_of(np.frompyfunc(partial(combine, name), 2, 1)(left, right))
+    return [left]
+
+
+def _not(read: Reader) -> Results:
+    if not all(map(is_known, read.array(0).flat)):
+        raise UnknownElementError("Not")
+    return [_asarray_of(np.frompyfunc(lambda element: not element, 1, 1)(read.array(0)))]
+
+
+def _abs(read: Reader) -> Results:
+    if not all(map(never_negative, read.array(0).flat)):
+        raise UnknownElementError("Abs")
+    return [read.array(0)]
+
+
+def _where(read: Reader) -> Results:
+    return [_asarray_of(np.frompyfunc(choose, 3, 1)(*read.arrays()))]
+
+
+def _reduce(name: str, read: Reader) -> Results:
+    data, axes = read.array(0), read.axes()
+    if data.ndim != 1 or axes not in (None, [], [0], [-1]) or read.integer("noop_with_empty_axes", 0):
+        raise UnknownElementError("reduction")
+    result = array_of([_fold(name, list(data))])
+    return [result if read.integer("keepdims", 1) else result.reshape(())]
+
+
+def _fold(name: str, elements: list[Element], start: Element | None = None) -> Element:
+    items = elements if start is None else [start, *elements]
+    result = items[0]
+    for element in items[1:]:
+        result = combine(name, result, element)
+    return result
+
+
+EVALUATORS: dict[str, Callable[[Reader], Results]] = {
+    "Shape": _shape,
+    "Size": _size,
+    "Identity": _same,
+    "Cast": _cast,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Expand": _expand,
+    "Tile": _tile,
+    "Split": _split,
+    "Range": _range,
+    "ConstantOfShape": _constant_of_shape,
+    "Not": _not,
+    "Abs": _abs,
+    "Where": _where,
+    "ReduceProd": partial(_reduce, "Mul"),
+    "ReduceSum": partial(_reduce, "Add"),
+    "ReduceMin": partial(_reduce, "Min"),
+    "ReduceMax": partial(_reduce, "Max"),
+    **{name: partial(_binary, name) for name in ("Add", "Sub", "Mul", "Div", "Min", "Max", "And", "Or")},
+    **{name: partial(_binary, name) for name in ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")},
+}

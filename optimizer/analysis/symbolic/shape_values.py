@@ -1,0 +1,97 @@
+"""What is known of small integer tensors before any run: the arithmetic of shapes, with symbols for what is dynamic.
+
+Tensors are object arrays of the elements of ``optimizer.analysis.symbolic.expressions``, so that Gather, Slice, Concat
+… are those of numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from optimizer import graph
+from optimizer.analysis.symbolic.expressions import Element, UnknownElementError, is_known
+from optimizer.analysis.symbolic.operators import (
+    EVALUATORS,
+    INTEGERS,
+    KNOWN_TYPES,
+    MAX_ELEMENTS,
+    Array,
+    Reader,
+    array_of,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+MAX_UNKNOWN_ELEMENTS = 16
+
+
+class ShapeValues:
+    """The known integer tensors of a model, in the state in which it was when this was made."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._arrays: dict[ir.Value, Array | None] = {}
+        self._walk(model.graph, graph.opset_version(model))
+        for function in model.functions.values():
+            self._walk(function.graph, graph.opset_version(function.graph))
+
+    def of(self, value: ir.Value | None) -> Array | None:
+        """The elements of ``value`` in its shape; ``None`` if it is no small integer tensor of known shape."""
+        if value is None:
+            return None
+        if value not in self._arrays:
+            known = _constant(value)
+            self._arrays[value] = _opaque(value) if known is None else known
+        return self._arrays[value]
+
+    def elements(self, value: ir.Value | None) -> list[Element] | None:
+        """The elements of ``value``, flat."""
+        array = self.of(value)
+        return None if array is None else list(array.flat)
+
+    def ints(self, value: ir.Value | None) -> list[int] | None:
+        """The elements of ``value``, flat, if all are numbers."""
+        found = self.elements(value)
+        return found if found is not None and all(map(is_known, found)) else None
+
+    def computed(self, value: ir.Value) -> Array | None:
+        """The elements of ``value`` if they follow from what its node reads."""
+        array = self._arrays.get(value)
+        return None if value.producer() is None or array is None or _is_opaque(array, value) else array
+
+    def _walk(self, scope: ir.Graph, opset: int) -> None:
+        for node in graph.in_order(scope):
+            for inner in graph.subgraphs_of(node):
+                self._walk(inner, opset)
+            if node.domain in graph.STANDARD_DOMAINS and node.op_type in EVALUATORS and not graph.has_references(node):
+                self._evaluate(node, opset)
+
+    def _evaluate(self, node: ir.Node, opset: int) -> None:
+        reader = Reader(node, self, opset)
+        try:
+            results = EVALUATORS[node.op_type](reader)
+        except (UnknownElementError, ValueError, IndexError, TypeError, KeyError, ZeroDivisionError):
+            return  # an odd or unknown input: nothing is known of the outputs
+        for value, result in zip(node.outputs, results, strict=False):
+            if result.size <= MAX_ELEMENTS:
+                self._arrays[value] = result
+
+
+def _constant(value: ir.Value) -> Array | None:
+    tensor = graph.constant_tensor(value)
+    if tensor is None or tensor.size > MAX_ELEMENTS or tensor.dtype not in KNOWN_TYPES:
+        return None
+    return tensor.numpy().astype(object)
+
+
+def _opaque(value: ir.Value) -> Array | None:
+    shape = graph.static_shape(value)
+    if shape is None or value.dtype not in INTEGERS:
+        return None
+    size = math.prod(shape)
+    return None if size > MAX_UNKNOWN_ELEMENTS else array_of([(value, index) for index in range(size)]).reshape(shape)
+
+
+def _is_opaque(array: Array, value: ir.Value) -> bool:
+    return array.size > 0 and array.flat[0] == (value, 0)

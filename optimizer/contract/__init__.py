@@ -1,0 +1,1 @@
+"""What a pass declares, what it is given, and what it gives back; all that a plug-in imports."""

@@ -1,0 +1,95 @@
+"""A stage as it stands while a run is under way, and the record that the report keeps of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from optimizer import graph
+from optimizer.engine.attempt import Attempt, Limits, PassRun
+from optimizer.engine.bisection import Denial
+from optimizer.engine.report import PassRecord, StageRecord
+from optimizer.io.model import byte_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from optimizer.recipes.spec import Stage
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage as it stands: where it started from, the attempt that holds, what was left out for it, and a remark."""
+
+    stage: Stage
+    base: ir.Model
+    attempt: Attempt
+    limits: tuple[Limits, ...]
+    denials: tuple[Denial, ...] = ()
+    remark: str = ""
+
+
+def settled(result: Attempt, base: ir.Model) -> Attempt:
+    """An attempt that changed nothing gives back the very model that it started from."""
+    return result if result.changed else replace(result, model=base)
+
+
+def undone(run: StageRun, base: ir.Model, reason: str) -> StageRun:
+    """``run`` with every pass left out, and why."""
+    denials = tuple(Denial(index, None, None, reason) for index in range(len(run.stage.passes)))
+    limits = tuple(replace(limit, skip=True) for limit in run.limits)
+    nothing = tuple(replace(member, changes={}, skipped="undone") for member in run.attempt.runs)
+    return StageRun(run.stage, base, Attempt(base, nothing), limits, run.denials + denials)
+
+
+def record(run: StageRun) -> StageRecord:
+    """What the report says of ``run``."""
+    members = tuple(
+        PassRecord(
+            name=member.name,
+            spec=str(member),
+            options=member.options(),
+            exact=member.exact,
+            changes=ran.changes,
+            seconds=ran.seconds,
+            notes=tuple(ran.notes),
+            skipped=ran.skipped,
+            undone=tuple(denial for denial in run.denials if denial.member == index),
+            gain=member.gain.value,
+        )
+        for index, (member, ran) in enumerate(zip(run.stage.passes, run.attempt.runs, strict=True))
+    )
+    return StageRecord(
+        passes=members,
+        kept=run.attempt.changed,
+        reason=_reason(run, members),
+        seconds=sum(ran.seconds for ran in run.attempt.runs),
+        bytes=byte_size(run.attempt.model),
+        nodes=graph.count_nodes(run.attempt.model),
+        decisions=tuple(_decision(*pair) for pair in zip(run.limits, run.attempt.runs, strict=True)),
+    )
+
+
+def _reason(run: StageRun, members: Sequence[PassRecord]) -> str:
+    undone = [denial for member in members for denial in member.undone]
+    if run.attempt.changed and not undone:
+        return f"checked; {run.remark}" if run.remark else "checked"
+    if run.attempt.changed:
+        return f"checked; {len(undone)} undone: {undone[0].reason}"
+    if undone:
+        return f"undone: {undone[0].reason}"
+    skipped = [member.skipped for member in members if member.skipped]
+    return f"skipped: {skipped[0]}" if skipped else "nothing to do"
+
+
+def _decision(limit: Limits, ran: PassRun) -> Mapping[str, Any]:
+    decision = {"skip": limit.skip, "steps": sorted(limit.steps), "sites": sorted(map(list, limit.sites))}
+    return {**decision, "choices": dict(ran.choices)} if ran.choices and not limit.skip else decision
+
+
+def limits_from(decision: Mapping[str, Any]) -> Limits:
+    """The limits that a report's decision holds."""
+    sites = frozenset((str(step), str(site)) for step, site in decision["sites"])
+    return Limits(bool(decision["skip"]), frozenset(decision["steps"]), sites, choices=decision.get("choices"))

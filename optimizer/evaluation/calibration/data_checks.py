@@ -1,0 +1,212 @@
+"""Whether calibration data suits the model: the most frequent cause of a bad int8 model is wrong preprocessing.
+
+What is looked at, and what it takes to be named:
+
+- **The first BatchNormalization on each way from an input** remembers mean m and variance v of what it saw in training.
+  It is named where the observed variance is beyond 16 times larger or smaller, or the mean more than 3 sqrt(v) away, in
+  the median over the channels. Real inputs of real models: factors up to 4.4 and distances up to 0.8; inputs of 0..255
+  where 0..1 was trained: a factor of 20,000 and more. Later ones tell less, since normalization in between hides the
+  scale. Look at the model as it was exported: fusing takes the BatchNormalization away.
+- **Inputs**: all feeds the same; nearly all elements at the two ends of the range; NaN or infinity.
+- **Outputs** that are the same for all feeds, NaN or infinite.
+- **Tensors** that are zero in all feeds, since no range can be told, and those whose largest element is 100 times their
+  99.9th percentile or more, since few levels remain for all the others.
+
+Nothing can be told from a range alone: many models take 0..255 and normalize inside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.evaluation.calibration.sweep import observe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from optimizer.statistics.tensor_statistics import Observation
+
+_VARIANCE_FACTOR = 16.0
+_DISTANCE = 3.0
+_LEAST_ELEMENTS = 100  # of a channel, for its variance to mean anything
+_LIVE = 1e-6  # of the median variance: channels below are dead
+_SATURATED = 0.95  # share of elements at the two ends
+_SAME = 1e-6  # of the largest magnitude: rounding
+_ENOUGH_FEEDS = 8  # for an integer output, which may well be equal a few times
+_OUTLIER_FACTOR = 100.0
+_OUTLIER_PERCENTILE = 99.9
+_LEAST_POPULATION = 10_000  # elements, for that percentile to mean anything
+_NAMED = 3
+_SHAPE_OPS = ("Shape", "Size", "ConstantOfShape")
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+
+
+def wanted(model: ir.Model) -> dict[str, int | None]:
+    """The values to observe for ``warnings``, and the axis of their channels: inputs, outputs, first normalizations.
+
+    To look at more tensors costs no more than to observe them, in the same sweep.
+    """
+    ports = (*model.graph.inputs, *model.graph.outputs)
+    found: dict[str, int | None] = {value.name: None for value in ports if value.name}
+    found.update((str(node.inputs[0].name), 1) for node in _first_normalizations(model) if node.inputs[0] is not None)
+    return found
+
+
+def check(model: ir.Model, feeds: Sequence[Mapping[str, Any]], *, threads: int = 1) -> tuple[str, ...]:
+    """The warnings about ``feeds``, in a sweep of their own.
+
+    Args:
+        model: As it was exported.
+        feeds: Calibration feeds.
+        threads: Threads inside an operator.
+
+    Raises:
+        ReferenceRunError: If ONNX Runtime cannot run the model.
+    """
+    values = wanted(model)
+    axes = {name: axis for name, axis in values.items() if axis is not None}
+    return warnings(model, observe(model, list(values), feeds, channel_axes=axes, threads=threads))
+
+
+def warnings(model: ir.Model, observations: Mapping[str, Observation]) -> tuple[str, ...]:
+    """What looks wrong with the data, one line each; nothing where all looks right.
+
+    Args:
+        model: As it was exported; what is left out of ``observations`` is not judged.
+        observations: By the names of its values; those of ``wanted`` at least.
+    """
+    seen = {name: found for name, found in observations.items() if found.count or found.non_finite}
+    inputs = [str(value.name) for value in model.graph.inputs if value.name in seen and not value.is_initializer()]
+    outputs = [value for value in model.graph.outputs if value.name in seen]
+    inner = [name for name in _inner_floats(model) if name in seen]
+    return (
+        *_about_inputs(model, inputs, seen),
+        *_about_preprocessing(model, inputs, seen),
+        *_about_outputs(outputs, seen),
+        *_about_tensors(inner, seen),
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _about_inputs(model: ir.Model, inputs: Sequence[str], seen: Mapping[str, Observation]) -> Iterator[str]:
+    feeds = max((seen[name].feeds for name in inputs), default=0)
+    if feeds > 1 and all(seen[name].change == 0 for name in inputs):
+        yield f"all {feeds} feeds are the same: ranges are those of a single inference"
+    for value in model.graph.inputs:
+        name = str(value.name)
+        if name not in inputs or value.dtype not in _FLOATS:
+            continue
+        found = seen[name]
+        if found.non_finite:
+            yield f"input {name!r} holds {found.non_finite:,} elements that are NaN or infinite"
+        at_ends = found.share(found.minimum, found.minimum) + found.share(found.maximum, found.maximum)
+        if not found.is_constant and _SATURATED <= at_ends < 1:
+            yield f"input {name!r} is saturated: {at_ends:.1%} of it is {found.minimum:.4g} or {found.maximum:.4g}"
+
+
+def _about_preprocessing(model: ir.Model, inputs: Sequence[str], seen: Mapping[str, Observation]) -> Iterator[str]:
+    for node in _first_normalizations(model):
+        name = str(node.inputs[0].name) if node.inputs[0] is not None else ""
+        found = seen[name].channels if name in seen else None
+        if found is None or found.count.min(initial=_LEAST_ELEMENTS) < _LEAST_ELEMENTS:
+            continue
+        trained = _trained(node)
+        if trained is None or trained[0].shape != found.mean.shape:
+            continue
+        mean, variance = trained
+        live = variance > _LIVE * np.median(variance)
+        factor = float(np.median((found.variance[live] + np.finfo(float).tiny) / variance[live]))
+        distance = float(np.median(np.abs(found.mean - mean)[live] / np.sqrt(variance[live])))
+        if 1 / _VARIANCE_FACTOR <= factor <= _VARIANCE_FACTOR and distance <= _DISTANCE:
+            continue
+        spans = ", ".join(f"{key!r} spans {seen[key].minimum:.4g} to {seen[key].maximum:.4g}" for key in inputs)
+        yield (
+            f"preprocessing looks wrong: {name!r}, before the first BatchNormalization, has {factor:.3g} times the"
+            f" variance of the training data, and means {distance:.3g} deviations away; {spans}"
+        )
+
+
+def _about_outputs(outputs: Sequence[ir.Value], seen: Mapping[str, Observation]) -> Iterator[str]:
+    constant = []
+    for value in outputs:
+        found = seen[str(value.name)]
+        if found.non_finite:
+            yield f"output {value.name!r} holds {found.non_finite:,} elements that are NaN or infinite"
+        enough = 2 if value.dtype in _FLOATS else _ENOUGH_FEEDS
+        is_same = found.change <= _SAME * found.largest or found.is_constant
+        if found.feeds >= enough and is_same and not found.non_finite:
+            constant.append(str(value.name))
+    if constant:
+        yield f"the same for all feeds: output {_listed(constant)}; the data may be no inputs of this model"
+
+
+def _about_tensors(names: Sequence[str], seen: Mapping[str, Observation]) -> Iterator[str]:
+    zero = [name for name in names if seen[name].is_constant and seen[name].largest == 0]
+    if zero:
+        yield f"zero in all feeds, so without a range: {_listed(zero)}"
+    factors = {name: _outlier_factor(seen[name]) for name in names}
+    far = sorted((name for name in names if factors[name] >= _OUTLIER_FACTOR), key=lambda name: -factors[name])
+    if far:
+        worst = f"{factors[far[0]]:,.0f} times its {_OUTLIER_PERCENTILE:g}th percentile"
+        yield f"outliers, the worst {worst}: {_listed(far)}"
+
+
+def _outlier_factor(found: Observation) -> float:
+    """The largest magnitude over the percentile of magnitudes; 1 where too few elements were seen."""
+    if found.histogram is None or found.count < _LEAST_POPULATION:
+        return 1.0
+    bulk = found.range("percentile", percentile=_OUTLIER_PERCENTILE, symmetric=True).largest
+    return found.largest / bulk if bulk else 1.0
+
+
+def _first_normalizations(model: ir.Model) -> list[ir.Node]:
+    """BatchNormalizations of the main graph that see data which no other one has normalized."""
+    found = []
+    raw = {value for value in model.graph.inputs if not value.is_initializer()}
+    normalized: set[ir.Value] = set()
+    for node in graph.in_order(model.graph):
+        reads = [value for value in (*node.inputs, *graph.captured(node)) if value is not None]
+        is_first = graph.is_standard(node, "BatchNormalization") and reads[0] in raw and graph.rank(reads[0]) != 1
+        if is_first:
+            found.append(node)
+        if is_first or any(value in normalized for value in reads):
+            normalized.update(node.outputs)
+        elif any(value in raw for value in reads):
+            raw.update(node.outputs)
+    return found
+
+
+def _inner_floats(model: ir.Model) -> list[str]:
+    """Values between inputs and outputs that data reaches, not only its shape, as far as they are or may be floats."""
+    reached = {value for value in model.graph.inputs if not value.is_initializer()}
+    found = []
+    for node in graph.in_order(model.graph):
+        if graph.is_standard(node, *_SHAPE_OPS) or not reached.intersection((*node.inputs, *graph.captured(node))):
+            continue
+        reached.update(node.outputs)
+        found += [value for value in node.outputs if value.dtype in {None, *_FLOATS} and not value.is_graph_output()]
+    return [value.name for value in found if value.name]
+
+
+def _trained(node: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Mean and variance of the training data; ``None`` where there are none, or they are a mere scale and shift."""
+    if node.attributes.get_int("training_mode", 0) or len(node.inputs) < 5:
+        return None
+    arrays = [graph.constant_array(value) for value in node.inputs[3:5]]
+    if arrays[0] is None or arrays[1] is None:
+        return None
+    mean, variance = (np.asarray(array, np.float64) for array in arrays)
+    if (np.all(mean == 0) and np.all(variance == 1)) or not np.median(variance) > 0:
+        return None
+    return mean, variance

@@ -1,0 +1,245 @@
+"""One streaming sweep over feeds that looks at values inside a model.
+
+The values are made outputs of a copy of the model, from which everything that they do not need is taken away. ONNX
+Runtime optimizes the copy as ever: it fuses nothing across an output, so each value is what its name says. A run keeps
+all its outputs until it ends, so where they would be too large together the values are observed in groups, in the
+order of the graph, one sweep each; later groups run longer, the last one the whole model.
+
+Feeds are loaded one at a time and each array is dropped once it was looked at: memory does not grow with their number.
+Values inside ``If``, ``Loop`` and ``Scan`` bodies and of functions, and those that are no numeric tensors, cannot be
+made outputs: they are not in the result.
+"""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from optimizer import graph
+from optimizer.analysis import shape_inference
+from optimizer.errors import DataError, UsageError
+from optimizer.evaluation.runtime import session as runtime
+from optimizer.io.model import clone
+from optimizer.statistics.tensor_statistics import Observation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Visit = Callable[[str, NDArray[Any]], object]
+
+GROUP_BYTES = 256 * 1024 * 1024  # what the observed values of one run may take together
+_NO_AXES: Mapping[str, int] = MappingProxyType({})
+_BYTES_IF_UNKNOWN = 4  # of an element, where not even the type is inferred
+_TEXT = frozenset({ir.DataType.STRING, ir.DataType.COMPLEX64, ir.DataType.COMPLEX128})
+
+
+def observe(  # noqa: PLR0913 - what to look at, in what, and how; by keyword from the fourth on
+    model: ir.Model,
+    values: Sequence[str],
+    feeds: Sequence[Mapping[str, Any]],
+    *,
+    channel_axes: Mapping[str, int] = _NO_AXES,
+    histograms: bool = True,
+    threads: int = 1,
+    progress: Callable[[float], None] = lambda _share: None,
+    group_bytes: int = GROUP_BYTES,
+) -> dict[str, Observation]:
+    """Statistics of ``values`` over ``feeds``.
+
+    Args:
+        model: Not changed.
+        values: Names of values of the main graph: inputs, initializers, outputs and what lies between.
+        feeds: One inference each, loaded when asked for.
+        channel_axes: For values whose channels are to be looked at apart as well, their axis.
+        histograms: Whether to count histograms, which all ranges but min-max and moving-average need.
+        threads: Threads inside an operator.
+        progress: Called with the share of the work done.
+        group_bytes: What the observed values of one run may take together, by their sizes in the first feed; a value
+            that is larger alone has a run of its own.
+
+    Returns:
+        An observation for each of the values that can be observed; of a value that no run computed (an input that may
+        be left out, say) one with a count of 0.
+
+    Raises:
+        UsageError: If the model has no value of one of the names.
+        DataError: If there are no feeds, or a value has no channels along its axis.
+        ReferenceRunError: If ONNX Runtime cannot run the model.
+    """
+    names = observable(model, values)
+    found = {name: Observation.of(channel_axes.get(name), histogram=histograms) for name in names}
+
+    def look(name: str, array: NDArray[Any]) -> None:
+        try:
+            found[name].add(array)
+        except DataError as error:
+            raise DataError(f"value {name!r}: {error}") from error
+
+    visit(model, list(found), feeds, look, threads=threads, progress=progress, group_bytes=group_bytes)
+    return found
+
+
+def visit(  # noqa: PLR0913 - as above
+    model: ir.Model,
+    values: Sequence[str],
+    feeds: Sequence[Mapping[str, Any]],
+    look: Visit,
+    *,
+    threads: int = 1,
+    progress: Callable[[float], None] = lambda _share: None,
+    group_bytes: int = GROUP_BYTES,
+) -> None:
+    """Call ``look(name, array)`` for each of ``values`` in each of ``feeds``; constants come once.
+
+    It is what ``observe`` is made of, for statistics of another kind. Arguments and errors are the same; ``look`` must
+    neither change nor keep the array.
+    """
+    need_feeds(feeds)
+    names = observable(model, values)
+    main = _values(model)
+    inputs = [name for name in names if main[name].is_graph_input()]
+    for name in names:
+        tensor = graph.constant_tensor(main[name])
+        if tensor is not None:
+            look(name, tensor.numpy())
+    computed = [name for name in names if name not in inputs and graph.constant_tensor(main[name]) is None]
+    groups = [group for group in _groups(model, computed, feeds[0], threads, group_bytes) if group]
+    done, total = 0, max(len(groups), 1) * len(feeds)
+    for number, group in enumerate(groups or [[]]):
+        session = runtime.session(giving(model, group), threads=threads) if group else None
+        for feed in loaded(feeds):
+            if number == 0:
+                _look_at_inputs(main, inputs, feed, look)
+            answers = {} if session is None else session.run(feed)
+            for name in group:
+                look(name, answers.pop(name))
+            done += 1
+            progress(done / total)
+
+
+def need_feeds(feeds: Sequence[Mapping[str, Any]]) -> None:
+    """Check that there is something to look at.
+
+    Raises:
+        DataError: If there is no feed.
+    """
+    if not len(feeds):
+        raise DataError("there are no calibration feeds; give at least one")
+
+
+def observable(model: ir.Model, values: Iterable[str]) -> list[str]:
+    """Those of ``values`` that can be observed, without repetition, in the order of the graph.
+
+    Raises:
+        UsageError: If the model has no value of one of the names.
+    """
+    main, wanted = _values(model), set(values)
+    unknown = wanted - main.keys()
+    unknown = unknown and unknown - graph.names_in_use(model)
+    if unknown:
+        raise UsageError(f"the model has no value {', '.join(map(repr, sorted(unknown)))}")
+    chosen = {name: value for name, value in main.items() if name in wanted}
+    lacking = any(value.type is None for value in chosen.values())
+    inferred = shape_inference.inferred(model) if lacking else {}
+    return [name for name, value in chosen.items() if _is_numeric(value.type or inferred.get(value, (None, None))[0])]
+
+
+def giving(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """A copy of ``model`` whose outputs are the values ``names`` of its main graph, without all that they do not need.
+
+    It has all inputs of ``model``, so the same feeds fit.
+    """
+    copy = clone(model)
+    main = _values(copy)
+    _set_outputs(copy, [main[name] for name in names])
+    return copy
+
+
+def _set_outputs(copy: ir.Model, outputs: Sequence[ir.Value]) -> None:
+    copy.graph.outputs.clear()
+    for value in outputs:
+        value.shape = None  # a stale one would be held against the real one
+    copy.graph.outputs.extend(outputs)
+    graph.remove_unused(list(copy.graph))
+    for name, value in list(copy.graph.initializers.items()):
+        if not graph.has_uses(value) and not value.is_graph_input():
+            del copy.graph.initializers[name]
+
+
+def _values(model: ir.Model) -> dict[str, ir.Value]:
+    """The values of the main graph by name, in topological order."""
+    main = model.graph
+    found = {value.name: value for value in (*main.inputs, *main.initializers.values()) if value.name}
+    for node in graph.in_order(main):
+        found.update((value.name, value) for value in node.outputs if value.name)
+    return found
+
+
+def _is_numeric(kind: ir.TypeProtocol | None) -> bool:
+    return kind is None or (isinstance(kind, ir.TensorType) and kind.dtype not in _TEXT)
+
+
+def _look_at_inputs(main: Mapping[str, ir.Value], names: Sequence[str], feed: Mapping[str, Any], look: Visit) -> None:
+    for name in names:
+        tensor = main[name].const_value
+        if feed.get(name) is not None:
+            look(name, feed[name])
+        elif tensor is not None:
+            look(name, tensor.numpy())
+
+
+def loaded(feeds: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Each feed, loaded when the one before is gone."""
+    for number in range(len(feeds)):
+        yield feeds[number]
+
+
+def _groups(
+    model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], threads: int, limit: int
+) -> list[list[str]]:
+    """``names`` in groups of at most ``limit`` bytes."""
+    return packed(sizes(model, names, feed, threads), limit)
+
+
+def packed(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """The names in order, in groups of at most ``limit`` bytes; a larger one stands alone."""
+    groups: list[list[str]] = [[]]
+    taken = 0
+    for name, size in sizes.items():
+        if groups[-1] and taken + size > limit:
+            groups.append([])
+            taken = 0
+        groups[-1].append(name)
+        taken += size
+    return groups
+
+
+def sizes(model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], threads: int) -> dict[str, int]:
+    """The bytes of each of the values in ``feed``: a run that gives out their shapes alone."""
+    if not names:
+        return {}
+    copy = clone(model)
+    main, taken = _values(copy), graph.names_in_use(copy)
+    if not graph.opset_version(copy):
+        copy.graph.opset_imports[""] = 17
+    dims: dict[str, ir.Value] = {}
+    for name in names:
+        label = f"{name}.shape"
+        while label in taken:
+            label += "_"
+        taken.add(label)
+        dims[name] = ir.Value(name=label, type=ir.TensorType(ir.DataType.INT64))
+        copy.graph.append(ir.node("Shape", [main[name]], outputs=[dims[name]]))
+    _set_outputs(copy, list(dims.values()))
+    answers = runtime.session(copy, threads=threads).run(feed)
+    widths = {name: _element_bytes(main[name]) for name in names}
+    return {name: int(math.prod(answers[str(value.name)].tolist()) * widths[name]) for name, value in dims.items()}
+
+
+def _element_bytes(value: ir.Value) -> float:
+    return _BYTES_IF_UNKNOWN if value.dtype is None else value.dtype.bitwidth / 8

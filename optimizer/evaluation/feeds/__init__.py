@@ -1,0 +1,1 @@
+"""Inputs of a model: read from files, taken from Python, or generated from the graph."""

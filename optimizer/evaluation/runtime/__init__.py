@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, runs, paired timing, which kernels really run."""

@@ -1,0 +1,226 @@
+"""How much of a model really runs in integers: ONNX Runtime's optimized graph, read back and counted.
+
+A quantized model says little about what runs: a pair of QuantizeLinear and DequantizeLinear that ONNX Runtime does not
+fuse leaves the float operator and makes it slower. So the graph is taken after all of its optimizations, and each
+operator in it that multiplies with weights, or two activations, is counted as integer or float under the operator that
+it was in the model: a MatMul and its Add that became a QGemm are a MatMul.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnx_ir.traversal import RecursiveGraphIterator
+
+from optimizer.evaluation.runtime import kernel_origins
+from optimizer.evaluation.runtime.kernel_origins import INTEGER, KINDS, MADE
+from optimizer.evaluation.runtime.session import optimized_graph
+from optimizer.io.model import clone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import onnx
+    import onnx_ir as ir
+
+_NAMED = 3  # names in a line of text
+
+
+@dataclass(frozen=True)
+class Count:
+    """Kernels of one kind.
+
+    Attributes:
+        integer: How many run in integers.
+        total: Of how many.
+    """
+
+    integer: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """A kernel that runs in float.
+
+    Attributes:
+        name: The node's name, or that of its output if it has none.
+        kind: Its operator.
+    """
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What runs in integers.
+
+    Attributes:
+        kernels: By operator of the model, sorted by name.
+        weights_only: How many of those in integers have quantized weights and float inputs (MatMulNBits).
+        left_float: The other kernels.
+        quantize: QuantizeLinear nodes that are left, at the borders between integers and float.
+        dequantize: DequantizeLinear nodes that are left.
+        round_trips: Values that are quantized and dequantized again, with nothing in between: pairs that did not fuse.
+        dequantized_weights: Constants that are dequantized at every run, slower than float ones.
+    """
+
+    kernels: Mapping[str, Count]
+    weights_only: int
+    left_float: tuple[Left, ...]
+    quantize: int
+    dequantize: int
+    round_trips: tuple[str, ...]
+    dequantized_weights: tuple[str, ...]
+
+    @property
+    def integer(self) -> int:
+        """Kernels of all kinds that run in integers."""
+        return sum(count.integer for count in self.kernels.values())
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether anything runs in integers, or was meant to."""
+        return bool(self.integer or self.quantize or self.dequantize)
+
+    @property
+    def total(self) -> int:
+        """Kernels of all kinds."""
+        return sum(count.total for count in self.kernels.values())
+
+    def text(self, reasons: Mapping[str, str] | None = None) -> str:
+        """One line: ``int8: 47 of 53 Conv, 12 of 12 MatMul; 6 left float``.
+
+        Args:
+            reasons: Why a node stays float, by its name; those that are left float are then named with their reasons.
+        """
+        kinds = ", ".join(f"{count.integer} of {count.total} {kind}" for kind, count in self.kernels.items())
+        parts = [f"int8: {kinds or 'no kernels'}"]
+        if self.weights_only:
+            parts.append(f"{self.weights_only} of them by their weights only")
+        if self.left_float:
+            why = "" if reasons is None else f": {_by_reason(self.left_float, reasons)}"
+            parts.append(f"{len(self.left_float)} left float{why}")
+        if self.dequantized_weights:
+            names = self.dequantized_weights
+            parts.append(f"{len(names)} weights dequantized at every run: {_names(names)}")
+        if self.round_trips:
+            parts.append(f"{len(self.round_trips)} pairs that did not fuse: {_names(self.round_trips)}")
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "kernels": {kind: {"integer": count.integer, "total": count.total} for kind, count in self.kernels.items()},
+            "weights_only": self.weights_only,
+            "left_float": [{"name": left.name, "kind": left.kind} for left in self.left_float],
+            "quantize": self.quantize,
+            "dequantize": self.dequantize,
+            "round_trips": list(self.round_trips),
+            "dequantized_weights": list(self.dequantized_weights),
+        }
+
+
+def coverage(model: ir.Model) -> Coverage:
+    """Count what of ``model`` runs in integers on this machine.
+
+    Args:
+        model: Quantized or not; it is not changed.
+
+    Raises:
+        ReferenceRunError: If ONNX Runtime cannot load it.
+    """
+    marked = clone(model)
+    nodes = list(_all_nodes(marked))
+    given = {output.name: node.name for node in _all_nodes(model) for output in node.outputs if output.name}
+    names = [_name(node, given) for node in nodes]
+    kernel_origins.mark(nodes)
+    graphs = list(_graphs(optimized_graph(marked)))
+    found = [node for graph in graphs for node in graph.node if node.op_type in KINDS]
+    counted = [
+        (kernel.op_type in INTEGER, Left(kernel.name if index is None else names[index], _kind(kernel, index, nodes)))
+        for kernel, index in zip(found, kernel_origins.origins(found, nodes), strict=True)
+        if index is None or (index != MADE and _is_float(nodes[index]))
+    ]
+    kinds = Counter(kernel.kind for _, kernel in counted)
+    integers = Counter(kernel.kind for is_integer, kernel in counted if is_integer)
+    operators = Counter(node.op_type for graph in graphs for node in graph.node)
+    return Coverage(
+        {kind: Count(integers[kind], kinds[kind]) for kind in sorted(kinds)},
+        operators["MatMulNBits"],
+        tuple(kernel for is_integer, kernel in counted if not is_integer),
+        operators["QuantizeLinear"],
+        operators["DequantizeLinear"],
+        tuple(name for graph in graphs for name in _round_trips(graph)),
+        tuple(_dequantized_constants(graphs)),
+    )
+
+
+def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    yield from RecursiveGraphIterator(model.graph)
+    for function in model.functions.values():
+        yield from RecursiveGraphIterator(function)
+
+
+def _name(node: ir.Node, given: Mapping[str, str | None]) -> str:
+    """What ``node`` is called in the model that was given, where a clone makes up names; else its output's name."""
+    output = next((output.name for output in node.outputs if output.name), None)
+    return (given.get(output) if output else node.name) or output or node.op_type
+
+
+def _kind(kernel: onnx.NodeProto, index: int | None, nodes: Sequence[ir.Node]) -> str:
+    """The operator that ``kernel`` was in the model."""
+    kind = KINDS[kernel.op_type]
+    return kind if index is None else KINDS.get(nodes[index].op_type, kind)
+
+
+def _is_float(node: ir.Node) -> bool:
+    """Whether a kernel computes floating-point numbers, as far as is known; integer operators stand for such."""
+    if node.op_type in INTEGER:
+        return True
+    kind = node.outputs[0].dtype
+    return kind is None or kind.is_floating_point()
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from _graphs(inner)
+
+
+def _round_trips(graph: onnx.GraphProto) -> Iterator[str]:
+    readers: dict[str, set[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    outputs = {value.name for value in graph.output}
+    for node in graph.node:
+        is_inner = node.op_type == "QuantizeLinear" and node.output[0] not in outputs
+        if is_inner and readers.get(node.output[0]) == {"DequantizeLinear"}:
+            yield node.input[0]
+
+
+def _dequantized_constants(graphs: Iterable[onnx.GraphProto]) -> Iterator[str]:
+    graphs = list(graphs)
+    constants = {item.name for graph in graphs for item in graph.initializer}
+    for graph in graphs:
+        for node in graph.node:
+            if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+                yield node.input[0]
+
+
+def _by_reason(left: Iterable[Left], reasons: Mapping[str, str]) -> str:
+    groups: dict[str, list[str]] = {}
+    for kernel in left:
+        groups.setdefault(reasons.get(kernel.name, "no reason given"), []).append(kernel.name)
+    return "; ".join(f"{_names(names)} ({reason})" for reason, names in groups.items())
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

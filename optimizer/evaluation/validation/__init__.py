@@ -1,0 +1,1 @@
+"""Candidate against reference on the same feeds: errors, tolerances, budgets, verdicts."""

@@ -1,0 +1,143 @@
+"""How far an exact candidate may be from the reference, decided before any candidate runs.
+
+    limit = min(cap, max(floor of the dtype, 4 x the reference's own change))
+
+The reference's own change is what ONNX Runtime's optimizations and noise of one ulp on the inputs make of it: an exact
+rewrite rounds as differently as these do. Elements that are no floats may differ only where the reference's own do
+(``optimizer.evaluation.validation.flips``). An arg-max may flip only between values that are as close as rounding
+allows.
+
+What a Sigmoid gives out is made around 1/2 and rounded there. Where it is nearly zero throughout, because nothing is
+detected, nothing is relative: an error of one unit in that last place, 2^-24 in float32, is rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimizer.evaluation.runtime.ort_values import element_type
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from optimizer.evaluation.validation.output_error import Difference
+
+SLACK = 4.0
+MOST_MISPLACED = 0.01
+_FLOORS: Mapping[str, float] = {"float64": 1e-9, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
+_CAPS: Mapping[str, float] = {"float64": 1e-3, "float32": 1e-3, "float16": 1e-2, "bfloat16": 8e-2}
+_EPSILON = 1e-7  # rounding beside an output's peak
+_EPSILONS: Mapping[str, float] = {"float64": 1e-15}
+_ROUNDED_AT_HALF: Mapping[str, float] = {"float64": 2.0**-53, "float32": 2.0**-24}
+_COARSE = 0.1  # for float8 and float4: a step is 6 % and more
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Limits of one output.
+
+    Attributes:
+        rel_l2: Relative L2, over all feeds and of each one.
+        from_zero: Largest element in feeds whose reference is zero throughout, so that nothing is relative.
+        misplaced: Share of NaN and infinities at other places.
+        gap: What the reference may prefer its own arg-max by where the candidate's flips, as a share of its peak.
+        rms: Root of the mean squared error of a feed up to which no relative error counts.
+    """
+
+    rel_l2: float
+    from_zero: float = 0.0
+    misplaced: float = 0.0
+    gap: float = 0.0
+    rms: float = 0.0
+
+    def failure(self, found: Difference) -> str:
+        """The measure that ``found`` fails by and its limit; empty if it holds."""
+        if found.failure:
+            return found.failure
+        if found.misplaced_share > self.misplaced:
+            return f"has NaN or infinity at {found.floats.misplaced} other places than the reference"
+        if found.discrete.differing:
+            return f"differs in {found.discrete.differing} of its {found.discrete.elements} elements that are no floats"
+        for text, value in (("", found.floats.finite_rel_l2), (" of one feed", found.worst)):
+            if value > self.rel_l2 and found.floats.reference2 and found.rms > self.rms:
+                return f"has relative L2{text} {value:.2g}, the limit is {self.rel_l2:.2g}"
+        if found.from_zero > self.from_zero:
+            return f"is up to {found.from_zero:.2g} where the reference is zero, the limit is {self.from_zero:.2g}"
+        if found.floats.flips and found.floats.gap > self.gap * found.floats.peak:
+            return f"has another arg-max in {found.floats.flips} of {found.floats.rows} rows"
+        return ""
+
+
+def tolerance(type_text: str, own: Difference, *, half: bool = False, is_sigmoid: bool = False) -> Tolerance:
+    """The limits of an output.
+
+    Args:
+        type_text: Its type as ONNX Runtime spells it.
+        own: The reference's own change.
+        half: Whether the model computes in float16 inside, so that its limit is that of float16.
+        is_sigmoid: Whether it is what a Sigmoid gives out.
+    """
+    name = _dtype_name(type_text)
+    coarse = _COARSE if name.startswith("float") else 0.0  # the others are compared by equality
+    floor, cap = _FLOORS.get(name, coarse), _CAPS.get(name, coarse)
+    if half and cap:
+        cap = max(cap, _CAPS["float16"])
+    change = max(own.floats.finite_rel_l2 if own.floats.reference2 else 0.0, own.worst)
+    limit = min(cap, max(floor, SLACK * change))
+    peak = own.floats.peak or 1.0
+    return Tolerance(
+        rel_l2=limit,
+        from_zero=max(SLACK * own.from_zero, _EPSILONS.get(name, _EPSILON) * own.floats.peak),
+        misplaced=min(MOST_MISPLACED, SLACK * own.misplaced_share),
+        gap=SLACK * max(limit, own.floats.gap / peak if np.isfinite(own.floats.gap) else 0.0),
+        rms=_ROUNDED_AT_HALF.get(name, 0.0) if is_sigmoid else 0.0,
+    )
+
+
+def loosest(limits: Sequence[Tolerance]) -> Tolerance:
+    """The largest of each limit: what any of the reference's own changes needs."""
+    return Tolerance(*(max(getattr(limit, field.name) for limit in limits) for field in fields(Tolerance)))
+
+
+def shrunk_by_an_ulp(feed: Mapping[str, Any], seed: int, *, rest: bool = False) -> dict[str, Any]:
+    """``feed`` with a random half of all floats one ulp nearer to zero, so that they stay in any range they were in.
+
+    Args:
+        feed: Not changed.
+        seed: Chooses the half.
+        rest: Whether the other half is taken.
+    """
+    rng = np.random.default_rng(seed)
+    return {name: _shrunk(value, rng, rest) for name, value in feed.items()}
+
+
+def has_floats(feed: Mapping[str, Any]) -> bool:
+    """Whether ``shrunk_by_an_ulp`` would change ``feed``."""
+    return any(_is_plain_float(item) for value in feed.values() for item in _items(value))
+
+
+def _shrunk(value: Any, rng: np.random.Generator, rest: bool) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_shrunk(item, rng, rest) for item in value]
+    if not _is_plain_float(value):
+        return value
+    nearer = np.nextafter(value, np.zeros_like(value))
+    tiny = np.finfo(value.dtype).tiny
+    chosen = ((rng.random(value.shape) < 0.5) != rest) & (np.abs(value) > tiny)
+    return np.where(chosen, nearer, value).astype(value.dtype)
+
+
+def _is_plain_float(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype.itemsize in {2, 4, 8}
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _dtype_name(type_text: str) -> str:
+    kind = element_type(type_text)
+    return "float32" if kind is None else np.dtype(kind.numpy()).name

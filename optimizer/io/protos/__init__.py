@@ -1,0 +1,1 @@
+"""Between ir.Model and ModelProto, whole."""

@@ -1,0 +1,164 @@
+"""From onnx-ir to GraphSurgeon: ordinary ``gs`` objects, each with a record of what it was made from.
+
+Built from onnx-ir's objects directly, since GraphSurgeon's own importer drops or rejects part of what a model may
+hold. Values of types that GraphSurgeon does not know are Variables without a dtype; attributes that it does not know
+(TENSORS, SPARSE_TENSOR, TYPE_PROTO, bytes that are no text) are not shown, and come back with their node.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_graphsurgeon as gs
+import onnx_ir as ir
+from onnx_graphsurgeon.util import misc
+
+from optimizer.errors import PreconditionError
+from optimizer.io.surgeon.attributes import is_shown
+from optimizer.io.surgeon.types import RECORD, Record, TensorValues, shown_shape, shown_type
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    Tensors = MutableMapping[ir.Value, gs.Tensor]
+
+
+def to_graph(model: ir.Model) -> gs.Graph:
+    """``model`` as a GraphSurgeon graph that ``from_graph`` turns back without loss; the weights are shared.
+
+    Raises:
+        PreconditionError: If GraphSurgeon could not hold it.
+    """
+    functions = [_function(function) for function in model.functions.values()]
+    opset, domains = _opsets(model.opset_imports)
+    graph = _graph(model.graph, ChainMap(), opset, domains, functions=functions)
+    graph.producer_name = model.producer_name or ""
+    graph.producer_version = model.producer_version or ""
+    graph.ir_version = model.ir_version
+    shown = {"producer_name": graph.producer_name, "producer_version": graph.producer_version}
+    _record(graph, Record((model, model.graph), {**graph.__dict__[RECORD].shown, **shown}))
+    return graph
+
+
+def _opsets(imports: Mapping[str, int]) -> tuple[int | None, list[onnx.OperatorSetIdProto]]:
+    domains = [onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()]
+    return imports.get("", imports.get("ai.onnx")), domains
+
+
+def _graph(
+    source: ir.Graph, outer: ChainMap[ir.Value, gs.Tensor], opset: int | None, domains: Any, functions: Any = None
+) -> gs.Graph:
+    tensors = outer.new_child()
+    graph = gs.Graph(name=source.name or "", doc_string=source.doc_string or "", opset=opset, import_domains=domains)
+    held = [_constant(value, graph) for value in source.initializers.values()]
+    tensors.update(zip(source.initializers.values(), held, strict=True))
+    borders = [_tensor(value, tensors) for value in source.inputs]
+    graph.nodes = _nodes(source, tensors, opset, domains)
+    graph.inputs = [tensor for tensor in borders if isinstance(tensor, gs.Variable)]
+    graph.outputs = [_tensor(value, tensors) for value in source.outputs]
+    used = {id(tensor) for tensor in graph.outputs}
+    idle = [tensor for tensor in held if not tensor.outputs and id(tensor) not in used]
+    shown = {"inputs": borders, "initializers": held, "idle": idle, **_shown_of(graph)}
+    _record(graph, Record((None, source), shown))
+    if functions is not None:
+        graph.functions = functions
+        graph._merge_subgraph_functions()  # noqa: SLF001 - GraphSurgeon shares one list; its constructor does this
+    return graph
+
+
+def _function(function: ir.Function) -> gs.Function:
+    opset, domains = _opsets(function.opset_imports)
+    tensors: ChainMap[ir.Value, gs.Tensor] = ChainMap()
+    inputs = [_tensor(value, tensors) for value in function.inputs]
+    nodes = _nodes(function.graph, tensors, opset, domains)
+    made = gs.Function(
+        function.name,
+        function.domain,
+        nodes=nodes,
+        inputs=inputs,
+        outputs=[_tensor(value, tensors) for value in function.outputs],
+        doc_string=function.doc_string or "",
+        opset=opset,
+        import_domains=domains,
+        attrs={name: _default(attribute, tensors, opset, domains) for name, attribute in function.attributes.items()},
+    )
+    shown = {"inputs": inputs, "initializers": [], "idle": [], **_shown_of(made)}
+    _record(made, Record((function, function.graph), shown))
+    return made
+
+
+def _shown_of(graph: gs.Graph) -> dict[str, Any]:
+    return {"name": graph.name, "doc_string": graph.doc_string, "nodes": list(graph.nodes)}
+
+
+def _default(attribute: ir.Attr, tensors: Any, opset: int | None, domains: Any) -> Any:
+    """The default of a function's attribute; ``None`` if it has none, or one that GraphSurgeon does not know."""
+    return _shown(attribute, tensors, opset, domains) if is_shown(attribute) else None
+
+
+def _nodes(source: ir.Graph, tensors: Any, opset: int | None, domains: Any) -> list[gs.Node]:
+    for node in source:
+        for value in node.outputs:
+            if value.name:
+                _tensor(value, tensors)
+    return [_node(node, tensors, opset, domains) for node in source]
+
+
+def _node(node: ir.Node, tensors: Any, opset: int | None, domains: Any) -> gs.Node:
+    attributes = {}
+    for name, attribute in node.attributes.items():
+        if attribute.type == ir.AttributeType.GRAPHS:
+            raise PreconditionError(
+                f"{node.op_type} '{node.name}' has a list of graphs, which GraphSurgeon cannot hold"
+            )
+        if is_shown(attribute):
+            attributes[name] = _shown(attribute, tensors, opset, domains)
+    made = gs.Node(
+        op=node.op_type,
+        name=node.name or "",
+        attrs=attributes,
+        inputs=[gs.Variable.empty() if value is None else _tensor(value, tensors) for value in node.inputs],
+        outputs=[_tensor(value, tensors) if value.name else gs.Variable.empty() for value in node.outputs],
+        domain=node.domain or None,
+    )
+    _record(made, Record(node, {"op": made.op, "domain": made.domain, "name": made.name}))
+    return made
+
+
+def _shown(attribute: ir.Attr, tensors: Any, opset: int | None, domains: Any) -> Any:
+    if attribute.is_ref():
+        return gs.Node.AttributeRef(attribute.ref_attr_name, misc.convert_from_onnx_attr_type(int(attribute.type)))
+    if attribute.type == ir.AttributeType.GRAPH:
+        return _graph(attribute.as_graph(), tensors, opset, domains)
+    if attribute.type == ir.AttributeType.TENSOR:
+        tensor = attribute.as_tensor()
+        constant = gs.Constant(tensor.name or "", TensorValues(tensor))
+        _record(constant, Record(None, {"tensor": tensor}))
+        return constant
+    return list(attribute.value) if isinstance(attribute.value, tuple | list) else attribute.value
+
+
+def _tensor(value: ir.Value, tensors: Tensors) -> gs.Tensor:
+    found = tensors.get(value)
+    if found is None:
+        dtype, kind = shown_type(value.type)
+        shape = shown_shape(value.shape) if isinstance(value.type, ir.TensorType | ir.SparseTensorType) else None
+        found = gs.Variable(value.name or "", dtype=dtype, shape=shape, type=kind)
+        shown = {"dtype": dtype, "shape": None if shape is None else list(shape), "type": kind}
+        _record(found, Record(value, shown))
+        tensors[value] = found
+    return found
+
+
+def _constant(value: ir.Value, home: gs.Graph) -> gs.Constant:
+    if value.const_value is None:
+        raise PreconditionError(f"initializer '{value.name}' has no values")
+    constant = gs.Constant(value.name or "", TensorValues(value.const_value))
+    _record(constant, Record(value, {"tensor": value.const_value}, home))
+    return constant
+
+
+def _record(thing: Any, record: Record) -> None:
+    thing.__dict__[RECORD] = record

@@ -1,0 +1,1 @@
+"""Statistics of tensors in constant memory: ranges, histograms, second moments of the inputs of layers."""

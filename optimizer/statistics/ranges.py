@@ -1,0 +1,194 @@
+"""Which range of a tensor to quantize, judged by its histogram.
+
+::
+
+    min-max         [min, max]: nothing is clipped
+    moving-average  the mean over the feeds of each feed's min and max, as ONNX Runtime's calibrator averages them
+    percentile      all but (100 - p) / 2 percent at either end (H. Wu et al., "Integer Quantization for Deep
+                    Learning Inference", arXiv 2004.09602)
+    entropy         least KL(P || Q): P are the bins inside, with the clipped ones added to the outermost, Q the same
+                    bins averaged over each of the levels (S. Migacz, "8-bit Inference with TensorRT", GTC 2017)
+    mse             least sum of (x - dequantize(quantize(x)))^2, by grid search (M. Nagel et al., "A White Paper on
+                    Neural Network Quantization", arXiv 2106.08295, section 3.1)
+
+Both ends are searched, so that a tensor that is not symmetric is clipped at the end that has the outliers. Whoever
+quantizes by a range widens it to hold 0, and so do the errors here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from optimizer.statistics.histogram import Histogram
+
+METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
+_SHARES = np.geomspace(1, 1 / 256, 40)  # of the outermost value: each candidate is 13 % narrower than the one before
+_FINE_STEPS = 7
+_ROUNDS = 2  # the two ends depend on each other; a third round moves 3 % of the ranges of a real net by a little
+_MOST_CLIPPED = 0.1
+_LEAST_PROBABILITY = 1e-7  # of a bin of Q where P has something
+
+
+@dataclass(frozen=True)
+class Range:
+    """From which to which value a tensor is quantized.
+
+    Attributes:
+        rmin: The lower end.
+        rmax: The upper end; not below ``rmin``.
+    """
+
+    rmin: float
+    rmax: float
+
+    @property
+    def largest(self) -> float:
+        """The larger magnitude of the two ends."""
+        return max(abs(self.rmin), abs(self.rmax))
+
+
+def percentile_range(histogram: Histogram, extremes: Range, percentile: float, *, symmetric: bool = False) -> Range:
+    """All but the outermost ``100 - percentile`` percent; to the bin's outer edge, so never less than asked for.
+
+    Args:
+        histogram: Of the tensor.
+        extremes: Its minimum and maximum, which the result stays within.
+        percentile: 0 to 100.
+        symmetric: Whether the percentage is of magnitudes, for [-t, t].
+    """
+    edges, counts = histogram.between(extremes.rmin, extremes.rmax)
+    cut = counts.sum() * (100 - percentile) / 100
+    if symmetric:
+        reach = np.maximum(np.abs(edges[:-1]), np.abs(edges[1:]))
+        order = np.argsort(-reach, kind="stable")
+        kept = order[int(np.searchsorted(np.cumsum(counts[order]), cut, side="right")) :]
+        return _within(extremes, -float(reach[kept].max(initial=0)), float(reach[kept].max(initial=0)))
+    low = edges[np.searchsorted(np.cumsum(counts), cut / 2, side="right")]
+    high = edges[len(counts) - np.searchsorted(np.cumsum(counts[::-1]), cut / 2, side="right")]
+    return _within(extremes, float(low), float(high))
+
+
+def least_error_range(histogram: Histogram, extremes: Range, levels: int, *, symmetric: bool = False) -> Range:
+    """The range whose quantization to ``levels`` levels has the least squared error over the histogram."""
+    edges, counts = histogram.between(extremes.rmin, extremes.rmax)
+    density = counts / np.diff(edges)
+    return _search(lambda low, high: squared_error(edges, density, low, high, levels), extremes, symmetric=symmetric)
+
+
+def least_divergence_range(histogram: Histogram, extremes: Range, levels: int, *, symmetric: bool = False) -> Range:
+    """The range whose quantization to ``levels`` levels changes the distribution least.
+
+    The bin that holds 0 counts as much as its larger neighbour at most: zeros, half of what follows a Relu, are exact
+    at any range, and would hide all else.
+    """
+    edges, counts = histogram.between(min(extremes.rmin, 0.0), max(extremes.rmax, 0.0))
+    numbers = counts.astype(np.float64)
+    zero = int(np.searchsorted(edges, 0, side="right")) - 1
+    neighbours = [numbers[place] for place in (zero - 1, zero + 1) if 0 <= place < len(numbers)]
+    numbers[zero] = min(numbers[zero], max([1.0, *neighbours]))
+    return _search(lambda low, high: divergence(edges, numbers, low, high, levels), extremes, symmetric=symmetric)
+
+
+def squared_error(
+    edges: NDArray[np.float64], density: NDArray[np.float64], low: float, high: float, levels: int
+) -> float:
+    """The sum of squared errors of asymmetric quantization to [low, high], exact for evenly filled bins.
+
+    Inside, x = k s + e with k = round(x / s), and the integral of e^2 from 0 to x is k s^3 / 12 + e^3 / 3; outside,
+    that of the distance to the end squared is its cube / 3.
+
+    Args:
+        edges: Of the bins, ascending.
+        density: Elements per unit of x in each bin.
+        low: The lower end; widened to hold 0, and moved by less than a step so that 0 is on a level.
+        high: The upper end, likewise.
+        levels: How many numbers the grid has.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = (high - low) / (levels - 1)
+    if step <= 0:
+        return float(density @ np.diff(edges**3 / 3))
+    low = float(np.rint(low / step)) * step
+    inside = np.clip(edges, low, low + step * (levels - 1))
+    nearest = np.rint(inside / step)
+    integral = nearest * (step**3 / 12) + (inside - nearest * step) ** 3 / 3 + (edges - inside) ** 3 / 3
+    return float(density @ np.diff(integral))
+
+
+def divergence(edges: NDArray[np.float64], counts: NDArray[np.float64], low: float, high: float, levels: int) -> float:
+    """KL(P || Q) as in the module's docstring; infinite where there are fewer bins than levels.
+
+    It is infinite as well where a tenth of the elements is clipped: how far away they are does not enter it, so a bulk
+    that is clipped into one bin would look like a good fit.
+
+    Args:
+        edges: Of the bins, ascending and evenly spaced.
+        counts: Elements in each bin.
+        low: The lower end; the bin that it is in counts as inside.
+        high: The upper end, likewise.
+        levels: How many numbers the grid has.
+    """
+    first = max(int(np.searchsorted(edges, low, side="right")) - 1, 0)
+    last = min(int(np.searchsorted(edges, high, side="left")), len(counts))
+    inside = counts[first:last]
+    clipped = counts[:first].sum() + counts[last:].sum()
+    if len(inside) < levels or not inside.any() or clipped > _MOST_CLIPPED * counts.sum():
+        return float("inf")
+    level = np.arange(len(inside)) * levels // len(inside)
+    filled = inside > 0
+    mean = np.bincount(level, inside) / np.maximum(np.bincount(level, filled), 1)
+    reference, candidate = inside.copy(), mean[level] * filled
+    reference[0] += counts[:first].sum()
+    reference[-1] += counts[last:].sum()
+    reference /= reference.sum()
+    candidate = np.maximum(candidate / candidate.sum(), _LEAST_PROBABILITY)
+    seen = reference > 0
+    return float(reference[seen] @ np.log(reference[seen] / candidate[seen]))
+
+
+def _search(cost: Callable[[float, float], float], extremes: Range, *, symmetric: bool) -> Range:
+    """The cheapest range inside ``extremes``, the widest of equals."""
+    low, high = min(extremes.rmin, 0.0), max(extremes.rmax, 0.0)
+    if symmetric:
+        low, high = -extremes.largest, extremes.largest
+    both = _cheapest(lambda share: cost(low * share, high * share))
+    if symmetric or low == 0 or high == 0:
+        return _within(extremes, low * both, high * both)
+
+    def best_below(above: float) -> float:
+        return _cheapest(lambda share: cost(low * share, high * above))
+
+    def best_above(below: float) -> float:
+        return _cheapest(lambda share: cost(low * below, high * share))
+
+    starts = ((both, both), (best_below(1.0), 1.0), (1.0, best_above(1.0)))
+    below, above = min(starts, key=lambda shares: cost(low * shares[0], high * shares[1]))
+    for _ in range(_ROUNDS):
+        before = below, above
+        above = best_above(below)
+        below = best_below(above)
+        if (below, above) == before:
+            break
+    return _within(extremes, low * below, high * above)
+
+
+def _cheapest(cost: Callable[[float], float]) -> float:
+    """The share of the cheapest candidate, looked at more finely around it."""
+    costs = [cost(float(share)) for share in _SHARES]
+    best = int(np.argmin(costs))
+    around = np.linspace(_SHARES[max(best - 1, 0)], _SHARES[min(best + 1, len(_SHARES) - 1)], _FINE_STEPS)
+    fine = [cost(float(share)) for share in around]
+    return float(around[np.argmin(fine)]) if min(fine) < costs[best] else float(_SHARES[best])
+
+
+def _within(extremes: Range, low: float, high: float) -> Range:
+    low, high = max(low, extremes.rmin), min(high, extremes.rmax)
+    return Range(low, high) if low <= high else extremes
