@@ -36,7 +36,8 @@ from optimizer.contract.passes import Context
 from optimizer.engine.evaluator import RuntimeLab
 from optimizer.errors import OnnxhoneError, PreconditionError
 from optimizer.evaluation.feeds.loading import load_feeds
-from optimizer.evaluation.runtime.session import optimized_ops, session
+from optimizer.evaluation.runtime.introspection import optimized_ops
+from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
 from optimizer.graph.constants import rewrite
 from optimizer.graph.scopes import ScopeTree

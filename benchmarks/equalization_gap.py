@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import optimizer
 from equalization import BEFORE
-from optimizer import graph
 from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT7
 from optimizer.algorithms.quantization.rescaling.preparation import prepared
 from optimizer.algorithms.quantization.static.search import Int8Search
@@ -26,6 +25,7 @@ from optimizer.engine.evaluator import RuntimeLab
 from optimizer.evaluation.feeds.loading import load_feeds
 from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
+from optimizer.graph import constants
 from optimizer.graph.kernels import kernel
 from optimizer.io.model import load
 from weight_only import answers, worst
@@ -89,7 +89,7 @@ def without_relu6(model: ir.Model) -> int:
     """Make every Clip between 0 and 6 a Relu, in place; how many there were."""
     done = 0
     for node in model.graph:
-        bounds = [graph.constant_array(value) for value in node.inputs[1:3]]
+        bounds = [constants.constant_array(value) for value in node.inputs[1:3]]
         if node.op_type == "Clip" and [None if bound is None else float(bound) for bound in bounds] == [0, 6]:
             node.op_type = "Relu"
             node.resize_inputs(1)

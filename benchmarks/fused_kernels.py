@@ -23,7 +23,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from optimizer.contract import targets
-from optimizer.evaluation.runtime.session import optimized_ops, prepare, session
+from optimizer.evaluation.runtime.introspection import optimized_ops
+from optimizer.evaluation.runtime.session import prepare, session
 from optimizer.evaluation.runtime.timing import clock_for, compare
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import optimizer
-from optimizer.analysis.model_facts import constants, weight_facts
+from optimizer.analysis.model_facts import constants_of, weight_facts
 from optimizer.contract.passes import Context
 from optimizer.engine.setup import evidence_for
 from optimizer.graph.constants import FLOATS
@@ -102,7 +102,7 @@ def repeated_rows(model: ir.Model) -> tuple[int, int]:
     """Bytes of rows of large float weights that equal, and that are near, an earlier row, but for rows of zeros."""
     seen: set[bytes] = set()
     equal = near = 0
-    for _, tensor in constants(model):
+    for _, tensor in constants_of(model):
         shape = tuple(tensor.shape.numpy())
         if tensor.dtype not in FLOATS or tensor.nbytes < LEAST_BYTES or len(shape) < 2:
             continue

@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
 from optimizer.algorithms.horizontal_fusion.batching import plan
 from optimizer.algorithms.horizontal_fusion.branches import grow, seeds, side_by_side
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.analysis.annotation import annotated
 from optimizer.contract.node_filter import NodeChoice
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError
+from optimizer.graph import queries, traversal
 from optimizer.io.protos.preserved import TRAINING
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class BatchBranches(Pass):
         """
         if TRAINING in model.graph.meta:
             raise PreconditionError("the model has a training part, whose references to values would break")
-        version = graph.opset_version(model)
+        version = queries.opset_version(model)
         if version < _OLDEST:
             raise PreconditionError(f"needs opset {_OLDEST}, the model has {version}: run upgrade-opset first")
 
@@ -76,15 +76,15 @@ class BatchBranches(Pass):
         left, choice, batched = Leftovers(), NodeChoice(self.include, self.exclude), 0
         left.unmatched(choice.unmatched(model))
         roots = [model.graph, *(function.graph for function in model.functions.values())]
-        were_sorted = [root for root in roots if graph.is_sorted(root)]
+        were_sorted = [root for root in roots if traversal.is_sorted(root)]
         with annotated(model) as values:
             scope = Scope(model, context.sites, values)
-            for inner in list(graph.graphs(model)):
+            for inner in list(traversal.graphs(model)):
                 for kernels in seeds(inner):
                     chosen = [node for node in kernels if choice.holds(node)]
                     batched += _batch_all(chosen, inner, scope, left)
         for root in were_sorted if batched else ():
-            if not graph.is_sorted(root):
+            if not traversal.is_sorted(root):
                 root.sort()
         return PassResult(model, {BATCHED: batched} if batched else {}, left.notes())
 
@@ -109,7 +109,7 @@ def _batch(kernels: list[ir.Node], scope: Scope, left: Leftovers) -> int:
         return 0
     if batching.grows > 0:
         left.note(kernels[0], "and its like would make the file larger, batched")
-    elif scope.sites.permits(STEP.name, graph.site(kernels[0])):
+    elif scope.sites.permits(STEP.name, queries.site(kernels[0])):
         batching.put(scope)
         return len(kernels)
     batching.abandon()

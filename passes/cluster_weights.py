@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optimizer import graph
 from optimizer.algorithms.clustering.codes import Coding
 from optimizer.algorithms.clustering.kmeans import INITS
 from optimizer.algorithms.clustering.search import STEP, ClusterSearch
@@ -24,6 +23,7 @@ from optimizer.algorithms.clustering.storage import OLDEST_OPSET
 from optimizer.contract.node_filter import NodeChoice
 from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import PreconditionError, UsageError
+from optimizer.graph import queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ class ClusterWeights(Pass):
         Raises:
             PreconditionError: If it is one.
         """
-        version = graph.opset_version(model)
+        version = queries.opset_version(model)
         if version < OLDEST_OPSET:
             raise PreconditionError(f"needs opset {OLDEST_OPSET}, the model has {version}: run upgrade-opset first")
 

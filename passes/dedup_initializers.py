@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
 from optimizer.algorithms.deduplication import derived, equal
 from optimizer.algorithms.deduplication.nearly_equal import Merger
 from optimizer.algorithms.deduplication.transposed import find_transposed
 from optimizer.algorithms.rewriting.stored_constants import equal_holders, holders
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Sites, Step
 from optimizer.errors import UsageError
+from optimizer.graph import queries
 from optimizer.graph.scopes import ScopeTree
 from optimizer.graph.sparse import SparseTensor
 
@@ -172,7 +172,7 @@ class _Work:
 
     def reshape(self, shapes: list[Holder]) -> None:
         """Make holders of equal content and several shapes from one of them."""
-        if len(shapes) < 2 or not _is_worth_a_node(shapes[0]) or graph.opset_version(self.model) < 5:
+        if len(shapes) < 2 or not _is_worth_a_node(shapes[0]) or queries.opset_version(self.model) < 5:
             return
         ranked = _most_needed_first(shapes)
         for index in range(1, len(ranked)):

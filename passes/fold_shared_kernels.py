@@ -13,13 +13,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optimizer import graph
 from optimizer.algorithms.channels import widths
 from optimizer.algorithms.channels.redundancy.folding import Wish, fold
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.errors import UsageError
+from optimizer.graph import queries, traversal
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ class FoldSharedKernels(Pass):
             scope = Scope(model, context.sites)
             made = Counter[str]()
             notes = []
-            for part in graph.with_subgraphs(model.graph):
-                folded = fold(part, graph.opset_version(model), wish, scope)
+            for part in traversal.with_subgraphs(model.graph):
+                folded = fold(part, queries.opset_version(model), wish, scope)
                 made.update(folded.changes)
                 notes += folded.notes
             if not made:

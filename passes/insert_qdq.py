@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optimizer import graph
 from optimizer.algorithms.quantization import linear
 from optimizer.algorithms.quantization.rescaling.preparation import prepared
 from optimizer.algorithms.quantization.static.fusion_table import constant_type
@@ -19,6 +18,7 @@ from optimizer.contract.node_filter import NodeChoice
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.contract.targets import resolve
 from optimizer.errors import PreconditionError, UsageError
+from optimizer.graph import queries
 from optimizer.statistics.tensor_statistics import METHODS
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.algorithms.quantization.linear import Grid
-    from optimizer.contract.passes import Context, Lab
+    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.passes import Context
 
 PER_TENSOR_OPSET, PER_CHANNEL_OPSET = 10, 13
 _GRIDS = {"uint8": linear.UINT8, "int8": linear.INT8}
@@ -92,7 +93,7 @@ class InsertQdq(Pass):
             PreconditionError: Saying which of these is missing and what to do.
         """
         needed = PER_CHANNEL_OPSET if self.granularity == "channel" else PER_TENSOR_OPSET
-        opset = graph.opset_version(model)
+        opset = queries.opset_version(model)
         if opset < needed:
             raise PreconditionError(
                 f"opset {opset} has no QDQ per {self.granularity}; run upgrade-opset:version={needed} first"

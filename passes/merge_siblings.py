@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
 from optimizer.algorithms.horizontal_fusion.siblings import families, parts
 from optimizer.algorithms.horizontal_fusion.widening import plan
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.analysis.annotation import annotated
 from optimizer.contract.node_filter import NodeChoice
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError
+from optimizer.graph import queries, traversal
 from optimizer.io.protos.preserved import TRAINING
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class MergeSiblings(Pass):
         """
         if TRAINING in model.graph.meta:
             raise PreconditionError("the model has a training part, whose references to values would break")
-        version = graph.opset_version(model)
+        version = queries.opset_version(model)
         if version < _OLDEST:
             raise PreconditionError(f"needs opset {_OLDEST}, the model has {version}: run upgrade-opset first")
 
@@ -80,7 +80,7 @@ class MergeSiblings(Pass):
             for _ in range(_MAX_ROUNDS):  # a constant may have one reader less now
                 left = Leftovers()
                 left.unmatched(choice.unmatched(model))
-                found = [each for inner in graph.graphs(model) for each in families(inner, choice, left)]
+                found = [each for inner in traversal.graphs(model) for each in families(inner, choice, left)]
                 count = sum(_merge(family, scope, left) for family in found)
                 merged += count
                 if not count:
@@ -94,7 +94,7 @@ def _merge(whole: Family, scope: Scope, left: Leftovers) -> int:
     for family in parts(whole):
         widening = plan(family, scope)
         is_smaller |= widening.grows <= 0
-        if widening.grows > 0 or not scope.sites.permits(STEP.name, graph.site(family[0][0].item.node)):
+        if widening.grows > 0 or not scope.sites.permits(STEP.name, queries.site(family[0][0].item.node)):
             widening.abandon()
             continue
         widening.put(scope)

@@ -19,7 +19,7 @@ from optimizer.algorithms.sparsity.search import STEP, PruneSearch
 from optimizer.contract.node_filter import NodeChoice
 from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import UsageError
-from optimizer.graph.sparse_storage import store_sparse
+from optimizer.graph.tensors import store_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

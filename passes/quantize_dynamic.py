@@ -13,10 +13,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optimizer import graph
 from optimizer.algorithms.quantization.dynamic import Quantizer
 from optimizer.algorithms.quantization.dynamic_candidates import OLDEST_OPSET, Candidate, candidate
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.algorithms.search.budgeted import Search, grouped
 from optimizer.contract import targets
 from optimizer.contract.node_filter import NodeChoice
@@ -24,6 +23,7 @@ from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError, UsageError
+from optimizer.graph import queries, traversal
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class QuantizeDynamic(Pass):
         Raises:
             PreconditionError: If it has.
         """
-        version = graph.opset_version(model)
+        version = queries.opset_version(model)
         if version < OLDEST_OPSET:
             raise PreconditionError(f"needs opset {OLDEST_OPSET}, the model has {version}: run upgrade-opset first")
 
@@ -104,7 +104,7 @@ class QuantizeDynamic(Pass):
             return self._quantized(model, context, floats, known)
         found = self._candidates(Scope(model, context.sites), Leftovers())
         silent = replace(context, progress=Progress())  # what is built is a part of the search
-        work = {graph.site(item.node): float(item.elements) for item in found}
+        work = {queries.site(item.node): float(item.elements) for item in found}
 
         def build(chosen: frozenset[str]) -> PassResult:
             return self._quantized(clone(model), silent, work.keys() - chosen, known)
@@ -124,7 +124,7 @@ class QuantizeDynamic(Pass):
         quantizer = Quantizer(scope, per_channel, self._is_reduced(context), unsigned, known)
         for done, item in enumerate(found):
             context.progress(done / len(found))
-            site, op_type = graph.site(item.node), item.node.op_type
+            site, op_type = queries.site(item.node), item.node.op_type
             if site in floats:
                 left.note(item.node, "stays in float: its error would cost too much of the budget")
             elif not item.is_finite:
@@ -142,7 +142,7 @@ class QuantizeDynamic(Pass):
     def _candidates(self, scope: Scope, left: Leftovers) -> list[Candidate]:
         choice, found = NodeChoice(self.include, self.exclude), []
         left.unmatched(choice.unmatched(scope.model))
-        for node in graph.nodes(scope.model):
+        for node in traversal.nodes(scope.model):
             item = candidate(node)
             if isinstance(item, str):
                 left.note(node, item)

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.quantization.weight_only.dequantization import Dequantizer
 from optimizer.algorithms.quantization.weight_only.storage import AUTOMATIC, Packs, Storage
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.algorithms.search.budgeted import Search, grouped
 from optimizer.contract.node_filter import NodeChoice
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError, UsageError
+from optimizer.graph import queries
 from optimizer.graph.scopes import ScopeTree
 from optimizer.io.model import clone
 
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.contract.passes import Context, Lab
+    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.passes import Context
 
 STEP = Step("quantize-weights", "a weight is stored as integers")
 _IR_VERSION_OF_4_BITS = 10
@@ -111,7 +112,7 @@ class QuantizeWeights(Pass):
             PreconditionError: If it cannot.
         """
         needed = max(storage.oldest_opset for storage in self.storages.values())
-        version = graph.opset_version(model)
+        version = queries.opset_version(model)
         if version < needed:
             raise PreconditionError(f"needs opset {needed}, the model has {version}: run upgrade-opset first")
 
@@ -179,7 +180,7 @@ class QuantizeWeights(Pass):
             context.progress(done / len(found))
             if not np.isfinite(weight.holder.tensor.numpy()).all():
                 left.note(weight.holder.name, "is not finite")
-            elif context.sites.permits(STEP.name, graph.site(weight.nodes[0])):
+            elif context.sites.permits(STEP.name, queries.site(weight.nodes[0])):
                 chosen = storage.wider if weight.holder.name in wide else storage
                 changes[chosen.store(weight, dequantizer, packs)] += 1
         if changes and self.bits == 4:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.reconstruction.codebook_entries import codebook
 from optimizer.algorithms.reconstruction.kernel_matrices import Prunable, prunable
 from optimizer.algorithms.reconstruction.sequential import refit_all
@@ -32,6 +31,7 @@ from optimizer.contract.node_filter import NodeChoice
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.contract.skipped import Leftovers
 from optimizer.errors import PreconditionError
+from optimizer.graph import constants, queries
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class RefitWeights(Pass):
             reason = self._reason(weight, fitted, context.reference, known)
             if reason is not None:
                 left.note(weight.name, reason)
-            elif context.sites.permits(STEP.name, graph.site(weight.nodes[0])):
+            elif context.sites.permits(STEP.name, queries.site(weight.nodes[0])):
                 found.append(weight)
         books = list(self._codebooks(fitted, context, known, left))
         if not found and not books:
@@ -120,7 +120,7 @@ class RefitWeights(Pass):
     def _codebooks(
         self, model: ir.Model, context: Context, known: set[str | None], left: Leftovers
     ) -> Iterator[Codebook]:
-        choice, opset = NodeChoice(self.include, self.exclude), graph.opset_version(model)
+        choice, opset = NodeChoice(self.include, self.exclude), queries.opset_version(model)
         for node in model.graph:
             found = codebook(node, opset)
             if found is None:
@@ -130,7 +130,7 @@ class RefitWeights(Pass):
                 left.note(node, "is left out by include= or exclude=")
             elif found.name not in known:
                 left.note(node, "gives a value that the reference has under no such name")
-            elif context.sites.permits(STEP.name, graph.site(node)):
+            elif context.sites.permits(STEP.name, queries.site(node)):
                 yield found
 
     def _reason(self, weight: Prunable, model: ir.Model, reference: ir.Model, known: set[str | None]) -> str | None:
@@ -144,7 +144,7 @@ class RefitWeights(Pass):
 
 def _differs(weight: Prunable, reference: ir.Model) -> bool:
     value = reference.graph.initializers.get(weight.name)
-    tensor = graph.constant_tensor(value)
+    tensor = constants.constant_tensor(value)
     if tensor is None or tuple(tensor.shape.numpy()) != weight.holder.shape:
         return True
     return not np.array_equal(tensor.numpy(), weight.holder.tensor.numpy())

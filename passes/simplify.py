@@ -10,13 +10,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
 from optimizer.algorithms.rewriting.common_subexpressions import merge_equal
 from optimizer.algorithms.rewriting.dead_code import remove_dead
-from optimizer.algorithms.rewriting.rules import Rule, Scope, sweep
+from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rules import Rule, sweep
 from optimizer.analysis.annotation import annotated
 from optimizer.contract.passes import Context, Gain, Pass, PassResult, Step
 from optimizer.errors import PreconditionError
+from optimizer.graph import traversal
 from optimizer.io.protos.preserved import TRAINING
 from passes.rules import (
     constant_targets,
@@ -36,7 +37,11 @@ from passes.rules import (
     fuse_views,
     inline_if,
     lift_constants,
-    merge_chains,
+    merge_casts,
+    merge_concats,
+    merge_reshapes,
+    merge_slices,
+    merge_transposes,
     reshape_views,
     reuse_shapes,
     slice_shapes,
@@ -63,7 +68,11 @@ RULES: tuple[Rule, ...] = (
     *inline_if.RULES,
     *drop_identities.RULES,
     *drop_zero_bias.RULES,
-    *merge_chains.RULES,
+    *merge_reshapes.RULES,
+    *merge_transposes.RULES,
+    *merge_casts.RULES,
+    *merge_slices.RULES,
+    *merge_concats.RULES,
     *fuse_clip.RULES,
     *fuse_reduce.RULES,
     *fuse_slice_squeeze.RULES,
@@ -115,7 +124,7 @@ class Simplify(Pass):
 def _sort(model: ir.Model) -> Mapping[str, int]:
     """Put the nodes in topological order, which ONNX asks for and the rules count on, if they are not."""
     roots = [model.graph, *(function.graph for function in model.functions.values())]
-    unsorted = [root for root in roots if not graph.is_sorted(root)]
+    unsorted = [root for root in roots if not traversal.is_sorted(root)]
     for root in unsorted:
         root.sort()
     return {"graphs sorted": len(unsorted)}

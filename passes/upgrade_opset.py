@@ -18,13 +18,13 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from optimizer import graph
 from optimizer.algorithms.rewriting.names import name_values
 from optimizer.algorithms.version_conversion.operators import Upgrade, since
 from optimizer.algorithms.version_conversion.splicing import Splicer
 from optimizer.analysis.annotation import annotated
 from optimizer.contract.passes import Gain, Note, Pass, PassResult
 from optimizer.errors import PreconditionError, UsageError
+from optimizer.graph import queries, traversal
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class UpgradeOpset(Pass):
         Raises:
             PreconditionError: With the operator and the reason, if one cannot be converted; nothing is changed then.
         """
-        current = graph.opset_version(model)
+        current = queries.opset_version(model)
         if not 0 < current < self.version:
             return PassResult(model, {})
         work, inlined = _inlined(model)
@@ -72,7 +72,7 @@ class UpgradeOpset(Pass):
         splicer = Splicer.of(work, self.version)
         for node, made in plans.items():
             splicer.splice(node, made)
-        for domain in graph.STANDARD_DOMAINS:
+        for domain in queries.STANDARD_DOMAINS:
             if domain in work.opset_imports:
                 work.opset_imports[domain] = self.version
         changes = {RAISED: self.version - current, CONVERTED: len(plans), INLINED: inlined}
@@ -81,9 +81,9 @@ class UpgradeOpset(Pass):
 
 def _plans(model: ir.Model, source: int, target: int) -> dict[ir.Node, onnx.GraphProto]:
     """What stands for each node that cannot stay as it is."""
-    values = (value for node in graph.nodes(model) for value in node.outputs)
+    values = (value for node in traversal.nodes(model) for value in node.outputs)
     upgrade = Upgrade(source, target, {value: value.shape for value in values if value.shape is not None})
-    concerned = [node for node in graph.nodes(model) if upgrade.concerns(node)]
+    concerned = [node for node in traversal.nodes(model) if upgrade.concerns(node)]
     if not concerned:
         return {}
     with annotated(model):
@@ -105,7 +105,7 @@ def _inlined(model: ir.Model) -> tuple[ir.Model, int]:
     except (ValueError, KeyError, ir.passes.PassError) as error:
         raise PreconditionError(f"functions cannot be inlined, which a newer opset needs: {_cause(error)}") from error
     work.functions.clear()  # those that are left are called by nobody
-    for node in graph.nodes(work):
+    for node in traversal.nodes(work):
         for value in node.outputs:
             if value.meta.pop(_NAMELESS, False):
                 value.name = None  # inlining gives it a name, as if the output were wanted
@@ -123,7 +123,7 @@ def _raise_ir_version(model: ir.Model, version: int) -> Iterator[Note]:
     needed = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", version)], ignore_unknown=True)
     if model.ir_version >= needed:
         return
-    if model.ir_version < _FREE_INITIALIZERS and any(graph.is_overridable(value) for value in model.graph.inputs):
+    if model.ir_version < _FREE_INITIALIZERS and any(queries.is_overridable(value) for value in model.graph.inputs):
         yield Note(f"IR version {model.ir_version}", "stays, since newer ones let a caller override the weights")
         return
     model.ir_version = needed
@@ -131,6 +131,8 @@ def _raise_ir_version(model: ir.Model, version: int) -> Iterator[Note]:
 
 def _unknown(model: ir.Model, source: int, target: int) -> Iterator[Note]:
     """Notes on operators that the old version of the operator set does not have, such as ONNX Runtime's own."""
-    names = {node.op_type for node in graph.nodes(model) if graph.is_standard(node) and not since(node.op_type, source)}
+    names = {
+        node.op_type for node in traversal.nodes(model) if queries.is_standard(node) and not since(node.op_type, source)
+    }
     for name in sorted(names):
         yield Note(name, f"is no operator of opset {source}; left as it is for opset {target}")

@@ -11,11 +11,11 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.analysis import shape_inference
 from optimizer.analysis.symbolic import symbols
 from optimizer.analysis.symbolic.reshape_dims import reshape_hints
 from optimizer.analysis.symbolic.shape_values import ShapeValues
+from optimizer.graph import traversal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,9 +39,9 @@ def annotated(model: ir.Model) -> Iterator[ShapeValues]:
     Yields:
         What is known of small integer tensors.
     """
-    before = {value: (value.type, value.shape) for node in graph.nodes(model) for value in node.outputs}
+    before = {value: (value.type, value.shape) for node in traversal.nodes(model) for value in node.outputs}
     signatures = {
-        scope: {value.name: (value.type, value.shape) for value in scope.outputs} for scope in graph.graphs(model)
+        scope: {value.name: (value.type, value.shape) for value in scope.outputs} for scope in traversal.graphs(model)
     }
     shown = {value: value.shape for value in before}
     try:
@@ -49,11 +49,11 @@ def annotated(model: ir.Model) -> Iterator[ShapeValues]:
             value.shape = shown[value] = None
         yield _annotate(model, shown)
     finally:
-        for node in graph.nodes(model):
+        for node in traversal.nodes(model):
             for value in node.outputs:
                 kind, shape = before.get(value, (None, None))
                 value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
-        for scope in graph.graphs(model):
+        for scope in traversal.graphs(model):
             for value in scope.outputs:
                 value.type, value.shape = signatures.get(scope, {}).get(value.name, (value.type, value.shape))
 

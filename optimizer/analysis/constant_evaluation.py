@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,9 +111,9 @@ def evaluate(node: ir.Node, opset: int) -> list[NDArray[Any]] | None:
         node: A node of the standard operator set.
         opset: The version of the operator set that holds for it.
     """
-    if node.op_type not in FOLDED or graph.has_references(node):
+    if node.op_type not in FOLDED or queries.has_references(node):
         return None
-    tensors = [graph.constant_tensor(value) for value in node.inputs]
+    tensors = [constants.constant_tensor(value) for value in node.inputs]
     if any(value is not None and tensor is None for value, tensor in zip(node.inputs, tensors, strict=True)):
         return None
     if not all(_is_allowed(node.op_type, tensor.dtype) for tensor in tensors if tensor is not None):
@@ -135,7 +135,7 @@ def _too_large(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> bool:
     """Whether the result is much larger than what it is made of; such nodes are what keeps a file small."""
     match node.op_type:
         case "Expand" | "ConstantOfShape" | "Tile" | "Range":
-            shape = graph.static_shape(node.outputs[0])
+            shape = queries.static_shape(node.outputs[0])
             return shape is None or 8 * int(np.prod(shape, dtype=np.int64)) > max(_bytes(arrays), 1 << 16)
     return _bytes(arrays) > _MAX_BYTES and node.op_type not in {
         "Reshape",

@@ -20,14 +20,18 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from optimizer import graph
 from optimizer.analysis import shape_inference
 from optimizer.analysis.symbolic.expressions import is_known
 from optimizer.analysis.symbolic.shape_values import ShapeValues
+from optimizer.graph import constants, queries, traversal
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    _Dims = Callable[[ir.Value | None], tuple[int, ...] | None]
+    _Formula = Callable[[ir.Node, _Dims], int | None]
+
 
 _ROUNDS = 3
 
@@ -90,7 +94,7 @@ def _fold_shapes(copy: ir.Model) -> bool:
     folded = 0
     for node in list(copy.graph):
         for value in node.outputs:
-            array = values.computed(value) if value.uses() and not graph.is_standard(node, "Constant") else None
+            array = values.computed(value) if value.uses() and not queries.is_standard(node, "Constant") else None
             if array is None or not all(map(is_known, array.flat)) or value.is_graph_output():
                 continue
             tensor = ir.Tensor(array.astype(np.int64 if value.dtype is None else value.dtype.numpy()))
@@ -133,7 +137,7 @@ class _Counter:
         return sum(self._node(node) for node in scope)
 
     def _node(self, node: ir.Node) -> int:
-        inner = [self.graph(subgraph) for subgraph in graph.subgraphs_of(node)]
+        inner = [self.graph(subgraph) for subgraph in traversal.subgraphs_of(node)]
         if inner:
             return max(inner) if node.op_type == "If" else sum(inner) * self._trips(node)
         formula = _formula(node.op_type)
@@ -148,8 +152,8 @@ class _Counter:
 
     def _trips(self, node: ir.Node) -> int:
         if node.op_type == "Loop":
-            trips = graph.constant_ints(node.inputs[0])
-            stops_early = node.inputs[1] is not None and graph.constant_tensor(node.inputs[1]) is None
+            trips = constants.constant_ints(node.inputs[0])
+            stops_early = node.inputs[1] is not None and constants.constant_tensor(node.inputs[1]) is None
             self.is_guessed |= trips is None or stops_early
             return trips[0] if trips else 1
         if node.op_type == "Scan":
@@ -183,11 +187,6 @@ def _formula(op_type: str) -> _Formula | None:
     if op_type in _RECURRENT:
         return _recurrent
     return {"ConvTranspose": _conv_transpose, "Einsum": _einsum}.get(op_type)
-
-
-if TYPE_CHECKING:
-    _Dims = Callable[[ir.Value | None], tuple[int, ...] | None]
-    _Formula = Callable[[ir.Node, _Dims], int | None]
 
 
 def _conv(node: ir.Node, dims_of: _Dims) -> int | None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.analysis.macs import count_macs
+from optimizer.graph import constants, queries, traversal
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io import tensor_contents
 from optimizer.io.model import byte_size
@@ -93,7 +93,7 @@ def facts(model: ir.Model) -> Facts:
     macs = count_macs(model)
     return Facts(
         bytes=byte_size(model),
-        nodes=graph.count_nodes(model),
+        nodes=traversal.count_nodes(model),
         ops=_count_ops(model),
         parameters=sum(tensor.size for tensor in parameters(model)),
         macs=macs.count,
@@ -101,7 +101,7 @@ def facts(model: ir.Model) -> Facts:
         opsets=dict(sorted(model.opset_imports.items())),
         ir_version=model.ir_version or 0,
         producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
-        inputs=_slots(value for value in model.graph.inputs if not graph.is_overridable(value)),
+        inputs=_slots(value for value in model.graph.inputs if not queries.is_overridable(value)),
         outputs=_slots(model.graph.outputs),
     )
 
@@ -112,7 +112,7 @@ def weight_facts(model: ir.Model) -> WeightFacts:
     Raises:
         ModelError: If external data cannot be read.
     """
-    tensors = [tensor for _, tensor in constants(model) if not isinstance(tensor, SparseTensor)]
+    tensors = [tensor for _, tensor in constants_of(model) if not isinstance(tensor, SparseTensor)]
     learned = list(parameters(model))
     repeated = [tensors[index] for index in _repeated(tensors)]
     return WeightFacts(
@@ -123,21 +123,21 @@ def weight_facts(model: ir.Model) -> WeightFacts:
     )
 
 
-def constants(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+def constants_of(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
     """Every initializer and every output of a Constant node, with its tensor; overridable inputs too."""
-    for scope in graph.graphs(model):
+    for scope in traversal.graphs(model):
         for value in scope.initializers.values():
             if value.const_value is not None:
                 yield value, value.const_value
         for node in scope:
-            tensor = graph.constant_tensor(node.outputs[0]) if graph.is_standard(node, "Constant") else None
+            tensor = constants.constant_tensor(node.outputs[0]) if queries.is_standard(node, "Constant") else None
             if tensor is not None:
                 yield node.outputs[0], tensor
 
 
 def parameters(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """The constants that hold what was learned, see the module."""
-    for value, tensor in constants(model):
+    for value, tensor in constants_of(model):
         if tensor.dtype in {ir.DataType.STRING, ir.DataType.BOOL}:
             continue
         if tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8 or _is_dequantized(value):
@@ -176,12 +176,13 @@ def _repeated(tensors: list[ir.TensorProtocol]) -> Iterator[int]:
 
 
 def _is_dequantized(value: ir.Value) -> bool:
-    return any(graph.is_standard(use.node, "DequantizeLinear") and use.idx == 0 for use in value.uses())
+    return any(queries.is_standard(use.node, "DequantizeLinear") and use.idx == 0 for use in value.uses())
 
 
 def _count_ops(model: ir.Model) -> dict[str, int]:
     counts = Counter(
-        node.op_type if graph.is_standard(node) else f"{node.domain}.{node.op_type}" for node in graph.nodes(model)
+        node.op_type if queries.is_standard(node) else f"{node.domain}.{node.op_type}"
+        for node in traversal.nodes(model)
     )
     return dict(sorted(counts.items()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer import graph
+from optimizer.graph import constants, queries, traversal
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,17 +20,17 @@ def random_outputs(model: ir.Model) -> frozenset[str]:
             if any(_is_random(node, random_functions) for node in function)
         }
     reached: set[ir.Value] = set()
-    for node in graph.in_order(model.graph):
-        inputs = (*node.inputs, *graph.captured(node))
+    for node in traversal.in_order(model.graph):
+        inputs = (*node.inputs, *traversal.captured(node))
         if _is_random(node, random_functions) or any(value in reached for value in inputs if value is not None):
             reached.update(node.outputs)
     return frozenset(value.name for value in model.graph.outputs if value in reached and value.name)
 
 
 def _is_random(node: ir.Node, functions: set[ir.OperatorIdentifier]) -> bool:
-    if graph.is_standard(node, *graph.RANDOM_OPS) or node.op_identifier() in functions:
+    if queries.is_standard(node, *queries.RANDOM_OPS) or node.op_identifier() in functions:
         return True
-    if graph.is_standard(node, "Dropout") and len(node.inputs) > 2 and node.inputs[2] is not None:
-        mode = graph.constant_array(node.inputs[2], 1)
+    if queries.is_standard(node, "Dropout") and len(node.inputs) > 2 and node.inputs[2] is not None:
+        mode = constants.constant_array(node.inputs[2], 1)
         return mode is None or bool(mode.any())
-    return any(_is_random(inner, functions) for scope in graph.subgraphs_of(node) for inner in scope)
+    return any(_is_random(inner, functions) for scope in traversal.subgraphs_of(node) for inner in scope)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.analysis import shape_inference_bugs
+from optimizer.graph import queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -144,7 +144,7 @@ class _Skeleton:
             if not value.is_graph_input():
                 self._add_constant(value)
         inlined: set[str] = set()
-        for node in graph.in_order(source):
+        for node in traversal.in_order(source):
             self._add_node(proto, node, inlined)
         for value in source.outputs:
             kind, shape = self._hidden.get(value, (value.type, self._hints.get(value)))
@@ -187,7 +187,7 @@ class _Skeleton:
         out.output.extend(self._name(value) if value.name else "" for value in node.outputs)
         for attribute in node.attributes.data.values():
             self._add_attribute(out, attribute)
-        known = node.domain in graph.STANDARD_DOMAINS or node.op_identifier() in self._functions
+        known = node.domain in queries.STANDARD_DOMAINS or node.op_identifier() in self._functions
         for value in node.outputs:
             kind, shape = self._hidden.get(value, (value.type, self._hints.get(value)))
             if (shape is not None or is_hidden or not known) and kind and value.name and not value.is_graph_output():

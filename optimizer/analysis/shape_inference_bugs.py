@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer import graph
+from optimizer.graph import queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ def faulty_nodes(model: ir.Model, shapes: Mapping[ir.Value, ir.Shape | None]) ->
         model: The model.
         shapes: What is inferred for the outputs of nodes.
     """
-    opset = graph.opset_version(model)
+    opset = queries.opset_version(model)
     found = {node for node in _nodes(model.graph) if _is_faulty(node, opset, shapes)}
     faulty = {key for key, function in model.functions.items() if _holds_fault(function)}
     if not faulty:
@@ -38,7 +38,7 @@ def faulty_nodes(model: ir.Model, shapes: Mapping[ir.Value, ir.Shape | None]) ->
 
 
 def _nodes(root: ir.Graph) -> Iterator[ir.Node]:
-    for scope in graph.with_subgraphs(root):
+    for scope in traversal.with_subgraphs(root):
         yield from scope
 
 
@@ -47,16 +47,16 @@ def _is_faulty(node: ir.Node, opset: int, shapes: Mapping[ir.Value, ir.Shape | N
 
 
 def _may_be_faulty(node: ir.Node, opset: int) -> bool:
-    if not graph.is_standard(node, "Slice", "Attention"):
+    if not queries.is_standard(node, "Slice", "Attention"):
         return False
     return node.op_type == "Attention" or opset == _FAULTY_SLICE
 
 
 def _holds_fault(function: ir.Function) -> bool:
     """Whether there may be a faulty node in ``function``; calls of other functions count as such."""
-    opset = graph.opset_version(function.graph)
+    opset = queries.opset_version(function.graph)
     return any(
-        _may_be_faulty(node, opset) or node.domain not in graph.STANDARD_DOMAINS for node in _nodes(function.graph)
+        _may_be_faulty(node, opset) or node.domain not in queries.STANDARD_DOMAINS for node in _nodes(function.graph)
     )
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.errors import UsageError
+from optimizer.graph import traversal
+from optimizer.graph.constants import constant_tensor
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -48,7 +49,7 @@ class NodeChoice:
         left = dict.fromkeys((*self.include, *self.exclude))
         if not left:
             return []
-        for node in graph.nodes(model):
+        for node in traversal.nodes(model):
             names = _names(node)
             for pattern in [pattern for pattern in left if _matches(pattern, node, names)]:
                 del left[pattern]
@@ -56,7 +57,7 @@ class NodeChoice:
 
 
 def _names(node: ir.Node) -> list[str]:
-    constants = (value for value in node.inputs if value is not None and graph.constant_tensor(value) is not None)
+    constants = (value for value in node.inputs if value is not None and constant_tensor(value) is not None)
     found = [node.name, *(value.name for value in node.outputs), *(value.name for value in constants)]
     return [name for name in found if name]
 

@@ -11,19 +11,17 @@ import enum
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from optimizer.contract.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from dataclasses import Field
 
     import onnx_ir as ir
 
-    from optimizer.statistics.cross_moments import PairedMoments
-    from optimizer.statistics.second_moments import SecondMoments
-    from optimizer.statistics.tensor_statistics import Observation
+    from optimizer.contract.evaluator import Lab
 
 
 class Gain(enum.Enum):
@@ -107,56 +105,6 @@ class Sites:
     def allows_step(self, step: str) -> bool:
         """Whether ``step`` may run at all."""
         return step not in self.denied_steps
-
-
-class Lab(Protocol):
-    """Runs models for a pass, on feeds that no verdict is passed on.
-
-    Attributes:
-        calibration: Feeds to take ranges and statistics from.
-        has_data: Whether they are the user's, or made-up ones are allowed to calibrate.
-        is_timed: Whether times may decide; if not, decide by size and structure.
-        memory: What passes found out and may ask again in the same run, under keys of their own.
-    """
-
-    calibration: Sequence[dict[str, Any]]
-    has_data: bool
-    is_timed: bool
-    memory: dict[Any, Any]
-
-    def observe(
-        self, model: ir.Model, values: Sequence[str], channel_axes: Mapping[str, int] | None = None
-    ) -> Mapping[str, Observation]:
-        """Statistics of values by name over the calibration feeds; of channels too where an axis is given."""
-
-    def second_moments(self, model: ir.Model, kernels: Sequence[str]) -> Iterator[tuple[str, SecondMoments]]:
-        """Second moments of the rows that kernels multiply with, by first output, over the calibration feeds.
-
-        They come one after the other in bounded memory: use each and let it go.
-        """
-
-    def paired_moments(
-        self, model: ir.Model, reference: ir.Model, kernels: Sequence[str]
-    ) -> Iterator[tuple[str, PairedMoments]]:
-        """Moments of what kernels of ``model`` read with what ``reference`` answers under their outputs' names.
-
-        They come one after the other, as ``second_moments`` do.
-        """
-
-    def share(self, model: ir.Model) -> float:
-        """The largest share of any limit of the budget that ``model`` uses on the selection feeds; 1 is all of it."""
-
-    def seconds(self, model: ir.Model) -> float:
-        """How long one inference takes: coarse, for choosing between candidates."""
-
-    def profile(self, model: ir.Model) -> Mapping[str, float]:
-        """Seconds of one inference by node name, as far as ONNX Runtime keeps the names."""
-
-    def begin_stage(self, stages_left: int) -> None:
-        """The manager says that a lossy stage begins, the first of ``stages_left``, which share the time."""
-
-    def time_left(self) -> float:
-        """Seconds that a search may still take."""
 
 
 @dataclass(frozen=True)

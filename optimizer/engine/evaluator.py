@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from optimizer.contract.progress import Progress
 from optimizer.evaluation.calibration import moments
 from optimizer.evaluation.calibration import sweep as calibration
-from optimizer.evaluation.runtime.session import prepare, profile, session
+from optimizer.evaluation.runtime.introspection import profile
+from optimizer.evaluation.runtime.session import prepare, session
 from optimizer.evaluation.runtime.timing import clock_for
 from optimizer.evaluation.validation.budget_check import BudgetCheck
 from optimizer.evaluation.validation.reference_outputs import Answers

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from optimizer.contract.progress import Progress
-from optimizer.engine import budget_shares
+from optimizer.engine import budget_shares, worth
 from optimizer.engine.attempt import Attempt, Failure, Limits, attempt
 from optimizer.engine.bisection import OutOfAttemptsError, repair
-from optimizer.engine.gates import must_pay, signature_failure, size_failure, unpaid
+from optimizer.engine.gates import signature_failure, size_failure
 from optimizer.engine.stage_runs import StageRun, record, settled, undone
+from optimizer.engine.worth import must_pay, unpaid
 from optimizer.errors import CheckFailedError
 from optimizer.io.model import byte_size, compressed_size
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.contract.passes import Context
-    from optimizer.engine.report import StageRecord
+    from optimizer.engine.records import StageRecord
     from optimizer.evaluation.runtime.timing import Latency
     from optimizer.recipes.spec import Stage
 
@@ -96,7 +97,7 @@ class PassManager:
         context: Handed to every pass.
         judge: Runs and times models.
         settings: How to decide.
-        stopwatch: Collects the CPU seconds of ``rewrite`` and ``optimizer.engine.gates``, the search for what fails
+        stopwatch: Collects the CPU seconds of ``rewrite`` and ``gates``, the search for what fails
             among the latter.
         progress: Told what is being done.
         keep: Called with the stage's number and the model after each stage.
@@ -191,11 +192,11 @@ class PassManager:
         """``run``, with a remark if it brings nothing, or undone if besides nobody named it."""
         if not run.attempt.changed or any(limit.choices is not None for limit in run.limits):
             return run  # what is repeated was found worth it by the run that decided it
-        if not budget_shares.changed_lossily(run.stage, run.attempt):
+        if not worth.changed_lossily(run.stage, run.attempt):
             return undone(run, run.base, "its lossy passes changed nothing, so the others have no purpose")
-        latency = self._alone(run) if budget_shares.needs_time(run.stage) else None
-        size = compressed_size if budget_shares.is_for_compression(run.stage) else byte_size
-        reason = budget_shares.worthless(run.stage, size(run.base), size(run.attempt.model), latency)
+        latency = self._alone(run) if worth.needs_time(run.stage) else None
+        size = compressed_size if worth.is_for_compression(run.stage) else byte_size
+        reason = worth.worthless(run.stage, size(run.base), size(run.attempt.model), latency)
         if not reason:
             return run
         return replace(run, remark=reason) if run.stage.named else undone(run, run.base, reason)
@@ -290,4 +291,4 @@ class PassManager:
 
 def _may_be_slower(run: StageRun) -> bool:
     """Whether a lossy stage was kept that is for something else than speed, or that its user named."""
-    return run.attempt.changed and not run.stage.exact and (run.stage.named or not budget_shares.needs_time(run.stage))
+    return run.attempt.changed and not run.stage.exact and (run.stage.named or not worth.needs_time(run.stage))

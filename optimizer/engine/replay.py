@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from optimizer.engine.stage_runs import limits_from
+from optimizer.engine.attempt import Limits
 from optimizer.errors import UsageError
 from optimizer.io.model import to_proto
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from optimizer.engine.attempt import Limits
+    from optimizer.engine.attempt import PassRun
     from optimizer.io.model import Source
     from optimizer.recipes.spec import Stage
 
@@ -49,3 +49,14 @@ def digest(source: Source) -> str:
         with source.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256(to_proto(source.model).SerializeToString(deterministic=True)).hexdigest()
+
+
+def _decision(limit: Limits, ran: PassRun) -> Mapping[str, Any]:
+    decision = {"skip": limit.skip, "steps": sorted(limit.steps), "sites": sorted(map(list, limit.sites))}
+    return {**decision, "choices": dict(ran.choices)} if ran.choices and not limit.skip else decision
+
+
+def limits_from(decision: Mapping[str, Any]) -> Limits:
+    """The limits that a report's decision holds."""
+    sites = frozenset((str(step), str(site)) for step, site in decision["sites"])
+    return Limits(bool(decision["skip"]), frozenset(decision["steps"]), sites, choices=decision.get("choices"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from optimizer.analysis.model_facts import Facts
-    from optimizer.engine.report import PassRecord, Report, StageRecord
+    from optimizer.engine.records import PassRecord, RunRecord, StageRecord
     from optimizer.evaluation.runtime.timing import Latency
     from optimizer.evaluation.validation.task_metric import Score
     from optimizer.evaluation.validation.validator import OutputError
@@ -24,7 +24,7 @@ WIDTH = 110
 MOST_NOTES = 8
 
 
-def to_text(report: Report) -> str:
+def to_text(report: RunRecord) -> str:
     """The report as plain text of at most ``WIDTH`` columns."""
     return plain(report_table(report))
 
@@ -37,7 +37,7 @@ def plain(content: RenderableType) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) if isinstance(file, io.StringIO) else ""
 
 
-def report_table(report: Report) -> RenderableType:
+def report_table(report: RunRecord) -> RenderableType:
     """Before | after, then one line a pass, then what else should be known."""
     table = facts_table([("before", report.before), ("after", report.after)], only_changed_ops=True)
     title = Text(f"{report.model.get('label')}: {_verdict(report)}", style="bold")
@@ -93,7 +93,7 @@ def _add(table: Table, name: str, *cells: str) -> None:
     table.add_row(Text(name), *(Text(cell) for cell in cells))
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: RunRecord) -> str:
     saved = report.before.bytes - report.after.bytes
     if report.verdict == "unverified":
         return "unverified (not run)"
@@ -121,7 +121,7 @@ def _changes(member: PassRecord) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in listed) or "none"
 
 
-def _closing(report: Report) -> list[RenderableType]:
+def _closing(report: RunRecord) -> list[RenderableType]:
     lines = [
         f"undone: {one.step or member.name}{f' at {one.site}' if one.site else ''}: {one.reason}"
         for stage in report.stages

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optimizer import graph
-from optimizer.engine.attempt import Attempt, Limits, PassRun
+from optimizer.engine.attempt import Attempt, Limits
 from optimizer.engine.bisection import Denial
-from optimizer.engine.report import PassRecord, StageRecord
+from optimizer.engine.records import PassRecord, StageRecord
+from optimizer.engine.replay import _decision
+from optimizer.graph import traversal
 from optimizer.io.model import byte_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
@@ -67,7 +68,7 @@ def record(run: StageRun) -> StageRecord:
         reason=_reason(run, members),
         seconds=sum(ran.seconds for ran in run.attempt.runs),
         bytes=byte_size(run.attempt.model),
-        nodes=graph.count_nodes(run.attempt.model),
+        nodes=traversal.count_nodes(run.attempt.model),
         decisions=tuple(_decision(*pair) for pair in zip(run.limits, run.attempt.runs, strict=True)),
     )
 
@@ -82,14 +83,3 @@ def _reason(run: StageRun, members: Sequence[PassRecord]) -> str:
         return f"undone: {undone[0].reason}"
     skipped = [member.skipped for member in members if member.skipped]
     return f"skipped: {skipped[0]}" if skipped else "nothing to do"
-
-
-def _decision(limit: Limits, ran: PassRun) -> Mapping[str, Any]:
-    decision = {"skip": limit.skip, "steps": sorted(limit.steps), "sites": sorted(map(list, limit.sites))}
-    return {**decision, "choices": dict(ran.choices)} if ran.choices and not limit.skip else decision
-
-
-def limits_from(decision: Mapping[str, Any]) -> Limits:
-    """The limits that a report's decision holds."""
-    sites = frozenset((str(step), str(site)) for step, site in decision["sites"])
-    return Limits(bool(decision["skip"]), frozenset(decision["steps"]), sites, choices=decision.get("choices"))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.graph import file_size, sparse_storage
+from optimizer.graph import file_size, queries, tensors
+from optimizer.graph.queries import is_standard
 from optimizer.graph.sparse import SparseTensor
 
 if TYPE_CHECKING:
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
 
-def reader(value: ir.Value | None) -> ir.Node | None:
-    """The node that alone reads ``value``, and reads it once; ``None`` if it is a graph output or read more often."""
-    if value is None or value.is_graph_output():
-        return None
-    return next(iter(value.uses())).node if graph.use_count(value) == 1 else None
-
-
 def is_private(value: ir.Value, readers: Collection[ir.Node]) -> bool:
     """Whether nobody but ``readers`` would miss the constant ``value``."""
     if value.is_graph_output() or value.is_graph_input():
@@ -41,13 +34,13 @@ def is_private(value: ir.Value, readers: Collection[ir.Node]) -> bool:
 
 def shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape of ``value`` if every dimension is known; that of a constant is, shape inference or not."""
-    tensor = graph.constant_tensor(value)
-    return graph.static_shape(value) if tensor is None else tuple(tensor.shape.numpy())
+    tensor = constant_tensor(value)
+    return queries.static_shape(value) if tensor is None else tuple(tensor.shape.numpy())
 
 
 def float_array(value: ir.Value | None) -> NDArray[np.floating] | None:
     """The constant behind ``value`` if it is of a float type that is folded (16, 32 or 64 bits)."""
-    tensor = graph.constant_tensor(value)
+    tensor = constant_tensor(value)
     if tensor is None or tensor.dtype not in FLOATS:
         return None
     array: NDArray[np.floating] = tensor.numpy()
@@ -107,10 +100,10 @@ def rewrite(value: ir.Value, array: NDArray[np.generic]) -> None:
     tensor = ir.tensor(array, name=value.name)
     producer = value.producer()
     if value.is_initializer():
-        is_sparse = isinstance(value.const_value, SparseTensor) and tensor.dtype in sparse_storage.TYPES
-        listed = sparse_storage.listed(tensor, value.name) if is_sparse else None
+        is_sparse = isinstance(value.const_value, SparseTensor) and tensor.dtype in tensors.TYPES
+        listed = tensors.listed(tensor, value.name) if is_sparse else None
         value.const_value = tensor if listed is None else listed
-    elif producer is not None and graph.is_standard(producer, "Constant"):
+    elif producer is not None and queries.is_standard(producer, "Constant"):
         producer.attributes.clear()
         producer.attributes.add(ir.AttrTensor("value", tensor))
     else:
@@ -123,5 +116,61 @@ def constant_bytes(value: ir.Value) -> int:
     producer = value.producer()
     if producer is not None:
         return file_size.node_bytes(producer)
-    tensor = graph.constant_tensor(value)
+    tensor = constant_tensor(value)
     return 0 if tensor is None else file_size.tensor_bytes(tensor, value.name)
+
+
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of ``value`` if it is known before any run: an initializer or the output of a Constant node.
+
+    Initializers that are also inputs are no constants, since a caller may override them.
+    """
+    if value is None or value.is_graph_input():
+        return None
+    if value.is_initializer():
+        return value.const_value
+    producer = value.producer()
+    if producer is None or not is_standard(producer, "Constant"):
+        return None
+    return _constant_node_tensor(producer)
+
+
+def _constant_node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
+    if len(node.attributes) != 1:
+        return None
+    name, attribute = next(iter(node.attributes.items()))
+    if attribute.is_ref():
+        return None
+    match name:
+        case "value":
+            return attribute.as_tensor()
+        case "value_float" | "value_floats":
+            return ir.Tensor(np.array(attribute.value, dtype=np.float32))
+        case "value_int" | "value_ints":
+            return ir.Tensor(np.array(attribute.value, dtype=np.int64))
+        case "value_string":
+            return ir.StringTensor([attribute.as_string().encode()], shape=ir.Shape([]))
+        case "value_strings":
+            return ir.StringTensor([text.encode() for text in attribute.as_strings()])
+    return None
+
+
+def constant_array(value: ir.Value | None, max_elements: int | None = None) -> NDArray[np.generic] | None:
+    """The constant behind ``value`` as an array that must not be written to, or ``None``.
+
+    Args:
+        value: Any value of the graph.
+        max_elements: Larger constants count as unknown, so that no weight is read only to be looked at.
+    """
+    tensor = constant_tensor(value)
+    if tensor is None or (max_elements is not None and tensor.size > max_elements):
+        return None
+    return tensor.numpy()
+
+
+def constant_ints(value: ir.Value | None, max_elements: int = 1024) -> list[int] | None:
+    """The constant behind ``value`` as a flat list of integers; ``None`` if it is no small integer constant."""
+    array = constant_array(value, max_elements)
+    if array is None or array.dtype.kind not in "iu":
+        return None
+    return [int(element) for element in array.ravel()]

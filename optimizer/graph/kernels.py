@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
-from optimizer.graph import constants
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -74,7 +73,7 @@ class Kernel:
         """The rank of what the node reads and writes, if it is known."""
         match self.node.op_type:
             case "MatMul":
-                return graph.rank(self.node.inputs[0]) or graph.rank(self.node.outputs[0])
+                return queries.rank(self.node.inputs[0]) or queries.rank(self.node.outputs[0])
             case "Gemm":
                 return 2
         return len(self.shape)
@@ -108,7 +107,7 @@ class Kernel:
 
 def kernel(node: ir.Node | None) -> Kernel | None:
     """``node`` as a kernel, if it is one with a weight of known shape and sensible attributes."""
-    if node is None or not graph.is_standard(node, *OPS) or len(node.inputs) < 2:
+    if node is None or not queries.is_standard(node, *OPS) or len(node.inputs) < 2:
         return None
     weight = node.inputs[1]
     shape = constants.shape(weight)

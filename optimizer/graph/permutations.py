@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer import graph
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,16 +19,16 @@ def axes_of(node: ir.Node) -> list[int] | None:
     """The axes that ``node`` is given as an attribute or as a constant second input."""
     if "axes" in node.attributes:
         return list(node.attributes.get_ints("axes", ()))
-    return graph.constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
+    return constants.constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
 
 
 def permutation(node: ir.Node) -> tuple[int, ...] | None:
     """The permutation of the Transpose ``node``, if its rank is known."""
-    if not graph.is_standard(node, "Transpose") or graph.has_references(node):
+    if not queries.is_standard(node, "Transpose") or queries.has_references(node):
         return None
     if "perm" in node.attributes:
         return tuple(node.attributes.get_ints("perm", ()))
-    rank = graph.rank(node.inputs[0]) or graph.rank(node.outputs[0])
+    rank = queries.rank(node.inputs[0]) or queries.rank(node.outputs[0])
     return None if rank is None else tuple(reversed(range(rank)))
 
 

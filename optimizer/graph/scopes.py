@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimizer import graph
+from optimizer.graph import queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,8 +50,8 @@ class ScopeTree:
             tree.depths[scope] = 0 if parent is None else tree.depths[parent] + 1
             tree.names.update(_value_names(scope))
             for node in reversed(scope):
-                outer = scope if graph.is_standard(node, *_SEES_OUTSIDE) else None
-                stack += [(inner, outer) for inner in reversed(list(graph.subgraphs_of(node)))]
+                outer = scope if queries.is_standard(node, *_SEES_OUTSIDE) else None
+                stack += [(inner, outer) for inner in reversed(list(traversal.subgraphs_of(node)))]
         return tree
 
     def root(self, scope: ir.Graph) -> ir.Graph:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
+from optimizer.graph import editing, queries
+from optimizer.graph.constants import constant_ints, constant_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
@@ -37,7 +38,7 @@ class Source:
     @property
     def tensor(self) -> ir.TensorProtocol:
         """What ``root`` holds."""
-        tensor = graph.constant_tensor(self.root)
+        tensor = constant_tensor(self.root)
         if tensor is None:
             raise ValueError(f"{self.root.name} is no constant any more")
         return tensor
@@ -77,7 +78,7 @@ class Source:
 def source(value: ir.Value | None) -> Source | None:
     """The constant behind ``value``; ``None`` if it is computed from more, or a caller may override it."""
     path: list[ir.Node] = []
-    while value is not None and graph.constant_tensor(value) is None:
+    while value is not None and constant_tensor(value) is None:
         node = value.producer()
         if node is None or not _is_view(node):
             return None
@@ -108,10 +109,10 @@ def discard(nodes: Iterable[ir.Node]) -> None:
     """Remove those of ``nodes`` that nobody reads, and what only they read: views and constants."""
     gone = list(nodes)
     constants = [value for node in gone for value in _constants_before(node)]
-    graph.remove_unused(gone)
+    editing.remove_unused(gone)
     for value in dict.fromkeys(constants):
         owner = value.graph
-        if owner is not None and not graph.has_uses(value) and not value.is_graph_input():
+        if owner is not None and not queries.has_uses(value) and not value.is_graph_input():
             owner.initializers.pop(value.name or "", None)
 
 
@@ -128,14 +129,14 @@ def _constants_before(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _is_view(node: ir.Node) -> bool:
-    if not graph.is_standard(node, *_VIEWS) or graph.has_references(node) or not node.inputs:
+    if not queries.is_standard(node, *_VIEWS) or queries.has_references(node) or not node.inputs:
         return False
     return node.op_type != "Reshape" or _target(node) is not None
 
 
 def _target(node: ir.Node) -> list[int] | None:
     """The shape that a Reshape asks for, if it is a constant without zeros, which stand for several things."""
-    target = graph.constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
+    target = constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
     return None if target is None or 0 in target else target
 
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.errors import UsageError
+from optimizer.graph import traversal
 from optimizer.statistics import im2col
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def sources(model: ir.Model, kernels: Iterable[str]) -> list[Source]:
     """
     wanted = set(kernels)
     found: dict[Any, tuple[str, ir.Node, list[str]]] = {}
-    for node in graph.in_order(model.graph):
+    for node in traversal.in_order(model.graph):
         name = node.outputs[0].name if node.outputs else None
         if name is None or name not in wanted:
             continue

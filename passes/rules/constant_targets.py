@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.analysis.symbolic.expressions import is_known
 from optimizer.analysis.symbolic.nonzero import found_dimension
 from optimizer.analysis.symbolic.operators import dims
 from optimizer.analysis.symbolic.reshape_targets import Wish
-from optimizer.graph import file_size, tensors
-from optimizer.graph.freed import freed_bytes
+from optimizer.graph import constants, file_size, queries, tensors
+from optimizer.graph.file_size import freed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from optimizer.algorithms.rewriting.rewriter import Scope
     from optimizer.analysis.symbolic.expressions import Element
 
 _MAX_READERS = 64
@@ -40,14 +40,14 @@ class ConstantTargets(Rule):
 
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Replace the computed target of ``node``, and of all others who read it, if they want the same."""
-        if len(node.inputs) < 2 or node.inputs[1] is None or graph.constant_tensor(node.inputs[1]) is not None:
+        if len(node.inputs) < 2 or node.inputs[1] is None or constants.constant_tensor(node.inputs[1]) is not None:
             return False
         targets = _targets(node, scope)
         known = next((target for target in targets if scope.known_constant(node, _array(target)) is not None), None)
         if known is not None:
             return self._put(known, [node], scope)
         old, target = node.inputs[1], None
-        if targets and not old.is_graph_output() and graph.use_count(old) <= _MAX_READERS:
+        if targets and not old.is_graph_output() and queries.use_count(old) <= _MAX_READERS:
             readers = list(dict.fromkeys(use.node for use in old.uses()))
             others = [_targets(reader, scope) for reader in readers if reader is not node]
             target = next((each for each in targets if all(each in other for other in others)), None)
@@ -70,7 +70,7 @@ def _array(target: list[int]) -> NDArray[np.int64]:
 
 def _targets(node: ir.Node, scope: Scope) -> list[list[int]]:
     """The constants by which ``node`` comes to the same shape, the best first."""
-    if not graph.is_standard(node, "Reshape", "Expand") or graph.has_references(node) or node.inputs[0] is None:
+    if not queries.is_standard(node, "Reshape", "Expand") or queries.has_references(node) or node.inputs[0] is None:
         return []
     wanted, source = scope.values.elements(node.inputs[1]), dims(node.inputs[0].shape)
     if wanted is None:

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.analysis.symbolic.operators import dims
+from optimizer.graph import constants, editing, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import onnx_ir as ir
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _END = 1 << 31  # what exporters write for "to the end" is at least nearly this large
 
@@ -29,12 +31,12 @@ def _always(_node: ir.Node, _scope: Scope) -> bool:
 
 
 def _dropout(node: ir.Node, scope: Scope) -> bool:
-    if any(graph.has_uses(mask) for mask in node.outputs[1:]):
+    if any(queries.has_uses(mask) for mask in node.outputs[1:]):
         return False
     training = node.inputs[2] if len(node.inputs) > 2 else None
     if scope.opset(node) < 7:
         return False
-    known = graph.constant_array(training, 1)
+    known = constants.constant_array(training, 1)
     return training is None or (known is not None and not known.any())
 
 
@@ -51,8 +53,8 @@ def _transpose(node: ir.Node, _scope: Scope) -> bool:
 def _slice(node: ir.Node, scope: Scope) -> bool:
     if len(node.inputs) < 3:
         return False
-    starts, ends = (graph.constant_ints(value) for value in node.inputs[1:3])
-    steps = graph.constant_ints(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
+    starts, ends = (constants.constant_ints(value) for value in node.inputs[1:3])
+    steps = constants.constant_ints(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
     if steps is None or any(step != 1 for step in steps):
         return False
     if starts is not None and ends is not None and not any(starts) and all(end >= _END - 1 for end in ends):
@@ -61,12 +63,12 @@ def _slice(node: ir.Node, scope: Scope) -> bool:
 
 
 def _pad(node: ir.Node, _scope: Scope) -> bool:
-    pads = node.attributes.get_ints("pads") if len(node.inputs) < 2 else graph.constant_ints(node.inputs[1])
+    pads = node.attributes.get_ints("pads") if len(node.inputs) < 2 else constants.constant_ints(node.inputs[1])
     return pads is not None and not any(pads)
 
 
 def _tile(node: ir.Node, _scope: Scope) -> bool:
-    repeats = graph.constant_ints(node.inputs[1]) if len(node.inputs) == 2 else None
+    repeats = constants.constant_ints(node.inputs[1]) if len(node.inputs) == 2 else None
     return repeats is not None and all(repeat == 1 for repeat in repeats)
 
 
@@ -75,7 +77,7 @@ def _only(node: ir.Node, _scope: Scope) -> bool:
 
 
 def _flatten(node: ir.Node, _scope: Scope) -> bool:
-    return node.attributes.get_int("axis", 1) == 1 and graph.rank(node.inputs[0]) == 2
+    return node.attributes.get_int("axis", 1) == 1 and queries.rank(node.inputs[0]) == 2
 
 
 IDENTITIES: dict[str, Callable[[ir.Node, Scope], bool]] = {
@@ -107,9 +109,13 @@ class DropIdentities(Rule):
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Let the readers of ``node`` read what it reads."""
         source = node.inputs[0] if node.inputs else None
-        if source is None or not IDENTITIES[node.op_type](node, scope) or not graph.may_bypass(source, node.outputs[0]):
+        if (
+            source is None
+            or not IDENTITIES[node.op_type](node, scope)
+            or not editing.may_bypass(source, node.outputs[0])
+        ):
             return False
-        return self.permits(node, scope) and graph.bypass(node, source)
+        return self.permits(node, scope) and editing.bypass(node, source)
 
 
 _NEUTRAL = {"Add": (0, True), "Sub": (0, False), "Mul": (1, True), "Div": (1, False), "Pow": (1, False)}
@@ -128,7 +134,7 @@ class DropNeutral(Rule):
             return False
         neutral, commutes = _NEUTRAL[node.op_type]
         for index in (1, 0) if commutes else (1,):
-            source, constant = node.inputs[1 - index], graph.constant_array(node.inputs[index], 1 << 16)
+            source, constant = node.inputs[1 - index], constants.constant_array(node.inputs[index], 1 << 16)
             if (
                 source is None
                 or constant is None
@@ -136,12 +142,12 @@ class DropNeutral(Rule):
                 or not np.all(constant == neutral)
             ):
                 continue
-            keeps_shape = constant.ndim == 0 or (constant.size == 1 and constant.ndim <= (graph.rank(source) or 0))
+            keeps_shape = constant.ndim == 0 or (constant.size == 1 and constant.ndim <= (queries.rank(source) or 0))
             known = dims(source.shape)
             if not keeps_shape and (known is None or known != dims(node.outputs[0].shape)):
                 continue
-            if graph.may_bypass(source, node.outputs[0]):
-                return self.permits(node, scope) and graph.bypass(node, source)
+            if editing.may_bypass(source, node.outputs[0]):
+                return self.permits(node, scope) and editing.bypass(node, source)
         return False
 
 
@@ -155,10 +161,12 @@ class DropDoubleNot(Rule):
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Let the readers of ``node`` read what the first of the two reads."""
         inner = node.inputs[0].producer() if node.inputs[0] is not None else None
-        if inner is None or not graph.is_standard(inner, node.op_type) or inner.inputs[0] is None:
+        if inner is None or not queries.is_standard(inner, node.op_type) or inner.inputs[0] is None:
             return False
         source = inner.inputs[0]
-        return graph.may_bypass(source, node.outputs[0]) and self.permits(node, scope) and graph.bypass(node, source)
+        return (
+            editing.may_bypass(source, node.outputs[0]) and self.permits(node, scope) and editing.bypass(node, source)
+        )
 
 
 RULES: tuple[Rule, ...] = (DropIdentities(), DropNeutral(), DropDoubleNot())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.graph import constants
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _BIASLESS_GEMM = 11
 _MOST_ELEMENTS = 1 << 20
@@ -26,7 +27,7 @@ class DropZeroBias(Rule):
         """Drop the bias of ``node``."""
         if len(node.inputs) < 3 or (node.op_type == "Gemm" and scope.opset(node) < _BIASLESS_GEMM):
             return False
-        tensor = graph.constant_tensor(node.inputs[2])
+        tensor = constants.constant_tensor(node.inputs[2])
         if tensor is None or tensor.size > _MOST_ELEMENTS:
             return False
         bias = constants.float_array(node.inputs[2])

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.analysis import constant_evaluation
 from optimizer.analysis.symbolic.expressions import is_known
 from optimizer.analysis.symbolic.operators import EVALUATORS
-from optimizer.graph import file_size, tensors
-from optimizer.graph.freed import freed_bytes
+from optimizer.graph import constants, file_size, queries, tensors
+from optimizer.graph.file_size import freed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 def _replace(rule: Rule, node: ir.Node, scope: Scope, found: Mapping[ir.Value, NDArray[np.generic]]) -> bool:
@@ -47,13 +48,13 @@ class FoldConstants(Rule):
         """Fold ``node``."""
         if not any(value is not None for value in node.inputs) or any(out.is_graph_output() for out in node.outputs):
             return False
-        if any(value is not None and graph.constant_tensor(value) is None for value in node.inputs):
+        if any(value is not None and constants.constant_tensor(value) is None for value in node.inputs):
             return False
         arrays = constant_evaluation.evaluate(node, scope.opset(node))
         if arrays is None:
             return False
         pairs = zip(node.outputs, arrays, strict=True)
-        return _replace(self, node, scope, {value: array for value, array in pairs if graph.has_uses(value)})
+        return _replace(self, node, scope, {value: array for value, array in pairs if queries.has_uses(value)})
 
 
 class FoldShapes(Rule):
@@ -67,7 +68,7 @@ class FoldShapes(Rule):
         """Fold ``node``."""
         found: dict[ir.Value, NDArray[np.generic]] = {}
         for value in node.outputs:
-            if not graph.has_uses(value):
+            if not queries.has_uses(value):
                 continue
             array = scope.values.computed(value)
             if array is None or value.dtype is None or not all(map(is_known, array.flat)):

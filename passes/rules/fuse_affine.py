@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.rewriting import affine, replacement
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants, kernels
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, editing, kernels, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class _FuseAffine(Rule):
             constants.rewrite(pair.item.weight, weight)
         for each in pairs:
             _apply(each, swaps.get(each.item.node), scope)
-        graph.remove_unused(gone)
+        editing.remove_unused(gone)
         return True
 
 
@@ -63,7 +64,7 @@ def _pair(node: ir.Node, scope: Scope) -> _Pair | None:
     if scope.opset(node) < affine.OLDEST_OPSET:
         return None
     for operand, value in enumerate(node.inputs[:2]):
-        if value is None or constants.reader(value) is not node:
+        if value is None or queries.reader(value) is not node:
             continue
         item = kernels.kernel(value.producer())
         if item is None or item.node.graph is not node.graph:
@@ -101,8 +102,8 @@ def _sharer(node: ir.Node, index: int, pair: _Pair, scope: Scope) -> _Pair | Non
         return pair if index == 1 else None
     if index != 1 or node.op_type != pair.item.node.op_type:
         return None
-    follower = constants.reader(node.outputs[0])
-    if follower is None or not graph.is_standard(follower, *affine.OPS):
+    follower = queries.reader(node.outputs[0])
+    if follower is None or not queries.is_standard(follower, *affine.OPS):
         return None
     other = _pair(follower, scope)
     if other is None or other.item.node is not node or not _takes(other):
@@ -177,7 +178,7 @@ def _apply(pair: _Pair, swap: replacement.Swap | None, scope: Scope) -> None:
         node.attributes.pop("beta", None)
         node.resize_inputs(3)
         node.replace_input_with(2, swap.put(node, scope))
-    graph.bypass(pair.follower.node, node.outputs[0])
+    editing.bypass(pair.follower.node, node.outputs[0])
 
 
 class FuseBatchNorm(_FuseAffine):

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
 from optimizer.algorithms.rewriting import affine, replacement
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants, kernels
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, kernels, queries
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
     from numpy.typing import NDArray
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _OLDEST_BIASLESS_GEMM = 11
 
@@ -61,10 +62,10 @@ class FuseAffineBefore(Rule):
 def _before(item: kernels.Kernel, scope: Scope) -> affine.Affine | None:
     """The scaling and shift whose result only ``item`` reads."""
     value = item.node.inputs[0]
-    if constants.reader(value) is not item.node or value is None or scope.opset(item.node) < affine.OLDEST_OPSET:
+    if queries.reader(value) is not item.node or value is None or scope.opset(item.node) < affine.OLDEST_OPSET:
         return None
     node = value.producer()
-    if node is None or not graph.is_standard(node, *affine.OPS) or node.graph is not item.node.graph:
+    if node is None or not queries.is_standard(node, *affine.OPS) or node.graph is not item.node.graph:
         return None
     if _ends_normalization(node):
         return None
@@ -75,9 +76,9 @@ def _before(item: kernels.Kernel, scope: Scope) -> affine.Affine | None:
 def _ends_normalization(node: ir.Node) -> bool:
     """Whether ``node`` scales or shifts what was divided by a square root, at most two such nodes before it."""
     for _ in range(3):
-        if not graph.is_standard(node, "Mul", "Add", "Sub", "Div"):
+        if not queries.is_standard(node, "Mul", "Add", "Sub", "Div"):
             return False
-        moving = [value for value in node.inputs if value is not None and graph.constant_tensor(value) is None]
+        moving = [value for value in node.inputs if value is not None and constants.constant_tensor(value) is None]
         if len(moving) != 1:
             return any(_is_root(value, depth=2) for value in moving)
         producer = moving[0].producer()
@@ -92,9 +93,9 @@ def _is_root(value: ir.Value | None, depth: int) -> bool:
     node = None if value is None else value.producer()
     if node is None or depth == 0:
         return False
-    if graph.is_standard(node, "Sqrt"):
+    if queries.is_standard(node, "Sqrt"):
         return True
-    return graph.is_standard(node, "Reciprocal", "Div") and any(_is_root(each, depth - 1) for each in node.inputs)
+    return queries.is_standard(node, "Reciprocal", "Div") and any(_is_root(each, depth - 1) for each in node.inputs)
 
 
 def _may_shift(item: kernels.Kernel, scope: Scope) -> bool:

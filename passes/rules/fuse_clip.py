@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.rewriting import clipping, replacement
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, editing, queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 class DropClip(Rule):
@@ -42,9 +43,9 @@ class DropClip(Rule):
         low, high = clipping.range_of(found.source, opset)
         if opset < clipping.ARE_INPUTS and not np.isfinite([found.low, found.high]).any():
             return False  # without limits, such a Clip has the largest numbers of its type
-        if not found.low <= low <= high <= found.high or not graph.may_bypass(found.source, node.outputs[0]):
+        if not found.low <= low <= high <= found.high or not editing.may_bypass(found.source, node.outputs[0]):
             return False
-        return self.permits(node, scope) and graph.bypass(node, found.source)
+        return self.permits(node, scope) and editing.bypass(node, found.source)
 
 
 class FuseClip(Rule):
@@ -59,12 +60,7 @@ class FuseClip(Rule):
         opset = scope.opset(node)
         last = clipping.limits(node, opset)
         before = None if last is None else last.source.producer()
-        if (
-            last is None
-            or before is None
-            or before.graph is not node.graph
-            or constants.reader(last.source) is not node
-        ):
+        if last is None or before is None or before.graph is not node.graph or queries.reader(last.source) is not node:
             return False
         first = clipping.limits(before, opset)
         if first is None or not first.low <= first.high or not last.low <= last.high:
@@ -114,7 +110,7 @@ def _become_clip(node: ir.Node, found: clipping.Limits, swaps: list[replacement.
         return
     low = values.pop(0) if np.isfinite(found.low) else None
     node.resize_inputs(3 if values else 2)
-    graph.set_inputs(node, [found.source, low, *values])
+    editing.set_inputs(node, [found.source, low, *values])
 
 
 RULES: tuple[Rule, ...] = (DropClip(), FuseClip())

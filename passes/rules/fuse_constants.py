@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.rewriting import affine, replacement
-from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import editing
 from optimizer.graph.constants import FLOATS, rounded
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _CANCELLATION = 0.1  # a sum of constants below this share of them has bits that the two steps did not keep
 
@@ -103,7 +105,7 @@ class FuseConstants(Rule):
             step.node.resize_inputs(2)
             if step is not gone[-1]:
                 step.node.outputs[0].shape = None  # a shift that enlarged it may be gone from it
-            graph.set_inputs(step.node, [source, swaps[step].put(step.node, scope)])
+            editing.set_inputs(step.node, [source, swaps[step].put(step.node, scope)])
         return True
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants, permutations
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, editing, permutations, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _OLDEST_OPSET = 7
 _BIASLESS_GEMM = 11
@@ -40,12 +41,7 @@ class FuseMatMulAdd(Rule):
             return False
         for index, value in enumerate(node.inputs):
             product, other = None if value is None else value.producer(), node.inputs[1 - index]
-            if (
-                product is None
-                or other is None
-                or constants.reader(value) is not node
-                or product.graph is not node.graph
-            ):
+            if product is None or other is None or queries.reader(value) is not node or product.graph is not node.graph:
                 continue
             if not _adds_nothing(product) or not _broadcasts_to(other, _product_dims(product)):
                 continue
@@ -58,7 +54,7 @@ class FuseMatMulAdd(Rule):
 
 def _adds_nothing(node: ir.Node) -> bool:
     """Whether ``node`` is a product of float matrices and nothing more."""
-    if graph.has_references(node) or not graph.is_standard(node, "MatMul", "Gemm"):
+    if queries.has_references(node) or not queries.is_standard(node, "MatMul", "Gemm"):
         return False
     return (len(node.inputs) < 3 or node.inputs[2] is None) and _is_float_product(node)
 
@@ -67,9 +63,9 @@ def _is_float_product(node: ir.Node) -> bool:
     """Whether ``node`` multiplies matrices of floats that were not integers before."""
     for value in node.inputs[:2]:
         producer = None if value is None else value.producer()
-        if value is None or graph.rank(value) != 2 or value.dtype not in constants.FLOATS:
+        if value is None or queries.rank(value) != 2 or value.dtype not in constants.FLOATS:
             return False
-        if producer is not None and graph.is_standard(producer, "DequantizeLinear"):
+        if producer is not None and queries.is_standard(producer, "DequantizeLinear"):
             return False
     return True
 
@@ -105,7 +101,7 @@ def _become_gemm(node: ir.Node, product: ir.Node, other: ir.Value) -> None:
         if attribute.name != "beta":
             node.attributes.add(attribute)
     node.resize_inputs(3)
-    graph.set_inputs(node, [*product.inputs[:2], other])
+    editing.set_inputs(node, [*product.inputs[:2], other])
 
 
 class FuseTransposeIntoGemm(Rule):
@@ -123,7 +119,7 @@ class FuseTransposeIntoGemm(Rule):
         for index, name in enumerate(("transA", "transB")):
             value = node.inputs[index]
             before = None if value is None else value.producer()
-            if before is None or constants.reader(value) is not node or permutations.permutation(before) != (1, 0):
+            if before is None or queries.reader(value) is not node or permutations.permutation(before) != (1, 0):
                 continue
             if not self.permits(node, scope):
                 return False

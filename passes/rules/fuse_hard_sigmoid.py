@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.rewriting import affine, clipping, replacement
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, editing, queries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _HARD_SWISH = 14
 _ONE_ROUNDING = 1e-6
@@ -63,12 +64,12 @@ def _ramp(node: ir.Node, opset: int) -> _Ramp | None:
     """``node`` as a ramp of 32-bit floats (ONNX Runtime's HardSigmoid knows no others)."""
     found = clipping.limits(node, opset)
     before = None if found is None else found.source.producer()
-    if found is None or before is None or constants.reader(found.source) is not node or before.graph is not node.graph:
+    if found is None or before is None or queries.reader(found.source) is not node or before.graph is not node.graph:
         return None
     shift = affine.step(before)
     if shift is None or shift.scales or shift.array.size != 1 or shift.source.dtype != ir.DataType.FLOAT:
         return None
-    enlarges = shift.array.ndim > (graph.rank(shift.source) or 0)
+    enlarges = shift.array.ndim > (queries.rank(shift.source) or 0)
     if enlarges or found.low != 0 or not math.isfinite(found.high) or found.high <= 0:
         return None
     return _Ramp(shift.source, float(shift.array.reshape(())), found.high)
@@ -76,16 +77,16 @@ def _ramp(node: ir.Node, opset: int) -> _Ramp | None:
 
 def _scaling_after(node: ir.Node) -> affine.Step | None:
     """The scaling by a constant that alone follows ``node``, or the product that alone follows it."""
-    after = constants.reader(node.outputs[0])
+    after = queries.reader(node.outputs[0])
     for _ in range(2):
-        if after is None or after.graph is not node.graph or not graph.is_standard(after, "Mul", "Div"):
+        if after is None or after.graph is not node.graph or not queries.is_standard(after, "Mul", "Div"):
             return None
         found = affine.step(after)
         if found is not None:
             return found if found.scales else None
         if after.op_type != "Mul":
             return None
-        after = constants.reader(after.outputs[0])
+        after = queries.reader(after.outputs[0])
     return None
 
 
@@ -102,16 +103,16 @@ def _rescale(scaling: affine.Step, factor: NDArray[np.floating], scope: Scope) -
     """Scale by ``factor`` instead, or not at all where that is 1 and broadcasts nothing."""
     node = scaling.node
     if (
-        factor.ndim <= (graph.rank(scaling.source) or 0)
+        factor.ndim <= (queries.rank(scaling.source) or 0)
         and factor.size == 1
         and abs(factor.item() - 1) <= _ONE_ROUNDING
     ):
-        graph.bypass(node, scaling.source)
-        graph.remove_unused([node])
+        editing.bypass(node, scaling.source)
+        editing.remove_unused([node])
         return
     swap = replacement.swap(factor, f"{node.outputs[0].name}_factor", replacement.dying({node}))
     node.op_type = "Mul"
-    graph.set_inputs(node, [scaling.source, swap.put(node, scope)])
+    editing.set_inputs(node, [scaling.source, swap.put(node, scope)])
 
 
 class FuseHardSwish(Rule):
@@ -127,7 +128,7 @@ class FuseHardSwish(Rule):
             return False
         for index, value in enumerate(node.inputs):
             gate = None if value is None else value.producer()
-            if gate is None or constants.reader(value) is not node or gate.graph is not node.graph:
+            if gate is None or queries.reader(value) is not node or gate.graph is not node.graph:
                 continue
             if _is_hard_swish_gate(gate) and gate.inputs[0] is node.inputs[1 - index] and self.permits(node, scope):
                 node.op_type = "HardSwish"
@@ -138,7 +139,7 @@ class FuseHardSwish(Rule):
 
 
 def _is_hard_swish_gate(node: ir.Node) -> bool:
-    if not graph.is_standard(node, "HardSigmoid") or graph.has_references(node):
+    if not queries.is_standard(node, "HardSigmoid") or queries.has_references(node):
         return False
     alpha, beta = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
     return abs(alpha * 6 - 1) <= _ONE_ROUNDING and abs(beta * 2 - 1) <= _ONE_ROUNDING

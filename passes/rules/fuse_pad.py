@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _PADS_ARE_INPUTS = 11
 _OLDEST_OPSET = 7
@@ -40,9 +41,9 @@ class FusePad(Rule):
         """Let ``node`` pad by itself."""
         source = node.inputs[0] if node.inputs else None
         pad = None if source is None else source.producer()
-        if pad is None or not graph.is_standard(pad, "Pad") or pad.graph is not node.graph:
+        if pad is None or not queries.is_standard(pad, "Pad") or pad.graph is not node.graph:
             return False
-        if constants.reader(source) is not node or graph.has_references(pad) or scope.opset(node) < _OLDEST_OPSET:
+        if queries.reader(source) is not node or queries.has_references(pad) or scope.opset(node) < _OLDEST_OPSET:
             return False
         pads = _pads(pad, scope.opset(node))
         own = _own_pads(node, len(pads or ()))
@@ -65,7 +66,7 @@ def _pads(pad: ir.Node, opset: int) -> list[int] | None:
     else:
         if len(pad.inputs) > 3 and pad.inputs[3] is not None:
             return None
-        both = graph.constant_ints(pad.inputs[1]) or []
+        both = constants.constant_ints(pad.inputs[1]) or []
     rank = len(both) // 2
     if rank < 3 or len(both) % 2 or any(amount < 0 for amount in both):
         return None
@@ -77,7 +78,7 @@ def _pads(pad: ir.Node, opset: int) -> list[int] | None:
 
 def _own_pads(node: ir.Node, count: int) -> list[int] | None:
     """The padding of ``node`` itself, if it is given in numbers."""
-    if graph.has_references(node) or node.attributes.get_string("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
+    if queries.has_references(node) or node.attributes.get_string("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
         return None
     if node.attributes.get_string("auto_pad", "NOTSET") == "VALID":
         return [0] * count
@@ -98,7 +99,7 @@ def _may_pad(node: ir.Node, pad: ir.Node, pads: Sequence[int], own: Sequence[int
     if node.op_type == "AveragePool":
         counts = node.attributes.get_int("count_include_pad", 0) == 1 or not any(own)
         return mode == "constant" and value == 0 and counts
-    if len(node.outputs) > 1 and graph.has_uses(node.outputs[1]):
+    if len(node.outputs) > 1 and queries.has_uses(node.outputs[1]):
         return False
     return not any(own) and (mode == "edge" or (mode == "constant" and _never_above(value, pad.inputs[0])))
 
@@ -120,7 +121,7 @@ def _never_above(value: float | None, source: ir.Value | None) -> bool:
     if value <= float(np.finfo(source.dtype.numpy()).min):
         return True
     producer = source.producer()
-    return value == 0 and producer is not None and graph.is_standard(producer, *_NEVER_NEGATIVE)
+    return value == 0 and producer is not None and queries.is_standard(producer, *_NEVER_NEGATIVE)
 
 
 RULES: tuple[Rule, ...] = (FusePad(),)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.rewriting import affine
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, editing, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 _MOVING = frozenset({"Mul", "Add", "Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
@@ -42,7 +43,7 @@ class FuseReciprocal(Rule):
             if not self.permits(node, scope):
                 return False
             node.op_type = "Div"
-            graph.set_inputs(node, [node.inputs[1 - index], divisor])
+            editing.set_inputs(node, [node.inputs[1 - index], divisor])
             return True
         return False
 
@@ -50,13 +51,13 @@ class FuseReciprocal(Rule):
 def _divisor(value: ir.Value | None, reader: ir.Node) -> ir.Value | None:
     """The ``y`` of ``value`` = 1 / y, if only ``reader`` reads it."""
     node = None if value is None else value.producer()
-    if node is None or node.graph is not reader.graph or constants.reader(value) is not reader:
+    if node is None or node.graph is not reader.graph or queries.reader(value) is not reader:
         return None
-    if graph.is_standard(node, "Reciprocal"):
+    if queries.is_standard(node, "Reciprocal"):
         return node.inputs[0]
-    if not graph.is_standard(node, "Div") or len(node.inputs) != 2:
+    if not queries.is_standard(node, "Div") or len(node.inputs) != 2:
         return None
-    shape, rank = constants.shape(node.inputs[0]), graph.rank(node.inputs[1])
+    shape, rank = constants.shape(node.inputs[0]), queries.rank(node.inputs[1])
     if shape is None or any(size != 1 for size in shape) or len(shape) > (rank or 0):
         return None
     one = constants.float_array(node.inputs[0])
@@ -68,9 +69,9 @@ def _is_quantized(value: ir.Value) -> bool:
     found = [value]
     for one in found:  # grows while it is walked over
         for node in one.consumers():
-            if graph.is_standard(node, *_QUANTIZING):
+            if queries.is_standard(node, *_QUANTIZING):
                 return True
-            if graph.is_standard(node, *_MOVING) and len(found) < _MOST_VALUES:
+            if queries.is_standard(node, *_MOVING) and len(found) < _MOST_VALUES:
                 found.append(node.outputs[0])
     return False
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants, permutations
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import editing, permutations, queries
 
 _ONE_AXIS = frozenset({"ArgMax", "ArgMin"})
 _REDUCTIONS = _ONE_AXIS | {
@@ -35,6 +34,8 @@ _REDUCTIONS = _ONE_AXIS | {
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from optimizer.algorithms.rewriting.rewriter import Scope
+
 
 class FuseReduceDims(Rule):
     """Squeeze and Unsqueeze of the reduced dimensions."""
@@ -47,12 +48,12 @@ class FuseReduceDims(Rule):
         """Let the reduction before ``node`` keep or drop its dimensions by itself."""
         source = node.inputs[0] if node.inputs else None
         before = None if source is None else source.producer()
-        if before is None or not graph.is_standard(before, *_REDUCTIONS) or before.graph is not node.graph:
+        if before is None or not queries.is_standard(before, *_REDUCTIONS) or before.graph is not node.graph:
             return False
-        if constants.reader(source) is not node or graph.has_references(before):
+        if queries.reader(source) is not node or queries.has_references(before):
             return False
         kept = before.attributes.get_int("keepdims", 1)
-        rank = graph.rank(before.inputs[0])
+        rank = queries.rank(before.inputs[0])
         reduced, moved = _reduced(before), permutations.axes_of(node)
         if rank is None or not reduced or not moved or (kept == 1) != (node.op_type == "Squeeze"):
             return False
@@ -62,7 +63,7 @@ class FuseReduceDims(Rule):
             return False
         before.attributes.add(ir.AttrInt64("keepdims", 1 - kept))
         before.outputs[0].shape = node.outputs[0].shape
-        return graph.bypass(node, before.outputs[0])
+        return editing.bypass(node, before.outputs[0])
 
 
 def _reduced(node: ir.Node) -> Sequence[int] | None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.rewriting import replacement
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants, permutations
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, editing, permutations, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _LIMITS_ARE_INPUTS = 10
 _NEGATIVE_INDICES = 11
@@ -44,14 +45,14 @@ class FuseSliceSqueeze(Rule):
         """Turn the Squeeze ``node`` into a Gather from what is sliced before it."""
         source = node.inputs[0] if node.inputs else None
         before = None if source is None else source.producer()
-        if before is None or not graph.is_standard(before, "Slice") or before.graph is not node.graph:
+        if before is None or not queries.is_standard(before, "Slice") or before.graph is not node.graph:
             return False
-        if constants.reader(source) is not node or graph.has_references(before):
+        if queries.reader(source) is not node or queries.has_references(before):
             return False
         pick, squeezed = _pick(before, scope.opset(node)), permutations.axes_of(node)
         if pick is None or pick.source.dtype not in constants.FLOATS or squeezed is None or len(squeezed) != 1:
             return False
-        rank = graph.rank(pick.source)
+        rank = queries.rank(pick.source)
         same = pick.axis == squeezed[0] or (rank is not None and pick.axis % rank == squeezed[0] % rank)
         index = np.array(pick.index, np.int64)
         swap = replacement.swap(index, "index", replacement.dying({node, before}))
@@ -69,8 +70,8 @@ def _pick(node: ir.Node, opset: int) -> _Pick | None:
     if opset < _LIMITS_ARE_INPUTS:
         limits = [node.attributes.get_ints(name, ()) for name in ("starts", "ends", "axes")]
         return _one(node, limits)
-    steps = [1] if len(node.inputs) < 5 or node.inputs[4] is None else graph.constant_ints(node.inputs[4])
-    limits = [graph.constant_ints(value) or [] for value in node.inputs[1:4]]
+    steps = [1] if len(node.inputs) < 5 or node.inputs[4] is None else constants.constant_ints(node.inputs[4])
+    limits = [constants.constant_ints(value) or [] for value in node.inputs[1:4]]
     return _one(node, limits) if steps == [1] and len(limits) == 3 else None
 
 
@@ -88,7 +89,7 @@ def _become_gather(node: ir.Node, pick: _Pick, swap: replacement.Swap, scope: Sc
     if pick.axis:
         node.attributes.add(ir.AttrInt64("axis", pick.axis))
     node.resize_inputs(2)
-    graph.set_inputs(node, [pick.source, swap.put(node, scope)])
+    editing.set_inputs(node, [pick.source, swap.put(node, scope)])
 
 
 RULES: tuple[Rule, ...] = (FuseSliceSqueeze(),)

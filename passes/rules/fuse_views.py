@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.rewriting import replacement
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants, permutations
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, permutations, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 class FuseViews(Rule):
@@ -43,7 +44,7 @@ class FuseViews(Rule):
         if view.op_type == "Unsqueeze":
             same = gone == sorted(axis % len(perm) for axis in permutations.axes_of(view) or ())
             return same and self.permits(node, scope) and _become_transpose(node, view.inputs[0], left)
-        target = graph.constant_ints(view.inputs[1])
+        target = constants.constant_ints(view.inputs[1])
         if target is None or 0 in target or any(target[axis] != 1 for axis in gone):
             return False
         shorter = np.array([size for axis, size in enumerate(target) if axis not in gone], np.int64)
@@ -59,10 +60,10 @@ class FuseViews(Rule):
 def _before(node: ir.Node, *op_types: str) -> ir.Node | None:
     """The node that computes what only ``node`` reads."""
     value = node.inputs[0] if node.inputs else None
-    producer = None if value is None or constants.reader(value) is not node else value.producer()
-    if producer is None or producer.graph is not node.graph or graph.has_references(producer):
+    producer = None if value is None or queries.reader(value) is not node else value.producer()
+    if producer is None or producer.graph is not node.graph or queries.has_references(producer):
         return None
-    return producer if graph.is_standard(producer, *op_types) else None
+    return producer if queries.is_standard(producer, *op_types) else None
 
 
 def _become_transpose(node: ir.Node, source: ir.Value, perm: Sequence[int]) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope, owner
+from optimizer.algorithms.rewriting.rewriter import Scope, owner
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, editing, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -24,7 +25,7 @@ class InlineIf(Rule):
 
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Inline the branch of ``node``."""
-        condition = graph.constant_array(node.inputs[0], 1)
+        condition = constants.constant_array(node.inputs[0], 1)
         if condition is None or condition.size != 1:
             return False
         attribute = node.attributes.get("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
@@ -63,8 +64,8 @@ def _inline(node: ir.Node, branch: ir.Graph, scope: Scope) -> None:
             scope.own_name(value)
     target.insert_before(node, nodes)
     for output, result in zip(node.outputs, results, strict=True):
-        if graph.has_uses(output):
-            graph.bypass(node, result, output)
+        if queries.has_uses(output):
+            editing.bypass(node, result, output)
 
 
 RULES: tuple[Rule, ...] = (InlineIf(),)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 class LiftConstants(Rule):
@@ -26,7 +28,7 @@ class LiftConstants(Rule):
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Lift the constant of ``node``."""
         output = node.outputs[0]
-        tensor = graph.constant_tensor(output)
+        tensor = constants.constant_tensor(output)
         if tensor is None or not output.name or output.is_graph_output() or not scope.may_lift(node):
             return False
         if not self.permits(node, scope):

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.algorithms.rewriting.squeeze import view
 from optimizer.analysis.symbolic.operators import dims
-from optimizer.graph import file_size
-from optimizer.graph.freed import freed_bytes, freed_nodes
+from optimizer.graph import constants, file_size
+from optimizer.graph.file_size import freed_bytes, freed_nodes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 class ReshapeViews(Rule):
@@ -32,7 +33,7 @@ class ReshapeViews(Rule):
     def rewrite(self, node: ir.Node, scope: Scope) -> bool:
         """Turn the Reshape ``node`` into what needs no target."""
         source = node.inputs[0] if len(node.inputs) == 2 else None
-        if source is None or graph.constant_tensor(node.inputs[1]) is not None or len(freed_nodes([node])) < 2:
+        if source is None or constants.constant_tensor(node.inputs[1]) is not None or len(freed_nodes([node])) < 2:
             return False
         found = view(dims(source.shape), dims(node.outputs[0].shape))
         if found is None or found.cost(node, scope) + file_size.node_bytes(node) + 4 > freed_bytes([node]):

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.analysis.symbolic.operators import EVALUATORS
+from optimizer.graph import editing
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 class ReuseShapes(Rule):
@@ -32,9 +34,9 @@ class ReuseShapes(Rule):
         if len(node.outputs) != 1 or array is None or output.dtype is None:
             return False
         earlier = scope.first_like((output.dtype, array.shape, tuple(array.flat)), output)
-        if earlier is output or not graph.may_bypass(earlier, output) or not scope.sees(node, earlier):
+        if earlier is output or not editing.may_bypass(earlier, output) or not scope.sees(node, earlier):
             return False
-        return self.permits(node, scope) and graph.bypass(node, earlier)
+        return self.permits(node, scope) and editing.bypass(node, earlier)
 
 
 RULES: tuple[Rule, ...] = (ReuseShapes(),)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Rule, Scope
+from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.analysis.symbolic.operators import dims
-from optimizer.graph import file_size
-from optimizer.graph.freed import freed_bytes, freed_nodes
+from optimizer.graph import file_size, queries
+from optimizer.graph.file_size import freed_bytes, freed_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _FIRST_OPSET = 15
 _MAX_DEPTH = 4
@@ -68,11 +69,11 @@ def _sources(node: ir.Node, depth: int) -> Iterator[ir.Value]:
     """What the Shape nodes before ``node`` look at."""
     for value in node.inputs:
         producer = None if value is None else value.producer()
-        if producer is None or graph.has_references(producer):
+        if producer is None or queries.has_references(producer):
             continue
-        if graph.is_standard(producer, "Shape") and producer.inputs[0] is not None:
+        if queries.is_standard(producer, "Shape") and producer.inputs[0] is not None:
             yield producer.inputs[0]
-        elif depth and graph.is_standard(producer, *_PICKING):
+        elif depth and queries.is_standard(producer, *_PICKING):
             yield from _sources(producer, depth - 1)
 
 

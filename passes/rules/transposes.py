@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.rewriting.layout import plans, regions
 from optimizer.algorithms.rewriting.layout.regions import ABOVE, BELOW, PERMUTED
-from optimizer.algorithms.rewriting.rules import Rule, Scope
-from optimizer.graph import constants, permutations
+from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.graph import constants, editing, permutations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.rewriting.layout.plans import Plan
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 class MoveTransposes(Rule):
@@ -67,7 +67,7 @@ def _apply(plan: Plan, scope: Scope) -> None:
             _supply(value, plan, scope)
     for node in affected:
         _change(node, plan, scope)
-    graph.remove_unused(plan.gone)
+    editing.remove_unused(plan.gone)
 
 
 def _supply(value: ir.Value, plan: Plan, scope: Scope) -> None:
@@ -77,7 +77,7 @@ def _supply(value: ir.Value, plan: Plan, scope: Scope) -> None:
     if not readers:
         return
     back = permutations.inverse(plan.region.perm)
-    if graph.constant_tensor(value) is not None:
+    if constants.constant_tensor(value) is not None:
         permuted = _constant(value, back, plan, scope)
     else:
         producer = value.producer()
@@ -117,7 +117,7 @@ def _pass_on(value: ir.Value, plan: Plan, scope: Scope) -> None:
 
 def _give_out(node: ir.Node, source: ir.Value) -> None:
     """Let the readers of the Transpose ``node`` read ``source``, which is what it writes."""
-    if not graph.bypass(node, source):  # a graph output that has to have a name of its own
+    if not editing.bypass(node, source):  # a graph output that has to have a name of its own
         node.op_type = "Identity"
         node.attributes.clear()
         node.replace_input_with(0, source)
@@ -168,7 +168,7 @@ def _transposed(
 
 def _constant(value: ir.Value, perm: Sequence[int], plan: Plan, scope: Scope) -> ir.Value:
     """The constant ``value`` with all axes of the region, permuted: in place, if nobody needs it as it is."""
-    array = graph.constant_array(value)
+    array = constants.constant_array(value)
     home = plan.region.home
     if array is None or home is None:
         raise ValueError(f"{value.name} is no constant")

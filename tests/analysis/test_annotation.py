@@ -12,10 +12,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from optimizer import graph
 from optimizer.analysis.annotation import annotated
 from optimizer.analysis.symbolic import symbols
 from optimizer.analysis.symbolic.operators import dims
+from optimizer.graph import traversal
 from random_graphs import graphs
 
 KINDS = ("Reshape", "Reshape", "Slice", "Concat", "Transpose", "Relu", "Computed", "MatMul")
@@ -98,7 +98,7 @@ def assert_true_at(proto, sizes):
     """Hold that numbers are right, and that a symbol stands for one number, at these sizes of the input."""
     model = ir.from_proto(proto)
     with annotated(model):
-        known = {value.name: dims(value.shape) for node in graph.nodes(model) for value in node.outputs}
+        known = {value.name: dims(value.shape) for node in traversal.nodes(model) for value in node.outputs}
     actual = shapes_at_run_time(proto, sizes)
     assume(actual is not None)
     given_dims = proto.graph.input[0].type.tensor_type.shape.dim

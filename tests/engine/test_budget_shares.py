@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer import graph
 from optimizer.contract.passes import Context, Gain, Pass, PassResult
 from optimizer.engine import budget_shares
 from optimizer.engine.attempt import Failure, Limits
 from optimizer.engine.evaluator import RuntimeLab
 from optimizer.engine.manager import PassManager, Settings
-from optimizer.engine.stage_runs import limits_from
+from optimizer.engine.replay import limits_from
 from optimizer.errors import CheckFailedError
 from optimizer.evaluation.feeds.sets import split
 from optimizer.evaluation.runtime.timing import Latency
 from optimizer.evaluation.validation.budget import Budget
+from optimizer.graph import editing, traversal
 from optimizer.recipes.spec import Stage
 
 
@@ -43,12 +43,12 @@ class Blur(Pass):
         if context.choices is not None:
             count = context.choices["count"]
         else:
-            gone = graph.count_nodes(context.reference) - graph.count_nodes(model)
+            gone = traversal.count_nodes(context.reference) - traversal.count_nodes(model)
             count = max(int(context.allowance / self.step + 1e-9) - gone, 0)
         doomed = [node for node in model.graph if node.op_type == "Relu"][:count]
         for node in doomed:
-            graph.bypass(node, node.inputs[0])
-        return PassResult(model, {"blurred": graph.remove_unused(doomed)}, choices={"count": count})
+            editing.bypass(node, node.inputs[0])
+        return PassResult(model, {"blurred": editing.remove_unused(doomed)}, choices={"count": count})
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Judge:
     verdicts: int = 0
 
     def share(self, candidate):
-        missing = graph.count_nodes(self.reference) - graph.count_nodes(candidate)
+        missing = traversal.count_nodes(self.reference) - traversal.count_nodes(candidate)
         return missing * self.real
 
     def failure(self, candidate, stage, allowance):
@@ -70,7 +70,7 @@ class Judge:
         return Failure("budget", f"uses {share:.2f}", share=share) if share > allowance + 1e-9 else None
 
     def latency(self, reference, candidate):
-        faster = self.is_faster and graph.count_nodes(candidate) < graph.count_nodes(reference)
+        faster = self.is_faster and traversal.count_nodes(candidate) < traversal.count_nodes(reference)
         ratio = 0.5 if faster else 1.0
         return Latency(ratio=ratio, low=ratio - 0.01, high=ratio + 0.01, pairs=5)
 
@@ -135,7 +135,7 @@ def test_a_stage_that_never_holds_is_undone_with_the_reason():
     assert blurred(outcome) == [0]
     assert "uses" in outcome.stages[0].reason
     assert judge.verdicts <= budget_shares.TRIES
-    assert graph.count_nodes(outcome.model) == 13
+    assert traversal.count_nodes(outcome.model) == 13
 
 
 def test_strict_raises_instead():

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer import graph
 from optimizer.contract.passes import Context, Gain, Note, Pass, PassResult, Step
 from optimizer.engine.attempt import Failure, Limits
 from optimizer.engine.manager import PassManager, Settings
-from optimizer.engine.stage_runs import limits_from
+from optimizer.engine.replay import limits_from
 from optimizer.errors import CheckFailedError, PreconditionError
 from optimizer.evaluation.runtime.timing import Latency
+from optimizer.graph import editing, names, queries, traversal
 from optimizer.recipes.spec import Stage
 
 
@@ -39,12 +39,12 @@ class DropIdentities(Pass):
 
     def run(self, model, context):
         changed = 0
-        for node in list(graph.nodes(model)):
+        for node in list(traversal.nodes(model)):
             if node.op_type != "Identity":
                 continue
             step = "odd" if int(node.outputs[0].name[1:]) % 2 else "even"
-            if context.sites.permits(step, graph.site(node)) and graph.bypass(node, node.inputs[0]):
-                changed += graph.remove_unused([node])
+            if context.sites.permits(step, queries.site(node)) and editing.bypass(node, node.inputs[0]):
+                changed += editing.remove_unused([node])
         return PassResult(model, {"nodes removed": changed}, (Note("v0", "is an input"),))
 
 
@@ -62,7 +62,7 @@ class Misbehaving(Pass):
             raise PreconditionError("needs a Conv")
 
     def run(self, model, context):
-        node = next(graph.nodes(model))
+        node = next(traversal.nodes(model))
         match self.how:
             case "raise":
                 node.replace_input_with(0, None)
@@ -90,13 +90,13 @@ class FakeJudge:
 
     def failure(self, candidate, stage, allowance):
         self.asked.append("failure")
-        missing = sorted(self.needed - graph.names_in_use(candidate))
+        missing = sorted(self.needed - names.names_in_use(candidate))
         return Failure("outputs", f"differs without {missing}") if missing else None
 
     def latency(self, reference, candidate):
         self.asked.append("latency")
-        slow = bool(self.slow_without - graph.names_in_use(candidate))
-        slow_before = bool(self.slow_without - graph.names_in_use(reference))
+        slow = bool(self.slow_without - names.names_in_use(candidate))
+        slow_before = bool(self.slow_without - names.names_in_use(reference))
         ratio = 1.5 if slow and not slow_before else 1.0
         return Latency(ratio=ratio, low=ratio - 0.01, high=ratio + 0.01, pairs=5)
 
@@ -107,7 +107,7 @@ def run(model, *passes, judge=None, decisions=None, **settings):
 
 
 def ops(model):
-    return [node.op_type for node in graph.nodes(model)]
+    return [node.op_type for node in traversal.nodes(model)]
 
 
 def test_keeps_what_holds():
@@ -123,7 +123,7 @@ def test_keeps_what_holds():
 
 def test_undoes_only_the_place_that_fails_and_names_it():
     outcome = run(chain(32), DropIdentities(), judge=FakeJudge(needed=frozenset({"v7"})))
-    assert graph.names_in_use(outcome.model) >= {"v7"}
+    assert names.names_in_use(outcome.model) >= {"v7"}
     assert outcome.stages[0].nodes == 2
     (denial,) = outcome.stages[0].passes[0].undone
     assert (denial.step, denial.site) == ("odd", "Identity -> v7")
@@ -133,7 +133,7 @@ def test_undoes_only_the_place_that_fails_and_names_it():
 def test_a_step_that_fails_at_many_places_is_left_out_whole():
     needed = frozenset({"v1", "v5", "v9", "v13", "v17", "v21"})
     outcome = run(chain(24), DropIdentities(), judge=FakeJudge(needed=needed))
-    assert graph.names_in_use(outcome.model) >= needed
+    assert names.names_in_use(outcome.model) >= needed
     assert outcome.stages[0].passes[0].undone[-1].site is None
     assert outcome.stages[0].passes[0].undone[-1].step == "odd"
     assert outcome.stages[0].nodes == 13

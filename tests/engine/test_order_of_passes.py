@@ -14,14 +14,13 @@ import onnx
 import pytest
 
 import optimizer
-from optimizer import graph
 from optimizer.contract.passes import Context
 from optimizer.engine.evaluator import RuntimeLab
 from optimizer.evaluation.calibration.sweep import giving
 from optimizer.evaluation.feeds.sets import split
 from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
-from optimizer.graph import kernels
+from optimizer.graph import constants, kernels
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io.model import byte_size, clone, load, to_proto
 from optimizer.recipes.spec import parse_pass
@@ -104,10 +103,10 @@ class Chain:
         node = nodes.get(f"{output}_MatMulInteger") or nodes[output]
         while node.op_type not in {"Conv", "Gemm", "MatMul", "MatMulInteger"}:
             node = node.inputs[0].producer()
-        found = graph.constant_array(node.inputs[1])
+        found = constants.constant_array(node.inputs[1])
         if found is None:
             found = session(giving(self.model, [node.inputs[1].name])).run(self.data[0])[node.inputs[1].name]
-        middle = graph.constant_array(node.inputs[3]) if len(node.inputs) > 3 else 0
+        middle = constants.constant_array(node.inputs[3]) if len(node.inputs) > 3 else 0
         return found.astype(np.float64) - middle
 
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import onnx_ir as ir
 import pytest
 
-from optimizer import graph
 from optimizer.contract.passes import Context, Gain, Pass, PassResult
 from optimizer.engine.manager import PassManager, Settings
-from optimizer.engine.stage_runs import limits_from
+from optimizer.engine.replay import limits_from
 from optimizer.evaluation.runtime.timing import Latency
+from optimizer.graph import editing
 from optimizer.recipes.spec import Stage
 
 CHAIN = """<ir_version: 10, opset_import: ["": 20]> g (float[2] x) => (float[2] y)
@@ -34,8 +34,8 @@ class DropFirst(Pass):
         if node is None:
             return PassResult(model, {})
         if self.really:
-            graph.bypass(node, node.inputs[0])
-            graph.remove_unused([node])
+            editing.bypass(node, node.inputs[0])
+            editing.remove_unused([node])
         return PassResult(model, {"nodes removed": 1})
 
 

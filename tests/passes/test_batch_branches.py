@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import optimizer
 from body_nets import held, net, ops
-from optimizer import graph
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import PreconditionError, UsageError
+from optimizer.graph import traversal
+from optimizer.graph.constants import constant_ints
 from optimizer.io.model import load, to_proto
 from pass_checks import checked_run
 from passes.batch_branches import BATCHED, STEP, BatchBranches
@@ -61,18 +62,18 @@ def test_siamese_branches_become_one(opset, batch):
     whole = ["Concat", "Conv", "Relu", "MaxPool", "Conv", "Add", "GlobalAveragePool", "Flatten", "Split"]
     assert [op for op in ops(model) if op in whole][: len(whole)] == whole
     assert ops(model).count("Conv") == 2
-    (cut,) = [node for node in graph.nodes(model) if node.op_type == "Split"]
+    (cut,) = [node for node in traversal.nodes(model) if node.op_type == "Split"]
     assert len(cut.inputs) == 1, "equal batches need no sizes"
 
 
 @pytest.mark.parametrize("opset", [7, 12, 13, 18])
 def test_batches_of_other_lengths_are_told_to_the_split(opset):
     model = batched(siamese("1", "3", opset), 2)
-    (cut,) = [node for node in graph.nodes(model) if node.op_type == "Split"]
+    (cut,) = [node for node in traversal.nodes(model) if node.op_type == "Split"]
     if opset < 13:
         assert list(cut.attributes["split"].as_ints()) == [1, 3]
     else:
-        assert graph.constant_ints(cut.inputs[1]) == [1, 3]
+        assert constant_ints(cut.inputs[1]) == [1, 3]
 
 
 @pytest.mark.parametrize("opset", [13, 14, 15, 18, 24])

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer import graph
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import UsageError
-from optimizer.evaluation.runtime.session import optimized_ops, session
+from optimizer.evaluation.runtime.introspection import optimized_ops
+from optimizer.evaluation.runtime.session import session
+from optimizer.graph import traversal
 from optimizer.io.model import byte_size, clone, load, save, to_proto
 from passes.dedup_initializers import DedupInitializers
 
@@ -47,7 +48,7 @@ def dedup(given: ir.Model, sites: Sites | None = None, **options):
 
 
 def initializers(given: ir.Model) -> list[str]:
-    return [name for scope in graph.graphs(given) for name in scope.initializers]
+    return [name for scope in traversal.graphs(given) for name in scope.initializers]
 
 
 def same_answers(one: ir.Model, other: ir.Model, **feeds: np.ndarray) -> None:
@@ -88,7 +89,7 @@ def test_merges(text):
     result = dedup(given)
     assert result.changes == {MERGED: 1}
     assert len(initializers(result.model)) == 1
-    assert not [node for node in graph.nodes(result.model) if node.op_type == "Constant"]
+    assert not [node for node in traversal.nodes(result.model) if node.op_type == "Constant"]
     feeds = {"x": X, "c": np.array(True)}
     same_answers(given, result.model, **{value.name: feeds[value.name] for value in given.graph.inputs})
 
@@ -113,7 +114,7 @@ ACROSS = """<ir_version: 10, opset_import: ["" : 21]> g (float[64] x, bool c) =>
 def across(weights: dict[str, np.ndarray], **main: np.ndarray) -> ir.Model:
     """``ACROSS`` with the Constant nodes a, b and d filled by ``weights``."""
     given = model(ACROSS, **main)
-    for node in graph.nodes(given):
+    for node in traversal.nodes(given):
         if node.op_type == "Constant" and node.outputs[0].name in weights:
             node.attributes["value"] = ir.AttrTensor("value", ir.tensor(weights[node.outputs[0].name]))
     return given
@@ -132,7 +133,7 @@ def test_what_only_one_branch_reads_stays_in_it():
     given = across({"b": BIG, "d": BIG}, w=2 * BIG)
     result = dedup(given)
     assert result.changes == {MERGED: 1}
-    holder = next(scope for scope in graph.graphs(result.model) if "b" in scope.initializers)
+    holder = next(scope for scope in traversal.graphs(result.model) if "b" in scope.initializers)
     assert holder.name == "e", "the innermost graph that both readers see"
     same_answers(given, result.model, x=BIG, c=np.array(False))
 
@@ -152,7 +153,7 @@ def test_names_repeated_in_sibling_branches_do_not_mix():
                 { k = Constant<value = float[1] {9}>()  z = Constant<value = float[1] {0}>()
                   v = Add(x, k)  q = Mul(v, z) }> }""")
     fill = {0.0: BIG, 9.0: 3 * BIG}
-    for node in graph.nodes(given):
+    for node in traversal.nodes(given):
         if node.op_type == "Constant":
             key = float(node.attributes["value"].as_tensor().numpy()[0])
             node.attributes["value"] = ir.AttrTensor("value", ir.tensor(fill[key]))
@@ -165,7 +166,7 @@ def test_names_repeated_in_sibling_branches_do_not_mix():
 
 def test_a_name_hidden_in_a_branch_is_not_kept():
     given = across({"a": BIG, "b": BIG, "d": 5 * BIG}, w=BIG)
-    inner = next(node for node in graph.nodes(given) if node.outputs[0].name == "s")
+    inner = next(node for node in traversal.nodes(given) if node.outputs[0].name == "s")
     inner.outputs[0].name = "w"  # ee's output now hides the main graph's w
     result = dedup(given)
     (name,) = [name for name in initializers(result.model) if name != "d"]
@@ -539,8 +540,10 @@ def _zero(where: str, held: dict[str, list[ir.Value]]) -> ir.Value:
 def test_no_equal_pair_is_left_and_answers_hold(tensors):
     built = _build(tensors)
     result = dedup(built)
-    found = [value.const_value for scope in graph.graphs(result.model) for value in scope.initializers.values()]
-    found += [node.attributes["value"].as_tensor() for node in graph.nodes(result.model) if node.op_type == "Constant"]
+    found = [value.const_value for scope in traversal.graphs(result.model) for value in scope.initializers.values()]
+    found += [
+        node.attributes["value"].as_tensor() for node in traversal.nodes(result.model) if node.op_type == "Constant"
+    ]
     keys = [(tuple(tensor.shape), tensor.tobytes()) for tensor in found if tensor.nbytes >= 64]
     assert len(keys) == len(set(keys))
     assert len(keys) == len({(array.shape, array.tobytes()) for array, _ in tensors})

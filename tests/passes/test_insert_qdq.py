@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import optimizer
-from optimizer import graph
 from optimizer.algorithms.quantization.static.placement import place
 from optimizer.errors import UsageError
 from optimizer.evaluation.runtime.integer_coverage import coverage
-from optimizer.evaluation.runtime.session import optimized_ops, session
+from optimizer.evaluation.runtime.introspection import optimized_ops
+from optimizer.evaluation.runtime.session import session
+from optimizer.graph import traversal
 from optimizer.io.model import load
 from small_nets import Net, feeds
 
@@ -284,6 +285,6 @@ def test_any_net_loads_stays_near_and_keeps_no_pair_that_does_not_fuse(model, gr
     assert found.integer == found.total, found.text()
     assert found.dequantized_weights == ()
     assert error(model, result, data) < 0.25
-    names = [node.name for node in graph.nodes(made)]
+    names = [node.name for node in traversal.nodes(made)]
     assert len(set(names)) == len(names)
     assert isinstance(made, ir.Model)

@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import optimizer
 from body_nets import held, net, ops
-from optimizer import graph
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import PreconditionError, UsageError
+from optimizer.graph import traversal
+from optimizer.graph.constants import constant_array, constant_ints
 from optimizer.io.model import load, to_proto
 from pass_checks import checked_run
 from passes.merge_siblings import MERGED, STEP, MergeSiblings
@@ -54,7 +55,7 @@ def qkv(*widths, bias=True):
 def test_projections_and_their_biases_become_one(opset):
     model = merged(net(QKV, opset, **qkv(8, 8, 8)), 3)
     assert ops(model) == ["MatMul", "Add", "Split", "Transpose", "MatMul", "MatMul", "Transpose"]
-    (cut,) = [node for node in graph.nodes(model) if node.op_type == "Split"]
+    (cut,) = [node for node in traversal.nodes(model) if node.op_type == "Split"]
     assert [value.name for value in cut.outputs] == ["query_b", "key_b", "value_b"]
     assert len(cut.inputs) == 1, "equal parts need no sizes"
 
@@ -63,11 +64,11 @@ def test_projections_and_their_biases_become_one(opset):
 def test_parts_of_other_widths_are_told_to_the_split(opset):
     text = QKV.replace("(float[b, 8, s] y)", "(float[b, 4, s] y)")
     model = merged(net(text, opset, **qkv(8, 8, 4)), 3)
-    (cut,) = [node for node in graph.nodes(model) if node.op_type == "Split"]
+    (cut,) = [node for node in traversal.nodes(model) if node.op_type == "Split"]
     if opset < 13:
         assert list(cut.attributes["split"].as_ints()) == [8, 8, 4]
     else:
-        assert graph.constant_ints(cut.inputs[1]) == [8, 8, 4]
+        assert constant_ints(cut.inputs[1]) == [8, 8, 4]
 
 
 BRANCHES = """(float[n, 4, 6, 6] x) => (float[n, c, 6, 6] y)
@@ -98,8 +99,8 @@ def test_a_missing_bias_is_zeros_where_that_is_cheap():
     constants = branches()
     del constants["bias_of_a"]
     model = merged(net(text, 13, **constants), 2)
-    (wide,) = [node for node in graph.nodes(model) if node.op_type == "Conv" and node.outputs[0].name == "wide"]
-    assert not graph.constant_array(wide.inputs[2])[:3].any()
+    (wide,) = [node for node in traversal.nodes(model) if node.op_type == "Conv" and node.outputs[0].name == "wide"]
+    assert not constant_array(wide.inputs[2])[:3].any()
 
 
 def test_where_zeros_cost_too_much_those_with_a_bias_are_merged_without_the_others():

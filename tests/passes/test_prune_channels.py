@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer import graph
 from optimizer.algorithms.channels.pruning.importance import IMPORTANCES
 from optimizer.algorithms.channels.pruning.pruner import Pruning
-from optimizer.algorithms.channels.pruning.readers import readers
+from optimizer.algorithms.channels.pruning.repair import readers
 from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Context, Sites
 from optimizer.engine.evaluator import RuntimeLab
@@ -19,7 +18,7 @@ from optimizer.errors import PreconditionError, UsageError
 from optimizer.evaluation.feeds.sets import FeedSet, Split
 from optimizer.evaluation.validation.budget import Budget
 from optimizer.graph import kernels
-from optimizer.graph.constants import rewrite
+from optimizer.graph.constants import constant_array, rewrite
 from optimizer.io.model import clone, load, to_proto
 from optimizer.recipes.spec import parse_pass
 from passes.prune_channels import PruneChannels
@@ -37,11 +36,11 @@ def masked(pruning, gone):
     """The model, whose kernels multiply the channels of ``gone`` by 0."""
     copy = Pruning(clone(pruning.model), pruning.multiple)
     for reader in readers(copy.groups):
-        array = np.moveaxis(graph.constant_array(reader.weight).copy(), reader.sinks[0].axis, 0)
+        array = np.moveaxis(constant_array(reader.weight).copy(), reader.sinks[0].axis, 0)
         array[np.isin(reader.roots, gone)] = 0
         rewrite(reader.weight, np.moveaxis(array, 0, reader.sinks[0].axis))
     for node, atoms in copy.groups.units.items():  # a unit that nobody hears, its own node neither
-        array = graph.constant_array(node.inputs[2]).copy()
+        array = constant_array(node.inputs[2]).copy()
         array[:, :, np.isin(copy.groups.roots(atoms), gone)] = 0
         rewrite(node.inputs[2], array)
     return to_proto(copy.model)
@@ -251,8 +250,8 @@ def test_hidden_units_of_recurrent_nodes(kind, directions, reader):
     (node,) = (node for node in made.graph if node.op_type == kind)
     gates = RECURRENT[kind]
     assert node.attributes["hidden_size"].value == 3
-    assert graph.constant_array(node.inputs[1]).shape == (directions, gates * 3, 3)
-    assert graph.constant_array(node.inputs[2]).shape == (directions, gates * 3, 3)
+    assert constant_array(node.inputs[1]).shape == (directions, gates * 3, 3)
+    assert constant_array(node.inputs[2]).shape == (directions, gates * 3, 3)
     assert pruning.macs().total(pruning.full()) == 14 * (4 * 5 + directions * gates * 6 * 11) + (
         14 * directions * 6 * 3 if reader == "sequence" else directions * 2 * 6 * 3
     )

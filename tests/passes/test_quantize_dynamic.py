@@ -7,10 +7,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from optimizer import graph
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.evaluation.runtime.session import optimized_ops, session
+from optimizer.evaluation.runtime.introspection import optimized_ops
+from optimizer.evaluation.runtime.session import session
+from optimizer.graph import traversal
 from optimizer.io.model import byte_size, clone, load, to_proto
 from pass_checks import checked_run
 from passes.quantize_dynamic import QuantizeDynamic
@@ -48,7 +49,7 @@ def reasons(result) -> dict[str, str]:
 
 def weight_loss(weight: np.ndarray, result: ir.Model) -> tuple[np.ndarray, np.ndarray]:
     """The dequantized weight and what it lost."""
-    (node,) = [node for node in graph.nodes(result) if node.op_type == "MatMulInteger"]
+    (node,) = [node for node in traversal.nodes(result) if node.op_type == "MatMulInteger"]
     integers = node.inputs[1].const_value.numpy().astype(np.float64) - (128 if len(node.inputs) > 3 else 0)
     (scale,) = [
         value.const_value.numpy() for value in result.graph.initializers.values() if value.name.endswith("_scale")
@@ -195,7 +196,7 @@ def test_functions_and_old_models_hold_their_weights_in_constant_nodes(ir_versio
         given = load(proto)
     result = quantized(given)
     assert result.changes == {"MatMul in int8": 2}
-    constants = [node for node in graph.nodes(result.model) if node.op_type == "Constant"]
+    constants = [node for node in traversal.nodes(result.model) if node.op_type == "Constant"]
     assert sum(node.attributes["value"].as_tensor().dtype == ir.DataType.INT8 for node in constants) == 1
     assert not result.model.graph.initializers
     expected, found = (session(one).run({"x": X})["y"] for one in (given, result.model))

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import weight_nets
-from optimizer import graph
 from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT8
 from optimizer.algorithms.quantization.rows import INT4, UINT4, quantize_rows, square_sums
 from optimizer.algorithms.quantization.weight_rows import Layout, divisor, pack, pack_matrix
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.evaluation.runtime.session import optimized_ops
+from optimizer.evaluation.runtime.introspection import optimized_ops
+from optimizer.graph import traversal
 from optimizer.io.model import byte_size, clone, to_proto
 from pass_checks import checked_run
 from passes.quantize_weights import QuantizeWeights
@@ -441,5 +441,5 @@ def test_blocks_hold_an_outlier_in():
 def test_names_stay():
     result = stored(model(KINDS["Conv"])).model
     assert next(node for node in result.graph if node.op_type == "Conv").inputs[1].name == "k"
-    names = [node.name for node in graph.nodes(result) if node.name]
+    names = [node.name for node in traversal.nodes(result) if node.name]
     assert len(set(names)) == len(names)

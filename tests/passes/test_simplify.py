@@ -9,9 +9,9 @@ import onnxruntime as ort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.contract.passes import Context, Sites
+from optimizer.graph import traversal
 from optimizer.io.model import load, to_proto
 from passes.simplify import Simplify
 from rewriting import assert_close
@@ -113,7 +113,7 @@ def test_nothing_inferred_gets_into_the_model():
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[A,B] y) { a = Exp(x) y = Sin(a) }'
     )
     assert simplified(proto).SerializeToString() == to_proto(load(proto)).SerializeToString()
-    assert graph.count_nodes(ir.from_proto(proto)) == 2
+    assert traversal.count_nodes(ir.from_proto(proto)) == 2
 
 
 def test_names_from_one_hint_are_numbered_and_do_not_look_at_each_other():

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from optimizer import graph
 from optimizer.contract.passes import Context
+from optimizer.graph import traversal
 from optimizer.io.model import clone, load, to_proto
 from passes.unique_names import UniqueNames
 from rewriting import outputs
@@ -45,12 +45,16 @@ def run(model):
 
 
 def node_names(model):
-    return [node.name for node in graph.nodes(model)]
+    return [node.name for node in traversal.nodes(model)]
 
 
 def value_names(root):
-    values = {value for scope in graph.with_subgraphs(root) for value in (*scope.inputs, *scope.initializers.values())}
-    values |= {value for scope in graph.with_subgraphs(root) for node in scope for value in node.outputs if value.name}
+    values = {
+        value for scope in traversal.with_subgraphs(root) for value in (*scope.inputs, *scope.initializers.values())
+    }
+    values |= {
+        value for scope in traversal.with_subgraphs(root) for node in scope for value in node.outputs if value.name
+    }
     return [value.name for value in values]
 
 

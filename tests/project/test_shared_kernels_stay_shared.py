@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import optimizer
-from optimizer.analysis.model_facts import constants, weight_facts
+from optimizer.analysis.model_facts import constants_of, weight_facts
 from optimizer.recipes.presets import PRESETS
 from small_nets import Net
 
@@ -64,7 +64,7 @@ def feeds(names, shape, count=12):
 
 def kernels(model):
     """How many constants there are of the size of a kernel."""
-    return sum(tensor.size >= LARGE for _, tensor in constants(model))
+    return sum(tensor.size >= LARGE for _, tensor in constants_of(model))
 
 
 def kernel_names(model):

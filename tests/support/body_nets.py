@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from optimizer import graph
+from optimizer.graph import traversal
 from optimizer.io.model import load, to_proto
 from pass_checks import checked_run
 from rewriting import assert_close, feeds_for, outputs
@@ -43,4 +43,4 @@ def held(member, proto, expected, *, sites=None, dims=None):
 
 
 def ops(model):
-    return [node.op_type for node in graph.nodes(model) if node.op_type != "Constant"]
+    return [node.op_type for node in traversal.nodes(model) if node.op_type != "Constant"]

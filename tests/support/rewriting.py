@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from optimizer import graph
 from optimizer.algorithms.rewriting.rules import Rule, sweep
 from optimizer.contract.passes import Sites
+from optimizer.graph import traversal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ def swept(model: ir.Model, rules: Sequence[Rule], sites: Sites | None = None) ->
         total.update(changes)
     else:
         raise AssertionError(f"the rules never come to rest: {total}")
-    for scope in graph.graphs(model):
+    for scope in traversal.graphs(model):
         for name, value in list(scope.initializers.items()):
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 del scope.initializers[name]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from optimizer import graph
+from optimizer.graph import constants, queries
 from optimizer.graph.permutations import axes_of, permutation
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def moved(node: ir.Node, value: ir.Value, channels: Channels) -> tuple[Channels,
     """The channels before and behind an operator of ``MOVES``, by those of ``value``, its input or output."""
     sources = _sources(node)
     source = node.inputs[0]
-    rank = graph.rank(source)
+    rank = queries.rank(source)
     if sources is None or source is None or rank is None:
         return None
     if value is source:
@@ -55,7 +55,7 @@ def moved(node: ir.Node, value: ir.Value, channels: Channels) -> tuple[Channels,
 
 def _sources(node: ir.Node) -> list[int | None] | None:
     """For each axis of the output, which axis of the input it is; ``None`` for those that are made or reduced."""
-    rank, axes = graph.rank(node.inputs[0]), axes_of(node)
+    rank, axes = queries.rank(node.inputs[0]), axes_of(node)
     if rank is None:
         return None
     if node.op_type == "Transpose":
@@ -78,7 +78,7 @@ def reshaped(node: ir.Node, value: ir.Value, channels: Channels) -> tuple[Channe
     source, output = node.inputs[0], node.outputs[0]
     if channels.from_end == 1 and keeps_size(node, channels):
         return channels, channels
-    rank = graph.rank(source)
+    rank = queries.rank(source)
     if rank is None or not _is_flatten(node):
         return None
     before = channels if value is source else Channels(channels.count, rank - 1)
@@ -92,7 +92,7 @@ def _is_flatten(node: ir.Node) -> bool:
     """Whether all axes behind the first become one."""
     if node.op_type == "Flatten":
         return node.attributes.get_int("axis", 1) == 1
-    target = graph.constant_ints(node.inputs[1])
+    target = constants.constant_ints(node.inputs[1])
     if target is None or len(target) != 2:
         return False
     if target == [0, -1]:

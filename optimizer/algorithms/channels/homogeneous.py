@@ -29,9 +29,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.axes import MOVES, Channels, keeps_size, moved, reshaped
-from optimizer.graph import operators
+from optimizer.graph import constants, operators, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +72,7 @@ def tie(node: ir.Node, value: ir.Value, channels: Channels) -> Tie | None:
         value: Its channels are scaled.
         channels: Where they lie in it.
     """
-    if not graph.is_standard(node) or graph.has_references(node) or not operators.has_one_output(node):
+    if not queries.is_standard(node) or queries.has_references(node) or not operators.has_one_output(node):
         return None
     if node.op_type in {"Add", "Sub"}:
         return _sum(node, channels)
@@ -99,13 +98,13 @@ def _one_to_one(node: ir.Node, before: Channels, behind: Channels) -> Tie | None
 
 
 def _is_spatial(node: ir.Node, channels: Channels) -> bool:
-    rank = graph.rank(node.inputs[0]) or graph.rank(node.outputs[0])
+    rank = queries.rank(node.inputs[0]) or queries.rank(node.outputs[0])
     return rank is not None and channels.from_end == rank - 1
 
 
 def _is_idle(node: ir.Node, _channels: Channels) -> bool:
     """Whether a Dropout does nothing."""
-    training = graph.constant_array(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
+    training = constants.constant_array(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
     return training is not None and not training.any()
 
 
@@ -115,9 +114,9 @@ def pads_elsewhere(node: ir.Node, channels: Channels) -> bool:
     more = len(node.inputs) > 1
     filled: object = node.attributes.get_float("value", 0.0)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        array = graph.constant_array(node.inputs[2], 1)
+        array = constants.constant_array(node.inputs[2], 1)
         filled = None if array is None else float(array.reshape(-1)[0])
-    amounts = list(node.attributes.get_ints("pads", ())) or graph.constant_ints(node.inputs[1] if more else None)
+    amounts = list(node.attributes.get_ints("pads", ())) or constants.constant_ints(node.inputs[1] if more else None)
     if amounts is None or len(node.inputs) > 3 or len(amounts) < 2 * channels.from_end:
         return False
     ends = (len(amounts) - channels.from_end, len(amounts) // 2 - channels.from_end)
@@ -129,7 +128,7 @@ def resizes_elsewhere(node: ir.Node, channels: Channels) -> bool:
     if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return False
     by_size = len(node.inputs) > 3 and node.inputs[3] is not None
-    factors = None if by_size else graph.constant_array(node.inputs[min(len(node.inputs) - 1, 2)], _MAX_RANK)
+    factors = None if by_size else constants.constant_array(node.inputs[min(len(node.inputs) - 1, 2)], _MAX_RANK)
     if factors is None or factors.size < channels.from_end or "axes" in node.attributes:
         return by_size and keeps_size(node, channels)
     return bool(factors.reshape(-1)[-channels.from_end] == 1)
@@ -157,7 +156,7 @@ def clip_bounds(node: ir.Node) -> tuple[float, float]:
     for index, name, default in ((1, "min", -math.inf), (2, "max", math.inf)):
         bound = node.attributes.get_float(name, default)
         if index < len(node.inputs) and node.inputs[index] is not None:
-            array = graph.constant_array(node.inputs[index], 1)
+            array = constants.constant_array(node.inputs[index], 1)
             bound = math.nan if array is None else float(array.reshape(-1)[0])
         found.append(bound)
     return found[0], found[1]
@@ -168,7 +167,7 @@ def _sum(node: ir.Node, channels: Channels) -> Tie | None:
     for operand in node.inputs:
         if operand is None:
             return None
-        tensor = graph.constant_tensor(operand)
+        tensor = constants.constant_tensor(operand)
         if tensor is None:
             values.append((operand, channels))
         elif tensor.size == 1 or _axis_size(tensor.shape.numpy(), channels.from_end) == channels.size:
@@ -196,7 +195,7 @@ def gate_of(node: ir.Node) -> int | None:
     if node.op_type == "Div":
         return 1
     for index in (0, 1):
-        if graph.constant_tensor(node.inputs[index]) is not None:
+        if constants.constant_tensor(node.inputs[index]) is not None:
             return index
     narrow = [_is_narrow(operand) for operand in node.inputs]
     return narrow.index(True) if narrow.count(True) == 1 else None
@@ -204,7 +203,7 @@ def gate_of(node: ir.Node) -> int | None:
 
 def _is_narrow(value: ir.Value | None) -> bool:
     """Whether ``value`` has one number a channel: all axes behind the second have size 1."""
-    rank = graph.rank(value)
+    rank = queries.rank(value)
     if value is None or value.shape is None or rank is None or rank < 3:
         return False
     return all(dim == 1 for dim in list(value.shape)[2:])

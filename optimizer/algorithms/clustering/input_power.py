@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.quantization.weight_only.weights import StoredWeight
-    from optimizer.contract.passes import Lab
+    from optimizer.contract.evaluator import Lab
     from optimizer.graph.kernels import Kernel
     from optimizer.statistics.tensor_statistics import Observation
 

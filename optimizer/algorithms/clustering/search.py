@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.clustering import codes
 from optimizer.algorithms.clustering.gptq import Input
 from optimizer.algorithms.clustering.input_power import input_power
 from optimizer.algorithms.clustering.storage import OLDEST_OPSET, CodebookWriter, stored_bytes
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.algorithms.search.budgeted import Search, grouped
 from optimizer.algorithms.search.memory import digest
 from optimizer.contract.passes import PassResult, Step
 from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import Leftovers
+from optimizer.graph import queries
 from optimizer.graph.scopes import ScopeTree
 from optimizer.io.model import clone
 from optimizer.statistics import second_moments
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
     from optimizer.algorithms.clustering.codes import Clustered, Coding
     from optimizer.algorithms.clustering.input_power import InputPower
+    from optimizer.contract.evaluator import Lab
     from optimizer.contract.node_filter import NodeChoice
-    from optimizer.contract.passes import Context, Lab
+    from optimizer.contract.passes import Context
 
 STEP = Step("cluster-weights", "a weight is stored as indices into codebooks")
 TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
@@ -137,7 +138,7 @@ class ClusterSearch:
                 reason = "would not get smaller"
             if reason is not None:
                 left.note(weight.holder.name, reason)
-            elif clustered is not None and self.context.sites.permits(STEP.name, graph.site(weight.nodes[0])):
+            elif clustered is not None and self.context.sites.permits(STEP.name, queries.site(weight.nodes[0])):
                 writer.put(weight, clustered)
                 changes[_kind(self.codings[at])] += 1
                 changes["distinct values in all"] += clustered.books.shape[0] * clustered.books.shape[1]

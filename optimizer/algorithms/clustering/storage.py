@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.clustering.bit_packing import Plane
     from optimizer.algorithms.clustering.codes import Clustered
     from optimizer.algorithms.quantization.weight_only.weights import StoredWeight
-    from optimizer.algorithms.rewriting.rules import Scope
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 OLDEST_OPSET = 11  # of GatherElements
 _FOUR_BITS_OPSET = 21

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.deduplication.equal import prepend, remove
+from optimizer.graph import queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def must_stay(holder: Holder) -> str | None:
         return holder.stay.value
     if holder.tensor.dtype not in _DTYPES:
         return f"holds {holder.tensor.dtype.name}, on which Reshape and Transpose are not folded everywhere"
-    strangers = [usage.node for usage in holder.value.uses() if not graph.is_standard(usage.node, *_READERS)]
+    strangers = [usage.node for usage in holder.value.uses() if not queries.is_standard(usage.node, *_READERS)]
     return f"is read by {strangers[0].op_type}, which may want an initializer" if strangers else None
 
 

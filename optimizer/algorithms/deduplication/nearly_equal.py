@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.algorithms.deduplication import equal
 from optimizer.algorithms.deduplication.near_groups import near_groups
 from optimizer.algorithms.rewriting.stored_constants import Holder, holders
-from optimizer.graph import constants
+from optimizer.graph import constants, queries
 from optimizer.graph.scopes import ScopeTree
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io.model import clone
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.algorithms.deduplication.near_groups import Near
-    from optimizer.contract.passes import Context, Lab, Sites, Step
+    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.passes import Context, Sites, Step
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Merger:
         groups: list[Near] = []
         for numbers in by_root.values():
             tensors = [found[number].tensor for number in numbers]
-            uses = [max(graph.use_count(found[number].value), 1) for number in numbers]
+            uses = [max(queries.use_count(found[number].value), 1) for number in numbers]
             near = near_groups(tensors, uses, self.tolerance, seed)
             groups += [replace(one, members=tuple(numbers[member] for member in one.members)) for one in near]
         return sorted(groups, key=lambda one: (one.distance, one.members))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.algorithms.horizontal_fusion.siblings import ELEMENTWISE
-from optimizer.graph import constants
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -37,9 +36,9 @@ def acts_alone(node: ir.Node, moving: Collection[int], opset: int) -> bool:
         moving: The positions of its inputs that are batches.
         opset: The version of the standard operator set.
     """
-    ranks = {graph.rank(node.inputs[position]) for position in moving}
+    ranks = {queries.rank(node.inputs[position]) for position in moving}
     rank = next(iter(ranks)) if len(ranks) == 1 else None
-    if not graph.is_standard(node) or graph.has_references(node) or len(node.outputs) != 1 or not rank:
+    if not queries.is_standard(node) or queries.has_references(node) or len(node.outputs) != 1 or not rank:
         return False
     if node.op_type in _BROADCAST:
         return all(i in moving or _is_same_for_all(value, rank) for i, value in enumerate(node.inputs))
@@ -62,7 +61,7 @@ def _is_same_for_all(value: ir.Value | None, rank: int) -> bool:
 
 
 def _matmul(node: ir.Node, rank: int, opset: int) -> bool:  # noqa: ARG001 - one signature for the table
-    return rank >= 2 and graph.rank(node.inputs[1]) == 2
+    return rank >= 2 and queries.rank(node.inputs[1]) == 2
 
 
 def _gemm(node: ir.Node, rank: int, opset: int) -> bool:  # noqa: ARG001 - as above
@@ -91,7 +90,10 @@ def _flatten(node: ir.Node, rank: int, opset: int) -> bool:  # noqa: ARG001 - as
 
 
 def _reshape(node: ir.Node, rank: int, opset: int) -> bool:  # noqa: ARG001 - as above
-    target, shape = graph.constant_ints(node.inputs[1]), node.inputs[0].shape if node.inputs[0] is not None else None
+    target, shape = (
+        constants.constant_ints(node.inputs[1]),
+        node.inputs[0].shape if node.inputs[0] is not None else None,
+    )
     if not target or shape is None or node.attributes.get_int("allowzero", 0) != 0:
         return False
     if target[0] == 0:
@@ -104,7 +106,7 @@ def _pad(node: ir.Node, rank: int, opset: int) -> bool:
     if opset < _PADS_ARE_INPUT:
         pads: Sequence[int] | None = node.attributes.get_ints("pads", [])
     else:
-        pads = graph.constant_ints(node.inputs[1]) if len(node.inputs) < 4 else None
+        pads = constants.constant_ints(node.inputs[1]) if len(node.inputs) < 4 else None
     return pads is not None and len(pads) == 2 * rank and pads[0] == pads[rank] == 0
 
 
@@ -112,7 +114,7 @@ def _reduction(node: ir.Node, rank: int, opset: int) -> bool:
     if opset < _AXES_ARE_INPUT.get(node.op_type, _REDUCE_CHANGED):
         axes: Sequence[int] | None = node.attributes.get_ints("axes", [])
     else:
-        axes = graph.constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
+        axes = constants.constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
     return bool(axes) and all(axis % rank > 0 for axis in axes or ())
 
 

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.horizontal_fusion.split import give_input, split
-from optimizer.graph import file_size, tensors
-from optimizer.graph.replacement_nodes import like, take_place
+from optimizer.graph import editing, file_size, queries, tensors
+from optimizer.graph.editing import like, take_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from optimizer.algorithms.horizontal_fusion.branches import Branches
-    from optimizer.algorithms.rewriting.rules import Scope
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _SIZES_AT_RUN_TIME, _SHAPE_OF_ONE_AXIS = 13, 15
 
@@ -52,7 +51,7 @@ class Batching:
     def abandon(self) -> None:
         """Leave everything as it is."""
         for node in self.nodes:
-            graph.set_inputs(node, [None] * len(node.inputs))
+            editing.set_inputs(node, [None] * len(node.inputs))
 
     def put(self, scope: Scope) -> None:
         """Put the new nodes in the place of the old ones; the graph may have to be sorted then."""
@@ -61,11 +60,11 @@ class Batching:
             anchor.prepend(node)
         if self.sizes is not None:
             stand_in, sizes = self.sizes
-            graph.replace_values({stand_in: scope.constant(self.nodes[0], np.array(sizes, np.int64), "sizes")})
+            editing.replace_values({stand_in: scope.constant(self.nodes[0], np.array(sizes, np.int64), "sizes")})
         for node, values in self.cuts:
             for output, value in zip(node.outputs, values, strict=True):
                 take_place(output, value)
-        graph.remove_unused(list(self.branches.nodes()))
+        editing.remove_unused(list(self.branches.nodes()))
 
 
 def plan(branches: Branches, scope: Scope) -> Batching | str:
@@ -121,7 +120,7 @@ def _sizes(
     made = [_named(ir.node("Shape", [value], one_axis, name=""), scope) for value in inputs]
     made.append(_named(ir.node("Concat", [node.outputs[0] for node in made], {"axis": 0}, name=""), scope))
     if not one_axis:
-        rank = graph.rank(inputs[0]) or 0
+        rank = queries.rank(inputs[0]) or 0
         firsts = {"value_ints": [rank * number for number in range(len(inputs))]}
         made.append(_named(ir.node("Constant", [], firsts, name=""), scope))
         made.append(_named(ir.node("Gather", [node.outputs[0] for node in made[-2:]], name=""), scope))

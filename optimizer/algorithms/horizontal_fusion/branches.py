@@ -17,9 +17,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.algorithms.horizontal_fusion.batch_operators import acts_alone
-from optimizer.algorithms.rewriting.common_subexpressions import attributes_key
+from optimizer.graph import queries, traversal
+from optimizer.graph.operators import attributes_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -71,8 +71,8 @@ def _is_needed(value: ir.Value, inside: set[ir.Node]) -> bool:
 def seeds(scope: ir.Graph) -> list[list[ir.Node]]:
     """The kernels of ``scope`` itself that share a weight and all else but their inputs, in groups of at least two."""
     found: dict[Hashable, list[ir.Node]] = defaultdict(list)
-    for node in graph.in_order(scope):
-        key = attributes_key(node) if graph.is_standard(node, *_SEEDS) and len(node.inputs) > 1 else None
+    for node in traversal.in_order(scope):
+        key = attributes_key(node) if queries.is_standard(node, *_SEEDS) and len(node.inputs) > 1 else None
         if key is not None and _dims(node.inputs[0]):
             found[node.op_type, key, node.inputs[1:], _dims(node.inputs[0])].append(node)
     return [nodes for nodes in found.values() if len(nodes) > 1]
@@ -91,8 +91,8 @@ def side_by_side(nodes: Sequence[ir.Node], scope: ir.Graph) -> list[list[ir.Node
     members = set(nodes)
     levels: dict[ir.Node, int] = {}
     groups: dict[int, dict[ir.Value | None, ir.Node]] = defaultdict(dict)
-    for node in graph.in_order(scope):
-        reads = [*node.inputs, *(graph.captured(node) if node.attributes.data else ())]
+    for node in traversal.in_order(scope):
+        reads = [*node.inputs, *(traversal.captured(node) if node.attributes.data else ())]
         before = (value.producer() for value in reads if value is not None)
         level = max((levels.get(producer, 0) for producer in before if producer is not None), default=0)
         levels[node] = level + (node in members)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.common_subexpressions import attributes_key
-from optimizer.graph.constants import FLOATS, reader
+from optimizer.graph import queries
+from optimizer.graph.constants import FLOATS
 from optimizer.graph.kernels import Kernel, kernel
+from optimizer.graph.operators import attributes_key
+from optimizer.graph.queries import reader
 from optimizer.graph.weight_sources import Source, readers, source
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def families(scope: ir.Graph, choice: NodeChoice, left: Leftovers) -> list[Famil
     seen: dict[ir.Value, int] = {}
     read_with: dict[ir.Value, frozenset[ir.Value | None]] = {}
     for place, node in enumerate(scope):
-        if graph.is_standard(node, *_OPS) and (found := _sibling(node, choice, left)) is not None:
+        if queries.is_standard(node, *_OPS) and (found := _sibling(node, choice, left)) is not None:
             seen.setdefault(found.weight.root, len(seen))
             key = node.inputs[0], _key(found), _read_with(found.weight.root, read_with)
             by_reader[key].append(replace(found, place=place))
@@ -204,12 +205,12 @@ def _longer(group: Group) -> Group | None:
 
 
 def _is_elementwise(one: Sibling, node: ir.Node) -> bool:
-    return graph.is_standard(node, *ELEMENTWISE) and node.inputs[0] is one.output and len(node.outputs) == 1
+    return queries.is_standard(node, *ELEMENTWISE) and node.inputs[0] is one.output and len(node.outputs) == 1
 
 
 def _tail_key(node: ir.Node) -> Hashable:
     """Equal for nodes that do the same to their first input; the node itself if that cannot be said."""
-    if graph.is_standard(node, "Add"):
+    if queries.is_standard(node, "Add"):
         return "Add"
     key = attributes_key(node)
     return node if key is None else (node.domain, node.op_type, key, node.inputs[1:])
@@ -218,7 +219,7 @@ def _tail_key(node: ir.Node) -> Hashable:
 def _added(one: Sibling, node: ir.Node) -> Source | None:
     """What the Add ``node`` adds to the output of the MatMul ``one``, if it is one number for each channel."""
     others = [value for value in node.inputs if value is not one.output]
-    if one.item.node.op_type != "MatMul" or not graph.is_standard(node, "Add") or len(others) != 1:
+    if one.item.node.op_type != "MatMul" or not queries.is_standard(node, "Add") or len(others) != 1:
         return None
     found = _constant(others[0])
     return found if found is not None and tuple(found.tensor.shape.numpy()) == (one.item.outputs,) else None

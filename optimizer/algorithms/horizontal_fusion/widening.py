@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.horizontal_fusion.siblings import bias_of
 from optimizer.algorithms.horizontal_fusion.split import give_input, split
 from optimizer.algorithms.rewriting import replacement
-from optimizer.graph import file_size, tensors
+from optimizer.graph import editing, file_size, tensors
 from optimizer.graph.constants import constant_bytes
-from optimizer.graph.replacement_nodes import like, take_place
+from optimizer.graph.editing import like, take_place
 from optimizer.graph.weight_sources import discard, is_given_out, readers
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.horizontal_fusion.siblings import Family, Group, Sibling
-    from optimizer.algorithms.rewriting.rules import Scope
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Widening:
     def abandon(self) -> None:
         """Leave everything as it is."""
         for node in (node for made in self.nodes for node in made):
-            graph.set_inputs(node, [None] * len(node.inputs))
+            editing.set_inputs(node, [None] * len(node.inputs))
 
     def put(self, scope: Scope) -> None:
         """Put the new nodes in the place of the old ones, which go with all that was there for them alone."""
@@ -63,7 +62,7 @@ class Widening:
             for node in made:
                 anchor.prepend(node)
         first = self.nodes[0][0]
-        graph.replace_values({stand_in: swap.put(first, scope) for stand_in, swap in self.wanted.items()})
+        editing.replace_values({stand_in: swap.put(first, scope) for stand_in, swap in self.wanted.items()})
         for group, made in zip(self.family, self.nodes, strict=True):
             for sibling, output in zip(group, made[-1].outputs, strict=True):
                 take_place(output, sibling.output)

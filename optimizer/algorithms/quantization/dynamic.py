@@ -31,11 +31,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.quantization.linear import WEIGHT_INT7, WEIGHT_INT8
 from optimizer.algorithms.quantization.rows import quantize_rows
-from optimizer.algorithms.rewriting.rules import Scope, owner
-from optimizer.graph import constants, weight_sources
+from optimizer.algorithms.rewriting.rewriter import Scope, owner
+from optimizer.graph import constants, editing, traversal, weight_sources
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -228,7 +227,7 @@ class Quantizer:
 
     def _import_contrib(self, node: ir.Node) -> None:
         for function in self.scope.model.functions.values():
-            if owner(node) in set(graph.with_subgraphs(function.graph)):
+            if owner(node) in set(traversal.with_subgraphs(function.graph)):
                 function.opset_imports.setdefault(CONTRIB, 1)
         self.scope.model.opset_imports.setdefault(CONTRIB, 1)
 
@@ -237,4 +236,4 @@ def _take_place(node: ir.Node, results: Sequence[ir.Value]) -> None:
     """Let the readers of ``node`` read ``results``, of the same types and shapes."""
     for old, new in zip(node.outputs, results, strict=True):
         new.type, new.shape = old.type, old.shape
-        graph.bypass(node, new, old)
+        editing.bypass(node, new, old)

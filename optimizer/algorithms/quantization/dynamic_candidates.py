@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.graph import weight_sources
+from optimizer.graph import queries, weight_sources
 
 if TYPE_CHECKING:
     from optimizer.graph.weight_sources import Source
@@ -47,7 +46,7 @@ class Candidate:
     @property
     def pays_from(self) -> int:
         """How many times ``min-elements`` it takes to pay."""
-        shape = graph.static_shape(self.node.inputs[0])
+        shape = queries.static_shape(self.node.inputs[0])
         is_product = self.node.op_type in PRODUCTS
         return ONE_ROW if is_product and shape is not None and math.prod(shape[:-1]) == 1 else 1
 
@@ -60,14 +59,14 @@ class Candidate:
         """What keeps it in float because it reads the same weight and has no integer form."""
         for source in self.sources:
             for reader, _ in weight_sources.readers(source.root):
-                if not graph.is_standard(reader, *PRODUCTS, "LSTM"):
+                if not queries.is_standard(reader, *PRODUCTS, "LSTM"):
                     return f"shares its weight with a {reader.op_type}, to which it stays tied"
         return None
 
 
 def candidate(node: ir.Node) -> Candidate | str | None:
     """``node`` with its weights; why it has to stay; or ``None`` if it has no constant weights to begin with."""
-    if not graph.is_standard(node, *PRODUCTS, *RECURRENT) or graph.has_references(node) or len(node.inputs) < 2:
+    if not queries.is_standard(node, *PRODUCTS, *RECURRENT) or queries.has_references(node) or len(node.inputs) < 2:
         return None
     positions = (1,) if node.op_type in PRODUCTS else (1, 2)
     sources = [weight_sources.source(node.inputs[position]) for position in positions]

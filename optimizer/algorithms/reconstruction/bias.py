@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.contract.passes import Sites
-from optimizer.graph import constants, weight_sources
+from optimizer.graph import constants, queries, weight_sources
 from optimizer.graph.kernels import kernel
 
 if TYPE_CHECKING:
@@ -84,8 +83,8 @@ def bias_of(node: ir.Node) -> Bias | None:
 
 
 def _behind(item: Kernel) -> Bias | None:
-    add = constants.reader(item.node.outputs[0])
-    if add is None or not graph.is_standard(add, "Add") or add.graph is not item.node.graph:
+    add = queries.reader(item.node.outputs[0])
+    if add is None or not queries.is_standard(add, "Add") or add.graph is not item.node.graph:
         return None
     position = 1 if add.inputs[0] is item.node.outputs[0] else 0
     value = add.inputs[position]
@@ -99,4 +98,4 @@ def _is_fitting(value: ir.Value, reader: ir.Node, item: Kernel) -> bool:
     array = constants.float_array(value)
     if array is None or array.ndim == 0 or array.size not in {1, item.outputs} or array.shape[-1] != array.size:
         return False
-    return constants.is_private(value, (reader,)) and graph.use_count(value) == 1
+    return constants.is_private(value, (reader,)) and queries.use_count(value) == 1

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.analysis import constant_evaluation
-from optimizer.graph.constants import rewrite
+from optimizer.graph import queries
+from optimizer.graph.constants import constant_array, constant_tensor, rewrite
 from optimizer.graph.kernels import OPS, kernel
 from optimizer.statistics import im2col, second_moments
 
@@ -57,7 +57,7 @@ class Codebook:
 
     def entries(self) -> NDArray[np.float64]:
         """The elements of the constant."""
-        tensor = graph.constant_tensor(self.value)
+        tensor = constant_tensor(self.value)
         if tensor is None:
             raise ValueError(f"{self.value.name} is no constant")
         return np.asarray(tensor.numpy().reshape(-1), np.float64)
@@ -68,7 +68,7 @@ class Codebook:
 
     def write(self, entries: NDArray[np.float64]) -> None:
         """Store ``entries``, in their type."""
-        tensor = graph.constant_tensor(self.value)
+        tensor = constant_tensor(self.value)
         if tensor is not None:
             rewrite(self.value, entries.astype(tensor.dtype.numpy()).reshape(tensor.shape.numpy()))
 
@@ -78,16 +78,16 @@ def codebook(node: ir.Node, opset: int) -> Codebook | None:
 
     The shape of the weight is filled in, where shape inference has not run.
     """
-    value = node.inputs[1] if len(node.inputs) > 1 and graph.is_standard(node, *OPS) else None
-    recipe = None if value is None or graph.constant_tensor(value) is not None else _recipe(value)
+    value = node.inputs[1] if len(node.inputs) > 1 and queries.is_standard(node, *OPS) else None
+    recipe = None if value is None or constant_tensor(value) is not None else _recipe(value)
     if value is None or recipe is None:
         return None
     nodes, constants = recipe
     floats = [one for one in constants if one.dtype is not None and one.dtype.is_floating_point()]
-    is_private = all(graph.use_count(output) == 1 for maker in nodes for output in maker.outputs)
-    if len(floats) != 1 or graph.use_count(floats[0]) != 1 or floats[0].is_graph_output() or not is_private:
+    is_private = all(queries.use_count(output) == 1 for maker in nodes for output in maker.outputs)
+    if len(floats) != 1 or queries.use_count(floats[0]) != 1 or floats[0].is_graph_output() or not is_private:
         return None
-    array = graph.constant_array(floats[0])
+    array = constant_array(floats[0])
     if array is None or not 0 < array.size < _MOST_PLACES:
         return None
     numbered = _result(value, {floats[0]: np.arange(array.size, dtype=np.float32).reshape(array.shape)}, opset)
@@ -136,7 +136,7 @@ def _recipe(value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]] | None:
         one = waiting.pop()
         if one is None:
             continue
-        if graph.constant_tensor(one) is not None:
+        if constant_tensor(one) is not None:
             constants[one] = None
             continue
         producer = one.producer()
@@ -154,11 +154,11 @@ def _result(value: ir.Value | None, given: Mapping[ir.Value, NDArray[Any]], opse
         return None
     if value in given:
         return given[value]
-    array = graph.constant_array(value)
+    array = constant_array(value)
     producer = value.producer()
     if array is not None or producer is None:
         return array
-    if producer.op_type not in constant_evaluation.FOLDED or graph.has_references(producer):
+    if producer.op_type not in constant_evaluation.FOLDED or queries.has_references(producer):
         return None
     arrays = [_result(one, given, opset) for one in producer.inputs]
     if any(one is not None and array is None for one, array in zip(producer.inputs, arrays, strict=True)):

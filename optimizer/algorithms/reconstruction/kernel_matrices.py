@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.rewriting.stored_constants import holders
-from optimizer.graph import constants, weight_sources
+from optimizer.graph import constants, queries, traversal, weight_sources
 from optimizer.graph.kernels import OPS, kernel
 from optimizer.graph.scopes import ScopeTree
 from optimizer.graph.sparse import SparseTensor
@@ -91,7 +90,7 @@ def prunable(model: ir.Model, choice: NodeChoice, left: Leftovers, *, guard: boo
         guard: Whether to leave out the first and the last kernels of the main graph.
     """
     left.unmatched(choice.unmatched(model))
-    for node in graph.nodes(model):
+    for node in traversal.nodes(model):
         reason = _obstacle(node)
         if reason is not None:
             left.note(node, reason)
@@ -112,11 +111,11 @@ def prunable(model: ir.Model, choice: NodeChoice, left: Leftovers, *, guard: boo
 
 
 def _obstacle(node: ir.Node) -> str | None:
-    if graph.is_standard(node, *_INTEGER_KERNELS):
+    if queries.is_standard(node, *_INTEGER_KERNELS):
         return "has integer weights: it is quantized already"
-    if graph.is_standard(node, *_RECURRENT):
+    if queries.is_standard(node, *_RECURRENT):
         return f"is a {node.op_type}: only Conv, ConvTranspose, Gemm and MatMul are pruned"
-    if not graph.is_standard(node, "Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 2:
+    if not queries.is_standard(node, "Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 2:
         return None
     value = node.inputs[1]
     source = weight_sources.source(value)
@@ -130,10 +129,10 @@ def _obstacle(node: ir.Node) -> str | None:
 
 def _is_weight(node: ir.Node, position: int) -> bool:
     """Whether ``node`` is a kernel that reads its weight at ``position``, of a shape that is filled in if unknown."""
-    if position != 1 or not graph.is_standard(node, *OPS):
+    if position != 1 or not queries.is_standard(node, *OPS):
         return False
     value, source = node.inputs[1], weight_sources.source(node.inputs[1])
-    if value is not None and source is not None and source.path and graph.static_shape(value) is None:
+    if value is not None and source is not None and source.path and queries.static_shape(value) is None:
         value.shape, value.type = ir.Shape(_index(source).shape), ir.TensorType(source.dtype)
     return kernel(node) is not None
 
@@ -173,7 +172,7 @@ def _prunable(holder: Holder, nodes: tuple[ir.Node, ...]) -> Prunable:
 def _source(node: ir.Node) -> weight_sources.Source:
     source = weight_sources.source(node.inputs[1])
     if source is None:
-        raise ValueError(f"{graph.site(node)} has no constant weight")
+        raise ValueError(f"{queries.site(node)} has no constant weight")
     return source
 
 
@@ -187,12 +186,12 @@ def _index(source: weight_sources.Source) -> NDArray[np.intp]:
 
 def _ends(main: ir.Graph) -> frozenset[ir.Node]:
     """The kernels of ``main`` before which there is none, and those behind which there is none."""
-    nodes = list(graph.in_order(main))
-    kernels = {node for node in nodes if graph.is_standard(node, *OPS, *_RECURRENT) and _multiplies_constant(node)}
+    nodes = list(traversal.in_order(main))
+    kernels = {node for node in nodes if queries.is_standard(node, *OPS, *_RECURRENT) and _multiplies_constant(node)}
     below: set[ir.Value] = set()
     first = set()
     for node in nodes:
-        is_below = any(value in below for value in (*node.inputs, *graph.captured(node)) if value is not None)
+        is_below = any(value in below for value in (*node.inputs, *traversal.captured(node)) if value is not None)
         if node in kernels and not is_below:
             first.add(node)
         if node in kernels or is_below:
@@ -204,7 +203,7 @@ def _ends(main: ir.Graph) -> frozenset[ir.Node]:
         if node in kernels and not is_above:
             last.add(node)
         if node in kernels or is_above:
-            above.update(value for value in (*node.inputs, *graph.captured(node)) if value is not None)
+            above.update(value for value in (*node.inputs, *traversal.captured(node)) if value is not None)
     return frozenset(first | last)
 
 

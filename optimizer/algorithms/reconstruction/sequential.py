@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.reconstruction import codebook_entries
 from optimizer.algorithms.reconstruction.bias import bias_of
 from optimizer.algorithms.reconstruction.least_squares import Fit, damping, refit
+from optimizer.graph import traversal
 from optimizer.graph.kernels import kernel
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from optimizer.algorithms.reconstruction.codebook_entries import Codebook
     from optimizer.algorithms.reconstruction.kernel_matrices import Prunable
-    from optimizer.contract.passes import Lab
+    from optimizer.contract.evaluator import Lab
     from optimizer.statistics.cross_moments import PairedMoments
 
 _STRANGE = 0.5  # of the variance of an answer: what is further off is no version of the same value
@@ -90,8 +90,8 @@ def _independent(main: ir.Graph, names: Collection[str]) -> list[list[str]]:
     """
     depths: dict[ir.Value, int] = {}
     groups: dict[int, list[str]] = {}
-    for node in graph.in_order(main):
-        read = [value for value in (*node.inputs, *graph.captured(node)) if value is not None]
+    for node in traversal.in_order(main):
+        read = [value for value in (*node.inputs, *traversal.captured(node)) if value is not None]
         depth = max((depths.get(value, 0) for value in read), default=0)
         name = node.outputs[0].name if node.outputs else None
         if name is not None and name in names:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
-from optimizer.graph import constants
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -126,21 +125,21 @@ class Step:
     def before(self) -> Step | None:
         """The step that computes the source, if nobody else reads that."""
         node = self.source.producer()
-        if node is None or node.graph is not self.node.graph or constants.reader(self.source) is not self.node:
+        if node is None or node.graph is not self.node.graph or queries.reader(self.source) is not self.node:
             return None
         return step(node)
 
 
 def step(node: ir.Node) -> Step | None:
     """``node`` as a scaling or shift by a constant of a float type, if it is one."""
-    if not graph.is_standard(node, *SCALES, *SHIFTS):
+    if not queries.is_standard(node, *SCALES, *SHIFTS):
         return None
     if node.op_type == "Neg":
         known = node.inputs[0] is not None and node.inputs[0].dtype in constants.FLOATS
         return Step(node, node.inputs[0], np.array(-1.0), scales=True) if known and node.inputs[0] else None
     for operand in (0, 1) if node.op_type in {"Add", "Mul"} else (0,):
         source, array = node.inputs[operand], _constant(node.inputs[1 - operand])
-        if source is None or array is None or graph.constant_tensor(source) is not None:
+        if source is None or array is None or constants.constant_tensor(source) is not None:
             continue
         match node.op_type:
             case "Div":
@@ -152,7 +151,7 @@ def step(node: ir.Node) -> Step | None:
 
 
 def _constant(value: ir.Value | None) -> NDArray[np.float64] | None:
-    tensor = graph.constant_tensor(value)
+    tensor = constants.constant_tensor(value)
     if tensor is None or tensor.size > _MAX_ELEMENTS:
         return None
     array = constants.float_array(value)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
-from optimizer.graph import constants
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,7 +38,7 @@ class Limits:
 def limits(node: ir.Node, opset: int) -> Limits | None:
     """What ``node`` limits and by which constants, if that is all it does."""
     source = node.inputs[0] if node.inputs else None
-    if source is None or not graph.is_standard(node, *OPS) or graph.has_references(node):
+    if source is None or not queries.is_standard(node, *OPS) or queries.has_references(node):
         return None
     match node.op_type:
         case "Relu":
@@ -56,7 +55,7 @@ def limits(node: ir.Node, opset: int) -> Limits | None:
 def range_of(value: ir.Value | None, opset: int) -> tuple[float, float]:
     """Between which numbers all elements of ``value`` are, those that are NaN aside."""
     node = None if value is None else value.producer()
-    if value is None or node is None or not graph.is_standard(node):
+    if value is None or node is None or not queries.is_standard(node):
         return -np.inf, np.inf
     found = limits(node, opset)
     if found is not None and found.low <= found.high:
@@ -75,7 +74,7 @@ def _one_limit(node: ir.Node, opset: int) -> Limits | None:
     for index, value in enumerate(node.inputs):
         source, shape = node.inputs[1 - index], constants.shape(value)
         number = None if shape is None or any(size != 1 for size in shape) else _number(value, None)
-        if source is None or number is None or shape is None or len(shape) > (graph.rank(source) or 0):
+        if source is None or number is None or shape is None or len(shape) > (queries.rank(source) or 0):
             continue
         return Limits(source, number, np.inf) if node.op_type == "Max" else Limits(source, -np.inf, number)
     return None

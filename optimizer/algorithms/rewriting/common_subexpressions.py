@@ -9,19 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import content_key
+from optimizer.graph import constants, editing, queries, traversal
+from optimizer.graph.operators import attributes_key
+from optimizer.graph.tensors import content_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    import onnx_ir as ir
+
     from optimizer.contract.passes import Sites, Step
 
-_DOMAINS = frozenset({*graph.STANDARD_DOMAINS, "ai.onnx.ml"})
+
+_DOMAINS = frozenset({*queries.STANDARD_DOMAINS, "ai.onnx.ml"})
 _SEES_OUTSIDE = ("If", "Loop", "Scan", "SequenceMap")
-_NEVER = graph.RANDOM_OPS | {"Dropout", "Constant", "SequenceEmpty", "BatchNormalization"}
+_NEVER = queries.RANDOM_OPS | {"Dropout", "Constant", "SequenceEmpty", "BatchNormalization"}
 
 
 def merge_equal(model: ir.Model, step: Step, sites: Sites) -> int:
@@ -64,8 +66,8 @@ def _merge_in(scope: ir.Graph, outside: Sequence[_Seen], step: Step, sites: Site
     for node in list(scope):
         if node.graph is not scope:
             continue
-        for inner in graph.subgraphs_of(node):
-            sees = [*outside, seen] if graph.is_standard(node, *_SEES_OUTSIDE) else []
+        for inner in traversal.subgraphs_of(node):
+            sees = [*outside, seen] if queries.is_standard(node, *_SEES_OUTSIDE) else []
             merged += _merge_in(inner, sees, step, sites)
         looks = _looks(node)
         if looks is None:
@@ -73,18 +75,18 @@ def _merge_in(scope: ir.Graph, outside: Sequence[_Seen], step: Step, sites: Site
         kept = next((found for each in (seen, *outside) if (found := each.find(looks, node)) is not None), None)
         if kept is None or not _can_merge(kept, node):
             seen.add(looks, node)
-        elif sites.permits(step.name, graph.site(node)):
+        elif sites.permits(step.name, queries.site(node)):
             for old, new in zip(node.outputs, kept.outputs, strict=True):
-                if graph.has_uses(old):
-                    graph.bypass(node, new, old)
-            merged += graph.remove_unused([node])
+                if queries.has_uses(old):
+                    editing.bypass(node, new, old)
+            merged += editing.remove_unused([node])
     return merged
 
 
 def _can_merge(kept: ir.Node, node: ir.Node) -> bool:
     """Whether all readers can move."""
-    pairs = [(old, new) for old, new in zip(node.outputs, kept.outputs, strict=True) if graph.has_uses(old)]
-    return kept.graph is not None and all(new.name and graph.may_bypass(new, old) for old, new in pairs)
+    pairs = [(old, new) for old, new in zip(node.outputs, kept.outputs, strict=True) if queries.has_uses(old)]
+    return kept.graph is not None and all(new.name and editing.may_bypass(new, old) for old, new in pairs)
 
 
 def _looks(node: ir.Node) -> Hashable | None:
@@ -104,37 +106,9 @@ def _key(node: ir.Node) -> Hashable:
     return node.domain, node.op_type, len(node.outputs), inputs, attributes
 
 
-def attributes_key(node: ir.Node) -> tuple[tuple[str, Hashable], ...] | None:
-    """What the attributes of equal nodes have in common, by name; ``None`` if that cannot be said."""
-    attributes = []
-    for name in sorted(node.attributes.data):
-        found = _attribute_key(node.attributes[name])
-        if found is None:
-            return None
-        attributes.append((name, found))
-    return tuple(attributes)
-
-
-def _attribute_key(attribute: ir.Attr) -> Hashable | None:
-    if attribute.is_ref():
-        return None
-    match attribute.type:
-        case ir.AttributeType.INT | ir.AttributeType.STRING:
-            return int(attribute.type), attribute.value
-        case ir.AttributeType.INTS | ir.AttributeType.STRINGS:
-            return int(attribute.type), tuple(attribute.value)
-        case ir.AttributeType.FLOAT:
-            return int(attribute.type), attribute.as_float().hex()  # 0.0 is not -0.0, and nan is nan
-        case ir.AttributeType.FLOATS:
-            return int(attribute.type), tuple(number.hex() for number in attribute.as_floats())
-        case ir.AttributeType.TENSOR:
-            return content_key(attribute.as_tensor())
-    return None
-
-
 def _input_key(value: ir.Value | None) -> Hashable:
     if value is None:
         return None
-    tensor = graph.constant_tensor(value)
+    tensor = constants.constant_tensor(value)
     key = None if tensor is None else content_key(tensor)
     return id(value) if key is None else key

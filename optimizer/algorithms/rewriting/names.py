@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from optimizer import graph
+from optimizer.graph import queries, traversal
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io.protos import preserved
 
@@ -50,7 +50,7 @@ class Names:
 def name_nodes(model: ir.Model) -> Counter[str]:
     """Give every node a name of its own, in subgraphs and functions too; returns what was done."""
     names, changes = Names(), Counter[str]()
-    doubtful = [node for node in graph.nodes(model) if not node.name or not names.take(node.name)]
+    doubtful = [node for node in traversal.nodes(model) if not node.name or not names.take(node.name)]
     for node in doubtful:
         changes[RENAMED if node.name else NAMED] += 1
         node.name = names.fresh(node.name or _name_for(node))
@@ -74,7 +74,7 @@ def _name_values_below(root: ir.Graph) -> Counter[str]:
     names, changes = Names(), Counter[str]()
     doubtful: dict[ir.Graph, list[ir.Value]] = defaultdict(list)
     for scope, value in _values_below(root):
-        if not (names.take(value.name) if value.name else not graph.has_uses(value)):
+        if not (names.take(value.name) if value.name else not queries.has_uses(value)):
             doubtful[scope].append(value)
     for scope, values in doubtful.items():
         renamed: dict[str, str] = {}
@@ -92,7 +92,7 @@ def _values_below(root: ir.Graph) -> Iterator[tuple[ir.Graph, ir.Value]]:
     """Every value once with the graph that it is in, those whose names must stay first."""
     seen: set[ir.Value] = set()
     borders = ((root, value) for value in (*root.inputs, *root.outputs))
-    inside = ((scope, value) for scope in graph.with_subgraphs(root) for value in _held(scope))
+    inside = ((scope, value) for scope in traversal.with_subgraphs(root) for value in _held(scope))
     for scope, value in itertools.chain(borders, inside):
         if value not in seen:
             seen.add(value)

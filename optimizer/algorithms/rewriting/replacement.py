@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.graph import file_size
-from optimizer.graph.constants import constant_bytes, is_private, rewrite
+from optimizer.graph.constants import constant_bytes, constant_tensor, is_private, rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.rewriting.rules import Scope
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 def dying(nodes: Collection[ir.Node], but: Iterable[ir.Value | None] = ()) -> list[ir.Value]:
@@ -27,7 +26,7 @@ def dying(nodes: Collection[ir.Node], but: Iterable[ir.Value | None] = ()) -> li
     """
     kept = {value for value in but if value is not None}
     read = {value: None for node in nodes for value in node.inputs if value is not None and value not in kept}
-    found = [value for value in read if graph.constant_tensor(value) is not None and is_private(value, nodes)]
+    found = [value for value in read if constant_tensor(value) is not None and is_private(value, nodes)]
     return sorted(found, key=lambda value: (len(value.name or ""), value.name or ""))
 
 

@@ -13,7 +13,7 @@ from optimizer.graph import file_size, tensors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.algorithms.rewriting.rules import Scope
+    from optimizer.algorithms.rewriting.rewriter import Scope
     from optimizer.analysis.symbolic.expressions import Element
 
 _AXES_ARE_INPUTS = 13

@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optimizer import graph
+from optimizer.graph import constants, queries
 from optimizer.io.protos import preserved
 from optimizer.io.tensor_contents import equal_groups
 
@@ -74,7 +74,7 @@ def holders(tree: ScopeTree, is_excluded: Callable[[ir.Value], bool]) -> list[Ho
     found = []
     for scope in tree.parents:
         for value in _constants(scope):
-            tensor = value.const_value if value.is_initializer() else graph.constant_tensor(value)
+            tensor = value.const_value if value.is_initializer() else constants.constant_tensor(value)
             if tensor is not None and value.name:
                 found.append(Holder(value, tensor, scope, _stay(value, named, is_excluded)))
     return found
@@ -83,7 +83,7 @@ def holders(tree: ScopeTree, is_excluded: Callable[[ir.Value], bool]) -> list[Ho
 def _constants(scope: ir.Graph) -> Iterator[ir.Value]:
     yield from scope.initializers.values()
     for node in scope:
-        if graph.is_standard(node, "Constant"):
+        if queries.is_standard(node, "Constant"):
             yield node.outputs[0]
 
 

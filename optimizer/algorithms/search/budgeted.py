@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.contract.passes import Lab
+    from optimizer.contract.evaluator import Lab
 
 _SAFETY = 0.9  # of the allowance, on the selection feeds: the validation feeds are others
 _MOST_GROUPS = 64  # units are searched in groups of neighbours where there are more

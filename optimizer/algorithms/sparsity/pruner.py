@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.sparsity.magnitudes import Magnitudes
+    from optimizer.contract.evaluator import Lab
     from optimizer.contract.node_filter import NodeChoice
-    from optimizer.contract.passes import Lab
 
 PARTS = (1.0, 0.8, 0.6, 0.4)
 

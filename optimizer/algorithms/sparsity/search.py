@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.reconstruction.sequential import refit_all
 from optimizer.algorithms.search.budgeted import Search, grouped
 from optimizer.algorithms.search.memory import digest
@@ -24,6 +23,7 @@ from optimizer.algorithms.sparsity.pruner import Pruned, Pruner, put
 from optimizer.contract.passes import Note, PassResult, Step
 from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import Leftovers
+from optimizer.graph import queries
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.algorithms.sparsity.pruner import Plan
-    from optimizer.contract.passes import Context, Lab
+    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.passes import Context
 
 STEP = Step("prune-magnitude", "some weights of a kernel become 0")
 _NEARLY = 2.0  # times the allowance: what fitting once more may still bring under it
@@ -138,7 +139,7 @@ class PruneSearch:
                 left.note(weight.name, reason)
                 continue
             made = self._at(memory, at).get(weight.name)
-            if made is None or not self.context.sites.permits(STEP.name, graph.site(weight.nodes[0])):
+            if made is None or not self.context.sites.permits(STEP.name, queries.site(weight.nodes[0])):
                 continue
             before = weight.matrix()
             new = int(np.sum((made.matrix == 0) & (before != 0)))

@@ -20,28 +20,32 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from optimizer import graph
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from optimizer.algorithms.version_conversion.operators import Upgrade
+    from optimizer.algorithms.version_conversion.single_node import Conversion
 
 
-def _check_mask(node: ir.Node, upgrade: Upgrade) -> None:
-    if len(node.outputs) > 1 and graph.has_uses(node.outputs[1]) and (upgrade.crosses(10) or upgrade.crosses(12)):
-        raise upgrade.refuse(node, "its mask, which is read, has another meaning there")
+def _check_mask(node: ir.Node, conversion: Conversion) -> None:
+    if (
+        len(node.outputs) > 1
+        and queries.has_uses(node.outputs[1])
+        and (conversion.crosses(10) or conversion.crosses(12))
+    ):
+        raise conversion.refuse(node, "its mask, which is read, has another meaning there")
 
 
-def _check_type(node: ir.Node, upgrade: Upgrade) -> None:
+def _check_type(node: ir.Node, conversion: Conversion) -> None:
     data = node.inputs[0] if node.inputs else None
-    if upgrade.crosses(11) and (data is None or not isinstance(data.type, ir.TensorType)):
-        raise upgrade.refuse(node, "the type of its input is not known")
+    if conversion.crosses(11) and (data is None or not isinstance(data.type, ir.TensorType)):
+        raise conversion.refuse(node, "the type of its input is not known")
 
 
-def _hardmax(_node: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.GraphProto:
+def _hardmax(_node: ir.Node, single: onnx.ModelProto, conversion: Conversion) -> onnx.GraphProto:
     single.graph.node[0].op_type = "Softmax"
-    made = upgrade.by_library(single)
+    made = conversion.by_library(single)
     single.graph.node[0].op_type = "Hardmax"
     for node in made.node:
         if node.op_type == "Softmax":
@@ -49,9 +53,9 @@ def _hardmax(_node: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.
     return made
 
 
-def _asymmetric(node: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.GraphProto:
-    rounding = _rounding(node, upgrade)
-    made = upgrade.by_library(single)
+def _asymmetric(node: ir.Node, single: onnx.ModelProto, conversion: Conversion) -> onnx.GraphProto:
+    rounding = _rounding(node, conversion)
+    made = conversion.by_library(single)
     for one in made.node:
         if one.op_type == "Resize":
             one.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
@@ -60,21 +64,21 @@ def _asymmetric(node: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onn
     return made
 
 
-def _rounding(node: ir.Node, upgrade: Upgrade) -> str:
+def _rounding(node: ir.Node, conversion: Conversion) -> str:
     """Where a Resize or Upsample of opset 10 or older takes the nearest element; nothing if it takes others too."""
     if node.attributes.get_string("mode", "nearest") != "nearest":
         return ""
     if node.op_type == "Upsample":
         return "floor"  # its scales are at least 1
-    scales = graph.constant_array(node.inputs[1], max_elements=16)
+    scales = constants.constant_array(node.inputs[1], max_elements=16)
     if scales is None or (scales.min() < 1 < scales.max()):
-        raise upgrade.refuse(node, "it rounds by scales, which are not known, or smaller and larger than 1")
+        raise conversion.refuse(node, "it rounds by scales, which are not known, or smaller and larger than 1")
     return "ceil" if scales.min() < 1 else "floor"
 
 
-def _typed(_node: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.GraphProto:
+def _typed(_node: ir.Node, single: onnx.ModelProto, conversion: Conversion) -> onnx.GraphProto:
     """Give the floats that became inputs the type of the data."""
-    made = upgrade.by_library(single)
+    made = conversion.by_library(single)
     kind = single.graph.input[0].type.tensor_type.elem_type
     for tensor in (*made.initializer, *(one.t for node in made.node for one in node.attribute)):
         if tensor.data_type == onnx.TensorProto.FLOAT and tensor.data_type != kind:
@@ -83,15 +87,15 @@ def _typed(_node: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.Gr
     return made
 
 
-def _scaled_by_channel(source: ir.Node, single: onnx.ModelProto, upgrade: Upgrade) -> onnx.GraphProto:
+def _scaled_by_channel(source: ir.Node, single: onnx.ModelProto, conversion: Conversion) -> onnx.GraphProto:
     """Repeat scale and bias, which are there for each group, for each of its channels."""
     made = onnx.GraphProto()
     made.CopyFrom(single.graph)
     data, groups = source.inputs[0], source.attributes.get_int("num_groups", 0)
-    shape = None if data is None else upgrade.shape_of(data)
+    shape = None if data is None else conversion.shape_of(data)
     channels = shape[1] if shape is not None and len(shape) > 1 else None
     if not isinstance(channels, int) or not groups or channels % groups:
-        raise upgrade.refuse(source, "the number of its channels is not known")
+        raise conversion.refuse(source, "the number of its channels is not known")
     index = onnx.numpy_helper.from_array(np.repeat(np.arange(groups), channels // groups), "channels")
     made.initializer.append(index)
     normalization = made.node.pop()
@@ -103,13 +107,13 @@ def _scaled_by_channel(source: ir.Node, single: onnx.ModelProto, upgrade: Upgrad
     return made
 
 
-CHECKS: Mapping[str, Callable[[ir.Node, Upgrade], None]] = {
+CHECKS: Mapping[str, Callable[[ir.Node, Conversion], None]] = {
     "Clip": _check_type,
     "Dropout": _check_mask,
     "Pad": _check_type,
 }
 # Operator -> the version whose conversion the library gets wrong, and what gets it right
-RULES: Mapping[str, tuple[int, Callable[[ir.Node, onnx.ModelProto, Upgrade], onnx.GraphProto]]] = {
+RULES: Mapping[str, tuple[int, Callable[[ir.Node, onnx.ModelProto, Conversion], onnx.GraphProto]]] = {
     "Clip": (11, _typed),
     "GroupNormalization": (21, _scaled_by_channel),
     "Hardmax": (13, _hardmax),

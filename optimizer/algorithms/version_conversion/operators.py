@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.version_conversion.fixes import CHECKS, RULES
+from optimizer.algorithms.version_conversion.single_node import Conversion
 from optimizer.errors import PreconditionError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+from optimizer.graph import queries
 
 _ONLY_MORE_TYPES = frozenset({"Constant", "If", "Loop", "SequenceMap"})  # all that new versions of them brought
 _KEEP_SHAPE = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
@@ -30,27 +26,14 @@ _FIRST_BY_RANK = 7  # before it, operators were told which axes to broadcast
 
 
 @dataclass
-class Upgrade:
-    """Converts nodes from one version of the standard operator set to a newer one.
+class Upgrade(Conversion):
+    """Converts nodes from one version of the standard operator set to a newer one; equal nodes once."""
 
-    Attributes:
-        source: The version that the nodes are of.
-        target: The version that they become.
-        declared: Shapes that the model says values have, which count where they carry no inferred one.
-    """
-
-    source: int
-    target: int
-    declared: Mapping[ir.Value, ir.Shape] = field(default_factory=dict)
     _made: dict[bytes, onnx.GraphProto] = field(default_factory=dict)
-
-    def crosses(self, version: int) -> bool:
-        """Whether ``version`` is the target or on the way to it."""
-        return self.source < version <= self.target
 
     def concerns(self, node: ir.Node) -> bool:
         """Whether the operator of ``node`` has another definition in the target version."""
-        if not graph.is_standard(node) or node.op_type in _ONLY_MORE_TYPES:
+        if not queries.is_standard(node) or node.op_type in _ONLY_MORE_TYPES:
             return False
         before, after = (since(node.op_type, version) for version in (self.source, self.target))
         return before is not None and before != after
@@ -67,7 +50,7 @@ class Upgrade:
             if self.source < _FIRST_SCAN_WITHOUT_BATCH:
                 raise PreconditionError(self._refusal(node, "it has a batch dimension of its own before opset 9"))
             return None
-        if graph.has_references(node):
+        if queries.has_references(node):
             raise PreconditionError(self._refusal(node, "attributes of it are those of a function's call"))
         check = CHECKS.get(node.op_type)
         if check is not None:
@@ -75,10 +58,6 @@ class Upgrade:
         single = self._single(node)
         made = self._converted(node, single)
         return None if _is_same(made, single.graph) else made
-
-    def shape_of(self, value: ir.Value) -> ir.Shape | None:
-        """The shape of ``value`` as far as it is known."""
-        return value.shape if value.shape is not None else self.declared.get(value)
 
     def _converted(self, node: ir.Node, single: onnx.ModelProto) -> onnx.GraphProto:
         rule = RULES.get(node.op_type)
@@ -88,22 +67,6 @@ class Upgrade:
         if key not in self._made:
             self._made[key] = self.by_library(single)
         return self._made[key]
-
-    def by_library(self, single: onnx.ModelProto) -> onnx.GraphProto:
-        """What ``onnx.version_converter`` makes of the model of a single node."""
-        try:
-            return onnx.version_converter.convert_version(single, self.target).graph
-        except (RuntimeError, ValueError, IndexError, onnx.version_converter.ConvertError) as error:
-            reason = str(error).rpartition("failed: ")[2]
-            raise PreconditionError(self._refusal(single.graph.node[0], reason)) from error
-
-    def refuse(self, node: ir.Node, reason: str) -> PreconditionError:
-        """The error that says why ``node`` cannot be converted."""
-        return PreconditionError(self._refusal(node, reason))
-
-    def _refusal(self, node: ir.Node | onnx.NodeProto, reason: str) -> str:
-        name = f" {node.name!r}" if node.name else ""
-        return f"{node.op_type}{name} cannot be converted from opset {self.source} to {self.target}: {reason}"
 
     def _single(self, node: ir.Node) -> onnx.ModelProto:
         model = onnx.ModelProto(ir_version=8)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.rewriting.names import Names
+from optimizer.graph import editing
+from optimizer.graph.names import names_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -40,7 +41,7 @@ class Splicer:
     def of(cls, model: ir.Model, version: int) -> Splicer:
         """A splicer for ``model``."""
         names = Names()
-        for name in graph.names_in_use(model):
+        for name in names_in_use(model):
             names.take(name)
         return cls(version, model.ir_version >= 4, names)
 
@@ -67,7 +68,7 @@ class Splicer:
         for index in range(len(inputs), len(node.inputs)):
             node.replace_input_with(index, None)
         node.resize_inputs(len(inputs))
-        graph.set_inputs(node, inputs)
+        editing.set_inputs(node, inputs)
         node.op_type = core.op_type
         found = {proto.name: ir.serde.deserialize_attribute(proto) for proto in core.attribute}
         for name in list(node.attributes):
@@ -162,7 +163,7 @@ def _written(attribute: ir.Attr) -> bytes:
 
 def _hand_over(old: ir.Value, new: ir.Value) -> None:
     """Make ``new`` what ``old`` was to the graph and its readers; they swap names."""
-    graph.replace_graph_output(old, new)
+    editing.replace_graph_output(old, new)
     name, new_name = old.name, new.name
     old.name, new.name = new_name, name
     new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string

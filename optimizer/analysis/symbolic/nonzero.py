@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.analysis.symbolic.operators import dims
 from optimizer.analysis.symbolic.symbols import factors
+from optimizer.graph import queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -61,18 +61,18 @@ def _collect(
         if not node.outputs or any(value in needed for value in node.outputs):
             live.append(node)
             needed.update(value for value in node.inputs if value is not None)
-            needed.update(graph.captured(node))
-    symbols = outside.union(*(_not_zero(node, values) for node in live if graph.is_standard(node, "Reshape")))
+            needed.update(traversal.captured(node))
+    symbols = outside.union(*(_not_zero(node, values) for node in live if queries.is_standard(node, "Reshape")))
     found[scope] = symbols
     for node in scope:
-        for inner in graph.subgraphs_of(node):
+        for inner in traversal.subgraphs_of(node):
             _collect(inner, symbols, values, found, set())
 
 
 def _not_zero(node: ir.Node, values: ShapeValues) -> Iterator[str]:
     """The symbols that are not 0 where the Reshape ``node`` succeeds."""
     wanted = values.elements(node.inputs[1]) if len(node.inputs) > 1 else None
-    if wanted is None or graph.has_references(node) or found_dimension(node, wanted) is None:
+    if wanted is None or queries.has_references(node) or found_dimension(node, wanted) is None:
         return
     source = dims(node.inputs[0].shape) if node.inputs[0] is not None else None
     for index, element in enumerate(wanted):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.analysis.symbolic.operators import dims
 from optimizer.analysis.symbolic.symbols import factors, product
+from optimizer.graph import queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,9 +28,9 @@ Factors: TypeAlias = "tuple[int, Counter[str]]"
 def reshape_hints(model: ir.Model, values: ShapeValues) -> dict[ir.Value, ir.Shape]:
     """The shapes of what Reshape nodes give out, where they say more than those that are on the values."""
     found: dict[ir.Value, ir.Shape] = {}
-    for scope in graph.graphs(model):
+    for scope in traversal.graphs(model):
         for node in scope:
-            if not graph.is_standard(node, "Reshape") or graph.has_references(node) or len(node.inputs) != 2:
+            if not queries.is_standard(node, "Reshape") or queries.has_references(node) or len(node.inputs) != 2:
                 continue
             source, wanted, output = node.inputs[0], values.elements(node.inputs[1]), node.outputs[0]
             known = None if source is None or output.type is None else dims(source.shape)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.analysis.symbolic.expressions import Element, UnknownElementError, is_known
 from optimizer.analysis.symbolic.operators import (
     EVALUATORS,
@@ -20,6 +19,7 @@ from optimizer.analysis.symbolic.operators import (
     Reader,
     array_of,
 )
+from optimizer.graph import constants, queries, traversal
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,9 +32,9 @@ class ShapeValues:
 
     def __init__(self, model: ir.Model) -> None:
         self._arrays: dict[ir.Value, Array | None] = {}
-        self._walk(model.graph, graph.opset_version(model))
+        self._walk(model.graph, queries.opset_version(model))
         for function in model.functions.values():
-            self._walk(function.graph, graph.opset_version(function.graph))
+            self._walk(function.graph, queries.opset_version(function.graph))
 
     def of(self, value: ir.Value | None) -> Array | None:
         """The elements of ``value`` in its shape; ``None`` if it is no small integer tensor of known shape."""
@@ -61,10 +61,14 @@ class ShapeValues:
         return None if value.producer() is None or array is None or _is_opaque(array, value) else array
 
     def _walk(self, scope: ir.Graph, opset: int) -> None:
-        for node in graph.in_order(scope):
-            for inner in graph.subgraphs_of(node):
+        for node in traversal.in_order(scope):
+            for inner in traversal.subgraphs_of(node):
                 self._walk(inner, opset)
-            if node.domain in graph.STANDARD_DOMAINS and node.op_type in EVALUATORS and not graph.has_references(node):
+            if (
+                node.domain in queries.STANDARD_DOMAINS
+                and node.op_type in EVALUATORS
+                and not queries.has_references(node)
+            ):
                 self._evaluate(node, opset)
 
     def _evaluate(self, node: ir.Node, opset: int) -> None:
@@ -79,14 +83,14 @@ class ShapeValues:
 
 
 def _constant(value: ir.Value) -> Array | None:
-    tensor = graph.constant_tensor(value)
+    tensor = constants.constant_tensor(value)
     if tensor is None or tensor.size > MAX_ELEMENTS or tensor.dtype not in KNOWN_TYPES:
         return None
     return tensor.numpy().astype(object)
 
 
 def _opaque(value: ir.Value) -> Array | None:
-    shape = graph.static_shape(value)
+    shape = queries.static_shape(value)
     if shape is None or value.dtype not in INTEGERS:
         return None
     size = math.prod(shape)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, overload
 
 import onnx_ir as ir
 
-from optimizer import graph
+from optimizer.graph import traversal
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -49,7 +49,7 @@ def made_up(model: ir.Model, written: Iterable[ir.Shape]) -> set[str]:
 def anchors(model: ir.Model, wanted: Container[str]) -> Anchors:
     """Where the ``wanted`` symbols come up first."""
     found: Anchors = {}
-    for node in graph.nodes(model):
+    for node in traversal.nodes(model):
         for value in node.outputs:
             for axis, dim in enumerate(value.shape or ()):
                 if isinstance(dim, ir.SymbolicDim) and dim.value is not None and dim.value in wanted:

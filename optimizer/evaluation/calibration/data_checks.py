@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.evaluation.calibration.sweep import observe
+from optimizer.graph import constants, queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -175,9 +175,9 @@ def _first_normalizations(model: ir.Model) -> list[ir.Node]:
     found = []
     raw = {value for value in model.graph.inputs if not value.is_initializer()}
     normalized: set[ir.Value] = set()
-    for node in graph.in_order(model.graph):
-        reads = [value for value in (*node.inputs, *graph.captured(node)) if value is not None]
-        is_first = graph.is_standard(node, "BatchNormalization") and reads[0] in raw and graph.rank(reads[0]) != 1
+    for node in traversal.in_order(model.graph):
+        reads = [value for value in (*node.inputs, *traversal.captured(node)) if value is not None]
+        is_first = queries.is_standard(node, "BatchNormalization") and reads[0] in raw and queries.rank(reads[0]) != 1
         if is_first:
             found.append(node)
         if is_first or any(value in normalized for value in reads):
@@ -191,8 +191,10 @@ def _inner_floats(model: ir.Model) -> list[str]:
     """Values between inputs and outputs that data reaches, not only its shape, as far as they are or may be floats."""
     reached = {value for value in model.graph.inputs if not value.is_initializer()}
     found = []
-    for node in graph.in_order(model.graph):
-        if graph.is_standard(node, *_SHAPE_OPS) or not reached.intersection((*node.inputs, *graph.captured(node))):
+    for node in traversal.in_order(model.graph):
+        if queries.is_standard(node, *_SHAPE_OPS) or not reached.intersection(
+            (*node.inputs, *traversal.captured(node))
+        ):
             continue
         reached.update(node.outputs)
         found += [value for value in node.outputs if value.dtype in {None, *_FLOATS} and not value.is_graph_output()]
@@ -203,7 +205,7 @@ def _trained(node: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]] |
     """Mean and variance of the training data; ``None`` where there are none, or they are a mere scale and shift."""
     if node.attributes.get_int("training_mode", 0) or len(node.inputs) < 5:
         return None
-    arrays = [graph.constant_array(value) for value in node.inputs[3:5]]
+    arrays = [constants.constant_array(value) for value in node.inputs[3:5]]
     if arrays[0] is None or arrays[1] is None:
         return None
     mean, variance = (np.asarray(array, np.float64) for array in arrays)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.analysis import shape_inference
 from optimizer.errors import DataError, UsageError
 from optimizer.evaluation.runtime import session as runtime
+from optimizer.graph import constants, editing, queries, traversal
+from optimizer.graph.names import names_in_use
 from optimizer.io.model import clone
 from optimizer.statistics.tensor_statistics import Observation
 
@@ -104,10 +105,10 @@ def visit(  # noqa: PLR0913 - as above
     main = _values(model)
     inputs = [name for name in names if main[name].is_graph_input()]
     for name in names:
-        tensor = graph.constant_tensor(main[name])
+        tensor = constants.constant_tensor(main[name])
         if tensor is not None:
             look(name, tensor.numpy())
-    computed = [name for name in names if name not in inputs and graph.constant_tensor(main[name]) is None]
+    computed = [name for name in names if name not in inputs and constants.constant_tensor(main[name]) is None]
     groups = [group for group in _groups(model, computed, feeds[0], threads, group_bytes) if group]
     done, total = 0, max(len(groups), 1) * len(feeds)
     for number, group in enumerate(groups or [[]]):
@@ -140,7 +141,7 @@ def observable(model: ir.Model, values: Iterable[str]) -> list[str]:
     """
     main, wanted = _values(model), set(values)
     unknown = wanted - main.keys()
-    unknown = unknown and unknown - graph.names_in_use(model)
+    unknown = unknown and unknown - names_in_use(model)
     if unknown:
         raise UsageError(f"the model has no value {', '.join(map(repr, sorted(unknown)))}")
     chosen = {name: value for name, value in main.items() if name in wanted}
@@ -165,9 +166,9 @@ def _set_outputs(copy: ir.Model, outputs: Sequence[ir.Value]) -> None:
     for value in outputs:
         value.shape = None  # a stale one would be held against the real one
     copy.graph.outputs.extend(outputs)
-    graph.remove_unused(list(copy.graph))
+    editing.remove_unused(list(copy.graph))
     for name, value in list(copy.graph.initializers.items()):
-        if not graph.has_uses(value) and not value.is_graph_input():
+        if not queries.has_uses(value) and not value.is_graph_input():
             del copy.graph.initializers[name]
 
 
@@ -175,7 +176,7 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
     """The values of the main graph by name, in topological order."""
     main = model.graph
     found = {value.name: value for value in (*main.inputs, *main.initializers.values()) if value.name}
-    for node in graph.in_order(main):
+    for node in traversal.in_order(main):
         found.update((value.name, value) for value in node.outputs if value.name)
     return found
 
@@ -224,8 +225,8 @@ def sizes(model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], thread
     if not names:
         return {}
     copy = clone(model)
-    main, taken = _values(copy), graph.names_in_use(copy)
-    if not graph.opset_version(copy):
+    main, taken = _values(copy), names_in_use(copy)
+    if not queries.opset_version(copy):
         copy.graph.opset_imports[""] = 17
     dims: dict[str, ir.Value] = {}
     for name in names:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
+from optimizer.graph import queries, traversal
+from optimizer.graph.constants import constant_array, constant_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +103,7 @@ def _moved_to(node: ir.Node, index: int) -> list[ir.Value]:
     """Values that hold elements of input ``index`` of ``node``."""
     if node.op_type in {"Loop", "Scan", "If"}:
         return _body_inputs(node, index)
-    if not graph.is_standard(node) or node.op_type not in _MOVING:
+    if not queries.is_standard(node) or node.op_type not in _MOVING:
         return []
     moved = _MOVED_INDEX.get(node.op_type, (0,))
     return list(node.outputs) if moved is None or index in moved else []
@@ -111,7 +112,7 @@ def _moved_to(node: ir.Node, index: int) -> list[ir.Value]:
 def _body_inputs(node: ir.Node, index: int) -> list[ir.Value]:
     if node.op_type == "If":
         return []
-    body = next(graph.subgraphs_of(node), None)
+    body = next(traversal.subgraphs_of(node), None)
     return [body.inputs[index]] if body is not None and index < len(body.inputs) else []
 
 
@@ -138,7 +139,7 @@ def _rows(arrival: Arrival, shape_of: ShapeOf) -> int | None:
 def _dim(value: ir.Value | None, axis: int, shape_of: ShapeOf) -> int | None:
     if value is None:
         return None
-    tensor = graph.constant_tensor(value)
+    tensor = constant_tensor(value)
     shape = tensor.shape if tensor is not None else shape_of(value)
     if shape is None or not -len(shape) <= axis < len(shape):
         return None
@@ -149,7 +150,7 @@ def _dim(value: ir.Value | None, axis: int, shape_of: ShapeOf) -> int | None:
 def _constants(value: ir.Value | None) -> list[float]:
     """The numbers of a small constant, seen through operators that only move or retype elements."""
     for _ in range(8):
-        array = graph.constant_array(value, _MOST_CONSTANT_ELEMENTS)
+        array = constant_array(value, _MOST_CONSTANT_ELEMENTS)
         if array is not None:
             return [float(item) for item in array.ravel()] if np.issubdtype(array.dtype, np.number) else []
         producer = None if value is None else value.producer()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from optimizer.evaluation.runtime import kernel_origins
+from optimizer.evaluation.runtime.introspection import optimized_graph
 from optimizer.evaluation.runtime.kernel_origins import INTEGER, KINDS, MADE
-from optimizer.evaluation.runtime.session import optimized_graph
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:

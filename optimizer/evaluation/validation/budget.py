@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.errors import UsageError
+from optimizer.graph import queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -201,9 +201,9 @@ def _parts_of(output: ir.Value) -> Iterator[Part]:
     node = _maker(output)
     if node is None:
         return
-    if graph.is_standard(node, *_LINKS):
+    if queries.is_standard(node, *_LINKS):
         yield _linked(node, f"before {node.op_type}")
-    elif graph.is_standard(node, "Concat"):
+    elif queries.is_standard(node, "Concat"):
         yield from _concat_parts(node)
 
 
@@ -215,7 +215,7 @@ def _concat_parts(node: ir.Node) -> Iterator[Part]:
         if value is None or not isinstance(size, int):
             return
         maker = _maker(value)
-        link: Link = "Sigmoid" if maker is not None and graph.is_standard(maker, "Sigmoid") else ""
+        link: Link = "Sigmoid" if maker is not None and queries.is_standard(maker, "Sigmoid") else ""
         yield Part(f"part {number} of Concat", axis, position, position + size, link)
         position += size
 
@@ -227,7 +227,7 @@ def _linked(node: ir.Node, label: str) -> Part:
 
 def _maker(value: ir.Value) -> ir.Node | None:
     node = value.producer()
-    while node is not None and graph.is_standard(node, *_THROUGH) and node.inputs[0] is not None:
+    while node is not None and queries.is_standard(node, *_THROUGH) and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return node
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,19 +11,19 @@ from optimizer.errors import ReferenceRunError
 from optimizer.evaluation.runtime.session import prepare, session
 from optimizer.evaluation.validation.budget import Part, parts
 from optimizer.evaluation.validation.metrics import is_discrete
-from optimizer.evaluation.validation.output_error import Difference, OutputError, difference
-from optimizer.evaluation.validation.spread import Spread
+from optimizer.evaluation.validation.output_error import Difference, OutputError, Verdict, difference
 from optimizer.evaluation.validation.task_metric import guidance
-from optimizer.evaluation.validation.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from optimizer.evaluation.validation.budget import Budget
     from optimizer.evaluation.validation.reference_outputs import Answers
     from optimizer.evaluation.validation.task_metric import Score, TaskMetric
+
 
 _Key = tuple[str, Part]
 
@@ -137,3 +138,34 @@ def _cut(part: Part, reference: Any, candidate: Any) -> tuple[Any, Any]:
     if reference.shape != candidate.shape or reference.dtype != candidate.dtype:
         return reference, candidate
     return part.of(reference), part.of(candidate)
+
+
+@dataclass
+class Spread:
+    """Collects arrays; what is not finite counts as zero."""
+
+    moments: dict[tuple[int, ...], _Moments] = field(default_factory=dict)
+
+    def add(self, array: NDArray[Any]) -> None:
+        """Take in the output of one more feed."""
+        numbers = np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0)
+        known = self.moments.setdefault(numbers.shape, _Moments(0, np.zeros(numbers.shape), 0.0))
+        known.count += 1
+        known.total += numbers
+        known.squares += float(np.vdot(numbers, numbers))
+
+    def relative(self) -> float | None:
+        """|r - m| / |r| over all shapes that at least two feeds have; ``None`` if there is none."""
+        groups = [group for group in self.moments.values() if group.count > 1]
+        squares = sum(group.squares for group in groups)
+        if not squares:
+            return None
+        around = sum(group.squares - float(np.vdot(group.total, group.total)) / group.count for group in groups)
+        return float(np.sqrt(max(around, 0.0) / squares))
+
+
+@dataclass
+class _Moments:
+    count: int
+    total: NDArray[np.float64]
+    squares: float

@@ -17,6 +17,8 @@ from optimizer.evaluation.validation.metrics import Sums, is_discrete, sums
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optimizer.evaluation.validation.task_metric import Score
+
 
 @dataclass(frozen=True)
 class OutputError:
@@ -165,3 +167,24 @@ def _array(value: Any) -> NDArray[Any]:
 
 def _failed(what: str, wanted: object, found: object) -> Difference:
     return Difference(failure=f"{what} {str(found)[:80]} instead of {str(wanted)[:80]}")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a candidate's outputs hold.
+
+    Attributes:
+        ok: Whether they do.
+        reason: If not, one line: output, measure, limit.
+        outputs: The errors of all outputs with optimizations on; empty if the candidate does not run.
+        share: Of a lossy candidate: the largest share that it uses of any limit of the budget.
+        guide: The same as a search counts it; differs where the budget is a task metric.
+        score: What the task metric says, if the budget has one.
+    """
+
+    ok: bool
+    reason: str
+    outputs: tuple[OutputError, ...] = ()
+    share: float = 0.0
+    guide: float = 0.0
+    score: Score | None = None

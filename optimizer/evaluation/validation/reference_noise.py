@@ -6,24 +6,27 @@ The reference is run twice on one feed, with its inputs one ulp away, and with O
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.analysis.randomness import random_outputs
 from optimizer.errors import ReferenceRunError
-from optimizer.evaluation.validation.flips import Flips
 from optimizer.evaluation.validation.metrics import is_discrete
 from optimizer.evaluation.validation.output_error import Difference, difference
 from optimizer.evaluation.validation.tolerance import Tolerance, has_floats, loosest, shrunk_by_an_ulp, tolerance
+from optimizer.graph import queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from numpy.typing import NDArray
+
     from optimizer.evaluation.runtime.session import Slot
     from optimizer.evaluation.validation.reference_outputs import Answers
+
 
 _SLOW_SECONDS = 5.0  # runs without optimizations are skipped where one takes longer
 _NOISE_FEEDS = 4
@@ -153,14 +156,16 @@ def _has_discrete(answer: Mapping[str, Any]) -> bool:
 def _is_sigmoid(value: ir.Value) -> bool:
     """Whether a Sigmoid made ``value``, moved perhaps."""
     node = value.producer()
-    while node is not None and graph.is_standard(node, *_MOVING):
+    while node is not None and queries.is_standard(node, *_MOVING):
         node = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    return node is not None and graph.is_standard(node, "Sigmoid")
+    return node is not None and queries.is_standard(node, "Sigmoid")
 
 
 def _computes_in_half(model: ir.Model) -> bool:
     kinds = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-    return any(value.dtype in kinds for node in graph.nodes(model) for value in (*node.inputs, *node.outputs) if value)
+    return any(
+        value.dtype in kinds for node in traversal.nodes(model) for value in (*node.inputs, *node.outputs) if value
+    )
 
 
 def _add_up(totals: dict[str, Difference], answer: Mapping[str, Any], other: Mapping[str, Any]) -> None:
@@ -170,3 +175,37 @@ def _add_up(totals: dict[str, Difference], answer: Mapping[str, Any], other: Map
 
 def _skipped(why: str) -> str:
     return f"not checked without ONNX Runtime's optimizations: {why}"
+
+
+class Flips:
+    """Collects the places, by number of the feed and name of the output."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[int, str], NDArray[np.bool_]] = {}
+
+    def note(self, number: int, answer: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+        """Take in two answers of the reference to feed ``number``."""
+        for name, value in answer.items():
+            if not _comparable(value, other[name]):
+                continue
+            changed = np.asarray(value != other[name])
+            if changed.any():
+                known = self._places.get((number, name))
+                self._places[number, name] = changed if known is None else known | changed
+
+    def excused(self, number: int, name: str, reference: Any, candidate: Any) -> Any:
+        """``candidate`` with the reference's own value wherever the reference flips."""
+        places = self._places.get((number, name))
+        if places is None or not _comparable(reference, candidate):
+            return candidate
+        return np.where(places, reference, candidate).astype(candidate.dtype)
+
+
+def _comparable(reference: Any, candidate: Any) -> bool:
+    return (
+        isinstance(reference, np.ndarray)
+        and isinstance(candidate, np.ndarray)
+        and reference.shape == candidate.shape
+        and reference.dtype == candidate.dtype
+        and is_discrete(reference.dtype)
+    )

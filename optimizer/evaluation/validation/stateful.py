@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer.errors import ReferenceRunError
-from optimizer.evaluation.validation.flips import Flips
 from optimizer.evaluation.validation.output_error import Difference, difference
+from optimizer.evaluation.validation.reference_noise import Flips
 from optimizer.evaluation.validation.reference_outputs import held_bytes
 from optimizer.evaluation.validation.state_pairs import next_feed, state_pairs
 from optimizer.evaluation.validation.tolerance import SLACK, Tolerance, loosest, shrunk_by_an_ulp, tolerance

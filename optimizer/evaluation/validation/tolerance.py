@@ -4,8 +4,8 @@
 
 The reference's own change is what ONNX Runtime's optimizations and noise of one ulp on the inputs make of it: an exact
 rewrite rounds as differently as these do. Elements that are no floats may differ only where the reference's own do
-(``optimizer.evaluation.validation.flips``). An arg-max may flip only between values that are as close as rounding
-allows.
+(``optimizer.evaluation.validation.reference_noise``). An arg-max may flip only between values that are as close as
+rounding allows.
 
 What a Sigmoid gives out is made around 1/2 and rounded there. Where it is nearly zero throughout, because nothing is
 detected, nothing is relative: an error of one unit in that last place, 2^-24 in float32, is rounding.

@@ -14,11 +14,10 @@ from optimizer.errors import DataError, ReferenceRunError
 from optimizer.evaluation.runtime.session import prepare, session
 from optimizer.evaluation.validation.budget import Budget
 from optimizer.evaluation.validation.budget_check import BudgetCheck
-from optimizer.evaluation.validation.output_error import Difference, OutputError, difference
+from optimizer.evaluation.validation.output_error import Difference, OutputError, Verdict, difference
 from optimizer.evaluation.validation.reference_noise import own_changes
 from optimizer.evaluation.validation.reference_outputs import Answers
 from optimizer.evaluation.validation.stateful import chained
-from optimizer.evaluation.validation.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

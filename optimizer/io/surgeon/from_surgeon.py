@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 import onnx_ir as ir
 
 from optimizer.errors import PreconditionError
-from optimizer.graph import is_sorted
+from optimizer.graph.traversal import is_sorted
 from optimizer.io.surgeon.attributes import attribute_of, is_shown
 from optimizer.io.surgeon.constant_scopes import constants_by_home, scopes_of
 from optimizer.io.surgeon.types import record_of, tensor_of

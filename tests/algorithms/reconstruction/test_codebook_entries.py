@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optimizer import graph
 from optimizer.algorithms.reconstruction.codebook_entries import Codebook, codebook, fitted
 from optimizer.algorithms.reconstruction.least_squares import Fit
 from optimizer.contract.passes import Context
 from optimizer.evaluation.calibration.sweep import giving
 from optimizer.evaluation.runtime.session import session
+from optimizer.graph import constants, queries
 from optimizer.io.model import clone
 from optimizer.recipes.spec import parse_pass
 from optimizer.statistics import im2col
@@ -38,7 +38,7 @@ def stored(kind: str, spec: str):
 @pytest.mark.parametrize("kind", CHOSEN)
 def test_every_form_is_found(kind, coding):
     model, node = stored(kind, f"cluster-weights:{coding}")
-    found = codebook(node, graph.opset_version(model))
+    found = codebook(node, queries.opset_version(model))
     assert found is not None
     name = node.inputs[1].name
     feed = {value.name: np.zeros([dim if isinstance(dim, int) else 2 for dim in value.shape], np.float32)
@@ -53,14 +53,14 @@ def test_every_form_is_found(kind, coding):
 @pytest.mark.parametrize("spec", ["quantize-weights:compute=float", "quantize-weights:bits=4,compute=float"])
 def test_what_is_computed_otherwise_is_no_codebook(spec):
     model, node = stored("Conv", spec)
-    assert graph.constant_tensor(node.inputs[1]) is None
-    assert codebook(node, graph.opset_version(model)) is None
+    assert constants.constant_tensor(node.inputs[1]) is None
+    assert codebook(node, queries.opset_version(model)) is None
 
 
 def problem(seed: int) -> tuple[Codebook, np.ndarray, Fit]:
     """A codebook, other entries for it, and what a kernel answers with those."""
     model, node = stored("Conv", "cluster-weights:entries=16,group=8")
-    found, random = codebook(node, graph.opset_version(model)), np.random.default_rng(seed)
+    found, random = codebook(node, queries.opset_version(model)), np.random.default_rng(seed)
     wanted = found.entries() + random.standard_normal(found.entries().size) / 10
     rows = random.standard_normal((1, 500, 20)) @ random.standard_normal((1, 20, found.places.shape[-1]))
     return found, wanted, Fit.same(wanted[found.places], rows.swapaxes(1, 2) @ rows / 500, 1e-9)

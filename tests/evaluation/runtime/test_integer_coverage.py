@@ -9,8 +9,8 @@ import onnx_ir as ir
 from onnx import TensorProto
 
 from optimizer.evaluation.runtime.integer_coverage import Count, Left, coverage
+from optimizer.evaluation.runtime.introspection import optimized_ops
 from optimizer.evaluation.runtime.kernel_origins import FLOAT, INTEGER
-from optimizer.evaluation.runtime.session import optimized_ops
 from qdq import Qdq
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from optimizer.errors import ReferenceRunError
 from optimizer.evaluation.runtime import session as runtime
-from optimizer.evaluation.runtime.session import Slot, optimized_ops, prepare, session
+from optimizer.evaluation.runtime.introspection import optimized_ops
+from optimizer.evaluation.runtime.session import Slot, prepare, session
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>'
 

@@ -6,10 +6,27 @@ import re
 
 import pytest
 
-from passes.rules import drop_identities, fuse_clip, inline_if, merge_chains
+from passes.rules import (
+    drop_identities,
+    fuse_clip,
+    inline_if,
+    merge_casts,
+    merge_concats,
+    merge_reshapes,
+    merge_slices,
+    merge_transposes,
+)
 from rewriting import ops, rewritten
 
-RULES = (*drop_identities.RULES, *merge_chains.RULES, *fuse_clip.RULES)
+RULES = (
+    *drop_identities.RULES,
+    *merge_reshapes.RULES,
+    *merge_transposes.RULES,
+    *merge_casts.RULES,
+    *merge_slices.RULES,
+    *merge_concats.RULES,
+    *fuse_clip.RULES,
+)
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 X = "g (float[N,4] x) => (float[N,4] y) "
 

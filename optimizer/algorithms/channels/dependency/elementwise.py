@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency.groups import Lane
+from optimizer.graph import queries
+from optimizer.graph.constants import constant_ints, constant_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
         return f"read by {node.op_type} beside a value of unknown channels"
     for lane in lanes:
         if lane is not None and lane.size != first.size:
-            groups.pin(lane.atoms, f"spread over channels by {graph.site(node)}")
+            groups.pin(lane.atoms, f"spread over channels by {queries.site(node)}")
     for lane in wide[1:]:
         groups.tie(first.atoms, lane.atoms)
     for index, axis in constants.items():
@@ -46,7 +47,7 @@ def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
 
 def _constant_axis(value: ir.Value | None, lane: Lane) -> int | None:
     """The axis of the constant ``value`` that meets the channels, if it has one of their size."""
-    tensor = graph.constant_tensor(value)
+    tensor = constant_tensor(value)
     if tensor is None:
         return None
     sizes = tuple(tensor.shape.numpy())
@@ -58,7 +59,7 @@ def has_no_channels(value: ir.Value | None, lane: Lane) -> bool:
     """Whether ``value`` is the same for all channels of ``lane``: it has no such axis, or one of size 1."""
     if value is None:
         return True
-    tensor = graph.constant_tensor(value)
+    tensor = constant_tensor(value)
     sizes: Sequence[object] | None = None if value.shape is None else list(value.shape)
     if tensor is not None:
         sizes = tuple(tensor.shape.numpy())
@@ -69,7 +70,7 @@ def concat(groups: ChannelGroups, node: ir.Node) -> str:
     """Along the channels, lanes lie behind each other; along another axis, all inputs are tied."""
     lanes = [groups.lane(value) for value in node.inputs]
     known = [lane for lane in lanes if lane is not None]
-    ranks = [graph.rank(value) for value in node.inputs]
+    ranks = [queries.rank(value) for value in node.inputs]
     rank = next((rank for rank in ranks if rank is not None), None)
     if not known:
         return ""
@@ -95,7 +96,7 @@ def _joined(groups: ChannelGroups, node: ir.Node, lanes: Sequence[Lane | None], 
             return "read by Concat beside a value of unknown channels"
         parts.append(groups.new_atoms(int(str(size))) if lane is None else lane.atoms)
         if lane is None:
-            groups.pin(parts[-1], f"{graph.site(node)} joins channels of unknown origin")
+            groups.pin(parts[-1], f"{queries.site(node)} joins channels of unknown origin")
     groups.joined[node] = [part.size for part in parts]
     groups.put(node.outputs[0], Lane(from_end, np.concatenate(parts)))
     return ""
@@ -103,7 +104,7 @@ def _joined(groups: ChannelGroups, node: ir.Node, lanes: Sequence[Lane | None], 
 
 def split(groups: ChannelGroups, node: ir.Node) -> str:
     """Along the channels, each output gets its part; along another axis, all have the same."""
-    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     if rank is None:
@@ -125,14 +126,14 @@ def split_sizes(node: ir.Node, size: int) -> list[int] | None:
     if "split" in node.attributes:
         return list(node.attributes.get_ints("split", ()))
     if len(node.inputs) > 1 and node.inputs[1] is not None:
-        return graph.constant_ints(node.inputs[1])
+        return constant_ints(node.inputs[1])
     part = -(-size // len(node.outputs))
     return [min(part, max(size - part * index, 0)) for index in range(len(node.outputs))]
 
 
 def cut_out(groups: ChannelGroups, node: ir.Node) -> str:
     """Slice: some of the channels in a row, or all of them."""
-    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     axis = None if rank is None else rank - lane.from_end
@@ -153,9 +154,9 @@ def _axes_of_slice(node: ir.Node, rank: int | None) -> list[int] | None:
     if "starts" in node.attributes:
         return [axis % rank for axis in node.attributes.get_ints("axes", range(rank))]
     if len(node.inputs) > 3 and node.inputs[3] is not None:
-        axes = graph.constant_ints(node.inputs[3])
+        axes = constant_ints(node.inputs[3])
         return None if axes is None else [axis % rank for axis in axes]
-    starts = graph.constant_ints(node.inputs[1])
+    starts = constant_ints(node.inputs[1])
     return None if starts is None else list(range(len(starts)))
 
 
@@ -168,9 +169,9 @@ def slice_bounds(node: ir.Node, rank: int) -> dict[int, slice] | None:
         starts, ends = (list(node.attributes.get_ints(name, ())) for name in ("starts", "ends"))
         steps = [1] * len(starts)
     else:
-        found = [graph.constant_ints(value) for value in node.inputs[1:3]]
+        found = [constant_ints(value) for value in node.inputs[1:3]]
         given = len(node.inputs) > 4 and node.inputs[4] is not None
-        strides = graph.constant_ints(node.inputs[4]) if given else [1] * len(axes)
+        strides = constant_ints(node.inputs[4]) if given else [1] * len(axes)
         if found[0] is None or found[1] is None or strides is None:
             return None
         starts, ends, steps = found[0], found[1], strides
@@ -180,19 +181,19 @@ def slice_bounds(node: ir.Node, rank: int) -> dict[int, slice] | None:
 def gather(groups: ChannelGroups, node: ir.Node) -> str:
     """Gather with constant indices along the channels, or along another axis."""
     data, indices = node.inputs
-    lane, rank = groups.lane(data), graph.rank(data)
+    lane, rank = groups.lane(data), queries.rank(data)
     if groups.lane(indices) is not None:
         return "read by Gather as indices"
     if lane is None:
         return ""
-    index_rank = graph.rank(indices)
+    index_rank = queries.rank(indices)
     if rank is None or index_rank is None:
         return "read by Gather of unknown rank"
     axis, own = node.attributes.get_int("axis", 0) % rank, rank - lane.from_end
     if axis != own:
         groups.put(node.outputs[0], Lane(lane.from_end + (index_rank - 1 if axis > own else 0), lane.atoms))
         return ""
-    taken = graph.constant_ints(indices)
+    taken = constant_ints(indices)
     if taken is None or index_rank != 1:
         return "read by Gather along the channels"
     groups.select(node.outputs[0], lane, np.asarray(taken) % lane.size)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -185,7 +185,7 @@ class ChannelGroups:
         All readers of a kernel have to agree, so their atoms are tied. A vector is copied for each that cuts it.
         """
         value = _constant(node, index)
-        tensor = graph.constant_tensor(value)
+        tensor = constants.constant_tensor(value)
         is_vector = tensor is not None and tensor.size == atoms.size
         known = self.cuts.setdefault(
             (value, axis, (node, index) if is_vector else None), Cut(value, axis, atoms, is_vector)
@@ -227,6 +227,6 @@ class ChannelGroups:
 
 def _constant(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
-    if value is None or graph.constant_tensor(value) is None:
-        raise ValueError(f"input {index} of {graph.site(node)} is no constant")
+    if value is None or constants.constant_tensor(value) is None:
+        raise ValueError(f"input {index} of {queries.site(node)} is no constant")
     return value

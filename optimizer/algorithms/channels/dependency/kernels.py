@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency.elementwise import has_no_channels
 from optimizer.algorithms.channels.dependency.groups import Lane, Sink
 from optimizer.algorithms.channels.dependency.recurrent import begin_units
-from optimizer.graph import kernels
+from optimizer.graph import constants, kernels, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -66,7 +65,7 @@ def matmul(groups: ChannelGroups, node: ir.Node) -> str:
 def recurrent(groups: ChannelGroups, node: ir.Node) -> str:
     """GRU, LSTM or RNN: the lane of its input ends; its units begin one, if that is asked for."""
     lane, weight = groups.lane(node.inputs[0]), node.inputs[1]
-    tensor = graph.constant_tensor(weight)
+    tensor = constants.constant_tensor(weight)
     if any(groups.lane(value) is not None for value in node.inputs[1:]):
         return f"read by {node.op_type} as its state"
     produced = begin_units(groups, node) if groups.prunes_states else np.zeros(0, np.int64)
@@ -81,12 +80,12 @@ def recurrent(groups: ChannelGroups, node: ir.Node) -> str:
 
 def _constant_kernel(node: ir.Node) -> Kernel | None:
     item = kernels.kernel(node)
-    return None if item is None or graph.constant_tensor(item.weight) is None else item
+    return None if item is None or constants.constant_tensor(item.weight) is None else item
 
 
 def _bias_axis(item: Kernel) -> int | None:
     """The axis of a bias of one number, or one for each output channel; ``None`` if it is another, or computed."""
-    tensor = graph.constant_tensor(item.bias)
+    tensor = constants.constant_tensor(item.bias)
     if tensor is None:
         return None
     sizes = tuple(tensor.shape.numpy())
@@ -104,7 +103,7 @@ def _dense(groups: ChannelGroups, item: Kernel, lane: Lane | None) -> None:
 
 
 def _cut_bias(groups: ChannelGroups, item: Kernel, atoms: np.ndarray) -> None:
-    tensor, axis = graph.constant_tensor(item.bias), _bias_axis(item)
+    tensor, axis = constants.constant_tensor(item.bias), _bias_axis(item)
     if tensor is not None and axis is not None and (tensor.size > 1 or atoms.size == 1):
         groups.cut(item.node, 2, axis, atoms)
 
@@ -113,7 +112,7 @@ def _grouped(groups: ChannelGroups, item: Kernel, lane: Lane | None) -> None:
     """A group's inputs and outputs are one unit; where each group has one input, its atom is handed on."""
     read = groups.new_atoms(item.inputs) if lane is None else lane.atoms
     if lane is None:
-        groups.pin(read, f"{graph.site(item.node)} reads channels of unknown origin in groups")
+        groups.pin(read, f"{queries.site(item.node)} reads channels of unknown origin in groups")
     width = item.inputs // item.groups
     groups.tie(np.repeat(read[::width], width), read)
     made = np.repeat(read[::width], item.outputs // item.groups)
@@ -126,7 +125,7 @@ def _grouped(groups: ChannelGroups, item: Kernel, lane: Lane | None) -> None:
 def _product(groups: ChannelGroups, node: ir.Node) -> str:
     """A product of two activations carries the batches of both, rows of the first and columns of the second."""
     left, right = node.inputs
-    if (graph.rank(left) or 0) < 2 or (graph.rank(right) or 0) < 2:
+    if (queries.rank(left) or 0) < 2 or (queries.rank(right) or 0) < 2:
         return "read by MatMul of unknown rank"
     one, other = groups.lane(left), groups.lane(right)
     if (one is not None and one.from_end == 1) or (other is not None and other.from_end == 2):

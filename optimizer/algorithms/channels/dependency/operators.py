@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.axes import Channels, moved
 from optimizer.algorithms.channels.dependency import elementwise, kernels
 from optimizer.algorithms.channels.dependency.groups import ChannelGroups, Lane
 from optimizer.algorithms.channels.dependency.reshapes import reshape
 from optimizer.algorithms.channels.homogeneous import pads_elsewhere, resizes_elsewhere
+from optimizer.graph import constants, queries, traversal
 from optimizer.graph.operators import has_one_output
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ def flow(scope: ir.Graph, opset: int, *, prunes_states: bool = False) -> Channel
     """
     groups = ChannelGroups(opset, prunes_states)
     for node in scope:
-        for captured in graph.captured(node):
+        for captured in traversal.captured(node):
             _pin(groups, captured, f"{captured.name} is read in a subgraph")
         refusal = _apply(groups, node)
         if refusal:
             for value in node.inputs:
-                _pin(groups, value, f"{refusal} ({graph.site(node)})")
+                _pin(groups, value, f"{refusal} ({queries.site(node)})")
     for output in scope.outputs:
         _pin(groups, output, f"{output.name} is an output of the graph")
     groups.settle()
@@ -89,7 +89,7 @@ def _pin(groups: ChannelGroups, value: ir.Value | None, reason: str) -> None:
 
 
 def _apply(groups: ChannelGroups, node: ir.Node) -> str:
-    if not graph.is_standard(node) or graph.has_references(node) or node.op_type not in _RULES:
+    if not queries.is_standard(node) or queries.has_references(node) or node.op_type not in _RULES:
         return f"read by {node.op_type}"
     if node.op_type not in _SEVERAL and not has_one_output(node):
         return f"read by {node.op_type} with several outputs"
@@ -111,12 +111,12 @@ def _spatial(groups: ChannelGroups, node: ir.Node) -> str:
 
 
 def _is_second_axis(groups: ChannelGroups, node: ir.Node) -> bool:
-    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
     return lane is None or (rank is not None and lane.from_end == rank - 1)
 
 
 def _dropout(groups: ChannelGroups, node: ir.Node) -> str:
-    training = graph.constant_array(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
+    training = constants.constant_array(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
     if training is None or training.any():
         return "read by Dropout in training"
     return carried(groups, node)
@@ -127,7 +127,7 @@ def _normalization(groups: ChannelGroups, node: ir.Node) -> str:
     lane = groups.lane(node.inputs[0])
     if lane is None:
         return ""
-    tensors = [graph.constant_tensor(value) for value in node.inputs[1:]]
+    tensors = [constants.constant_tensor(value) for value in node.inputs[1:]]
     if not _is_second_axis(groups, node) or any(tensor is None or tensor.size != lane.size for tensor in tensors):
         return f"read by {node.op_type} along the channels"
     if node.attributes.get_int("training_mode", 0) or node.attributes.get_int("spatial", 1) != 1:
@@ -140,7 +140,7 @@ def _normalization(groups: ChannelGroups, node: ir.Node) -> str:
 
 def _over_axes(groups: ChannelGroups, node: ir.Node) -> str:
     """Softmax or a layer normalization: carried where it does not go over the channels."""
-    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     is_softmax = node.op_type in {"Softmax", "LogSoftmax"}
@@ -176,14 +176,14 @@ def _pad(groups: ChannelGroups, node: ir.Node) -> str:
 
 
 def _resize(groups: ChannelGroups, node: ir.Node) -> str:
-    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     if rank is None or not resizes_elsewhere(node, Channels(lane.size, lane.from_end)):
         return f"read by {node.op_type} along the channels"
     by_size = len(node.inputs) > 3 and node.inputs[3] is not None
     if by_size and "axes" not in node.attributes:
-        if graph.constant_ints(node.inputs[3]) is None:
+        if constants.constant_ints(node.inputs[3]) is None:
             return f"read by {node.op_type} with a computed size"
         groups.entry(node, 3, rank - lane.from_end, lane.atoms)
     return carried(groups, node)
@@ -191,7 +191,7 @@ def _resize(groups: ChannelGroups, node: ir.Node) -> str:
 
 def _shape(groups: ChannelGroups, node: ir.Node) -> str:
     """The size is asked for: harmless where nobody looks at that of the channels."""
-    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     if rank is None or any(
@@ -203,11 +203,11 @@ def _shape(groups: ChannelGroups, node: ir.Node) -> str:
 
 def _looked_at(reader: ir.Node, index: int, rank: int) -> range | set[int]:
     """Which elements of a shape ``reader`` takes; all, if that is not known."""
-    if graph.is_standard(reader, "Gather") and index == 0:
-        taken = graph.constant_ints(reader.inputs[1])
+    if queries.is_standard(reader, "Gather") and index == 0:
+        taken = constants.constant_ints(reader.inputs[1])
         if taken is not None:
             return {element % rank for element in taken}
-    if graph.is_standard(reader, "Slice") and index == 0:
+    if queries.is_standard(reader, "Slice") and index == 0:
         bounds = elementwise.slice_bounds(reader, rank)
         if bounds is not None and set(bounds) <= {0}:
             return set(range(rank)[bounds[0]]) if bounds else range(rank)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency.groups import Lane
 from optimizer.algorithms.channels.dependency.reshapes import element
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -93,13 +93,13 @@ def _counted(node: ir.Node, at: int, units: int) -> tuple[ir.Node, int, int] | N
 
 def _spread_to(maker: ir.Node) -> tuple[int, ir.Value | None]:
     """Which input of ``maker`` tells the shape to which it spreads one number, and it; ``None`` if it does not."""
-    if graph.is_standard(maker, "ConstantOfShape"):
+    if queries.is_standard(maker, "ConstantOfShape"):
         return 0, maker.inputs[0]
-    tensor = graph.constant_tensor(maker.inputs[0]) if graph.is_standard(maker, "Expand") else None
+    tensor = constants.constant_tensor(maker.inputs[0]) if queries.is_standard(maker, "Expand") else None
     return 1, maker.inputs[1] if tensor is not None and tensor.size == 1 else None
 
 
 def _shape(node: ir.Node, at: int) -> tuple[int, ...] | None:
     """The shape of a constant that ``node`` reads."""
-    tensor = graph.constant_tensor(node.inputs[at]) if at < len(node.inputs) else None
+    tensor = constants.constant_tensor(node.inputs[at]) if at < len(node.inputs) else None
     return None if tensor is None else tuple(tensor.shape.numpy())

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency import elementwise
-from optimizer.graph import constants
+from optimizer.graph import constants, editing, queries
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
-    from optimizer.algorithms.rewriting.rules import Scope
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
     Made: TypeAlias = "dict[tuple[ir.Value | None, bytes], ir.Value | None]"
 
@@ -64,13 +63,13 @@ def _drop(value: ir.Value) -> None:
     """Remove a constant that nobody reads any more."""
     producer = value.producer()
     if producer is not None:
-        graph.remove_unused([producer])
+        editing.remove_unused([producer])
     elif value.graph is not None and not value.is_graph_input() and not value.is_graph_output():
         value.graph.initializers.pop(value.name or "", None)
 
 
 def _array(value: ir.Value | None) -> NDArray[Any]:
-    array = graph.constant_array(value)
+    array = constants.constant_array(value)
     if array is None:
         raise ValueError(f"{'' if value is None else value.name} is no constant")
     return array
@@ -92,14 +91,14 @@ def replace_input(node: ir.Node, index: int, array: NDArray[Any], scope: Scope, 
     key = node.inputs[1] if value is None else value, array.tobytes()  # a new bias belongs to a weight
     if made is not None and key in made:
         node.replace_input_with(index, made[key])
-    elif value is not None and constants.is_private(value, [node]) and graph.use_count(value) == 1:
+    elif value is not None and constants.is_private(value, [node]) and queries.use_count(value) == 1:
         constants.rewrite(value, array)
     else:
         hint = "channels" if value is None or not value.name else value.name
         node.replace_input_with(index, scope.constant(node, array, hint))
     if made is not None:
         made[key] = node.inputs[index]
-        if value is not None and not graph.has_uses(value):
+        if value is not None and not queries.has_uses(value):
             _drop(value)
 
 
@@ -114,7 +113,7 @@ def _resize(value: ir.Value, from_end: int, size: int) -> None:
 def _cut_entries(groups: ChannelGroups, left: Any, scope: Scope) -> None:
     """Change elements of constants that count channels."""
     for entry in groups.entries:
-        numbers = graph.constant_ints(entry.node.inputs[entry.index])
+        numbers = constants.constant_ints(entry.node.inputs[entry.index])
         size = int(np.count_nonzero(left(entry.atoms)))
         if numbers is None or size == entry.atoms.size:
             continue
@@ -148,10 +147,10 @@ def _split(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> Non
 
 
 def _slice(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> None:
-    lane, rank = groups.lane(node.inputs[0]), graph.rank(node.inputs[0])
+    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
     bounds = None if rank is None else elementwise.slice_bounds(node, rank)
     if lane is None or rank is None or bounds is None:
-        raise ValueError(f"{graph.site(node)} cuts what is not known")
+        raise ValueError(f"{queries.site(node)} cuts what is not known")
     axis = rank - lane.from_end
     place = list(bounds).index(axis)
     begin, end, _ = bounds[axis].indices(lane.size)
@@ -163,7 +162,7 @@ def _slice(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> Non
             numbers[place] = number
             node.attributes.add(ir.AttrInt64s(name, numbers))
             continue
-        array = graph.constant_array(node.inputs[index])
+        array = constants.constant_array(node.inputs[index])
         if array is not None:
             changed = array.copy()
             changed[place] = number
@@ -172,9 +171,9 @@ def _slice(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> Non
 
 def _gather(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> None:
     lane, taken = groups.lane(node.inputs[0]), groups.taken[node.outputs[0]]
-    array = graph.constant_array(node.inputs[1])
+    array = constants.constant_array(node.inputs[1])
     if lane is None or array is None:
-        raise ValueError(f"{graph.site(node)} takes what is not known")
+        raise ValueError(f"{queries.site(node)} takes what is not known")
     kept = left(lane.atoms)
     places = np.cumsum(kept) - 1
     replace_input(node, 1, places[taken[kept[taken]]].astype(array.dtype), scope)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency.groups import Lane
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,11 +121,11 @@ def _count(groups: ChannelGroups, node: ir.Node, lane: Lane, position: int, sour
 def element(node: ir.Node, index: int, position: int) -> tuple[ir.Node, int, int, int] | None:
     """The constant that element ``position`` of an input comes from: its reader, input, place there and number."""
     value = node.inputs[index]
-    known = graph.constant_ints(value)
+    known = constants.constant_ints(value)
     if known is not None:
         return (node, index, position, known[position]) if position < len(known) else None
     producer = None if value is None else value.producer()
-    if producer is None or not graph.is_standard(producer, "Concat"):
+    if producer is None or not queries.is_standard(producer, "Concat"):
         return None
     for number, part in enumerate(producer.inputs):
         length = _length(part)
@@ -138,8 +138,8 @@ def element(node: ir.Node, index: int, position: int) -> tuple[ir.Node, int, int
 
 
 def _length(value: ir.Value | None) -> int | None:
-    tensor = graph.constant_tensor(value)
+    tensor = constants.constant_tensor(value)
     if tensor is not None:
         return int(tensor.size)
-    shape = graph.static_shape(value)
+    shape = queries.static_shape(value)
     return shape[0] if shape is not None and len(shape) == 1 else None

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency.recurrent import multiplications
-from optimizer.graph import kernels
+from optimizer.graph import kernels, queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -157,7 +156,7 @@ def _add_kernel(terms: _Terms, node: ir.Node, *, per_position: bool) -> bool:
 
 def _add_recurrent(terms: _Terms, node: ir.Node, read: NDArray[np.int64] | None, *, per_position: bool) -> bool:
     """Each gate of a unit multiplies all inputs and all units."""
-    known = multiplications(node) if graph.is_standard(node, "GRU", "LSTM", "RNN") else None
+    known = multiplications(node) if queries.is_standard(node, "GRU", "LSTM", "RNN") else None
     if known is None:
         return False
     inputs, units, times = known
@@ -169,7 +168,7 @@ def _add_recurrent(terms: _Terms, node: ir.Node, read: NDArray[np.int64] | None,
 
 def _add_product(terms: _Terms, node: ir.Node) -> bool:
     """A product of two activations, whose cost is as the lane that it carries is wide."""
-    if not graph.is_standard(node, "MatMul") or kernels.kernel(node) is not None:
+    if not queries.is_standard(node, "MatMul") or kernels.kernel(node) is not None:
         return False
     lane = terms.groups.lane(node.outputs[0])
     size = _size(terms.dims(node.outputs[0])) * _size(terms.dims(node.inputs[0])[-1:])

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.pruning.repair import damped
 from optimizer.algorithms.channels.redundancy.kernel_facts import array_of
+from optimizer.graph import queries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
-    from optimizer.algorithms.channels.pruning.readers import Reader
+    from optimizer.algorithms.channels.pruning.repair import Reader
     from optimizer.algorithms.channels.pruning.units import Families, Family
     from optimizer.statistics.second_moments import SecondMoments
 
@@ -106,7 +106,7 @@ def _by_weights(groups: ChannelGroups, importance: str) -> Mapping[int, float]:
         if array is None:
             continue
         is_scale = cut.is_vector and all(
-            graph.is_standard(node, "BatchNormalization") and index == 1 for node, index in cut.readers
+            queries.is_standard(node, "BatchNormalization") and index == 1 for node, index in cut.readers
         )
         if cut.is_vector and not is_scale:
             continue

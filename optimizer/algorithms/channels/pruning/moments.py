@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.contract.passes import Sites
+from optimizer.graph import queries
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
-    from optimizer.contract.passes import Lab
+    from optimizer.contract.evaluator import Lab
     from optimizer.statistics.second_moments import SecondMoments
 
 
@@ -35,7 +35,7 @@ def looked_at(groups: ChannelGroups, value: ir.Value) -> ir.Value:
     """The value whose channels are to be looked at for those of ``value``: itself, or what it holds the means of."""
     own = groups.lanes[value]
     producer = value.producer()
-    while producer is not None and graph.is_standard(producer, *_MEANS):
+    while producer is not None and queries.is_standard(producer, *_MEANS):
         before = producer.inputs[0]
         lane = groups.lane(before)
         if before is None or lane is None or not np.array_equal(lane.atoms, own.atoms):
@@ -84,7 +84,7 @@ def channel_moments(
 
 def _probe(value: ir.Value, from_end: int, count: int, scope: Scope) -> ir.Node | None:
     """A kernel of one tap and one output that reads ``value``."""
-    rank = graph.rank(value)
+    rank = queries.rank(value)
     kind = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
     if rank is None or kind.kind != "f":
         return None

@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency.operators import flow
 from optimizer.algorithms.channels.dependency.removal import remove
 from optimizer.algorithms.channels.pruning import costs as channel_costs
 from optimizer.algorithms.channels.pruning import repair
 from optimizer.algorithms.channels.pruning.moments import channel_moments, looked_at
-from optimizer.algorithms.channels.pruning.readers import readers
+from optimizer.algorithms.channels.pruning.repair import readers
 from optimizer.algorithms.channels.pruning.units import families
 from optimizer.algorithms.channels.redundancy.merging import add_to_bias
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Sites
+from optimizer.graph import queries
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.pruning.costs import Costs
     from optimizer.algorithms.channels.pruning.importance import Curve
     from optimizer.algorithms.channels.pruning.units import Families
-    from optimizer.contract.passes import Lab
+    from optimizer.contract.evaluator import Lab
     from optimizer.statistics.second_moments import SecondMoments
 
 
@@ -81,7 +81,7 @@ class Pruning:
     families: Families = field(init=False)
 
     def __post_init__(self) -> None:
-        self.groups = flow(self.model.graph, graph.opset_version(self.model), prunes_states=True)
+        self.groups = flow(self.model.graph, queries.opset_version(self.model), prunes_states=True)
         self.settle()
 
     def settle(self) -> None:
@@ -169,7 +169,7 @@ class Pruning:
     def build(self, gone: Sequence[int]) -> ir.Model:
         """A copy of the model without the units ``gone``, repaired as far as moments are known."""
         made = clone(self.model)
-        groups = flow(made.graph, graph.opset_version(made), prunes_states=True)
+        groups = flow(made.graph, queries.opset_version(made), prunes_states=True)
         scope = Scope(made, Sites())
         removed = np.array(sorted(gone), np.int64)
         shifts = []

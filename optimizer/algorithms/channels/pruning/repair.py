@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
-from optimizer.algorithms.channels.redundancy.kernel_facts import is_steady
+from optimizer.algorithms.channels.redundancy.kernel_facts import array_of, is_steady
 from optimizer.graph import constants
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.channels.pruning.readers import Reader
+    from optimizer.algorithms.channels.dependency.groups import ChannelGroups, Sink
     from optimizer.statistics.second_moments import SecondMoments
+
 
 _DAMPING = 1e-6  # of the mean variance of a channel, in any case
 _FEW_ROWS = 0.1  # and so much more, times the square of channels by row: few rows move together by chance
@@ -85,7 +86,7 @@ def repair(reader: Reader, gone: NDArray[np.bool_], known: Mapping[str, SecondMo
 
 def put(reader: Reader, made: Repair) -> bool:
     """Give ``reader`` its new weight; whether that fits into its type."""
-    tensor, axis = graph.constant_tensor(reader.weight), reader.sinks[0].axis
+    tensor, axis = constants.constant_tensor(reader.weight), reader.sinks[0].axis
     if tensor is None:
         return False
     shape = tuple(tensor.shape.numpy())
@@ -94,3 +95,54 @@ def put(reader: Reader, made: Repair) -> bool:
     if array is not None:
         constants.rewrite(reader.weight, np.ascontiguousarray(array))
     return array is not None
+
+
+@dataclass
+class Reader:
+    """A weight and the kernels that read channels with it; more than one if it is shared.
+
+    Attributes:
+        weight: The weight.
+        sinks: Its kernels.
+        roots: The unit of each input channel; (C,).
+    """
+
+    weight: ir.Value
+    sinks: list[Sink]
+    roots: NDArray[np.int64]
+
+    @property
+    def names(self) -> list[str]:
+        """The values that are read."""
+        return [str(sink.node.inputs[0].name) for sink in self.sinks if sink.node.inputs[0] is not None]
+
+    def matrix(self) -> NDArray[np.float64]:
+        """The weight as (input channels, all the rest)."""
+        array = array_of(self.weight)
+        if array is None:
+            raise ValueError(f"{self.weight.name} is no constant")
+        return np.moveaxis(array, self.sinks[0].axis, 0).reshape(self.roots.size, -1)
+
+    def moments(
+        self, known: Mapping[str, SecondMoments]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int] | None:
+        """Second moment (C, C), mean (C,) and rows of what is read; ``None`` if that is not known."""
+        found = [known.get(name) for name in self.names]
+        if any(moments is None for moments in found):
+            return None
+        several = {id(moments): moments for moments in found if moments is not None}.values()
+        rows = sum(moments.rows for moments in several)
+        second = sum((moments.sums[0] for moments in several), np.zeros((self.roots.size,) * 2)) / rows
+        mean = sum((moments.totals[0] for moments in several), np.zeros(self.roots.size)) / rows
+        return second, mean, rows
+
+
+def readers(groups: ChannelGroups) -> list[Reader]:
+    """The readers of all lanes, by weight, in the order of the graph."""
+    found: dict[ir.Value, Reader] = {}
+    for sink in groups.sinks:
+        if sink.weight in found:
+            found[sink.weight].sinks.append(sink)
+        else:
+            found[sink.weight] = Reader(sink.weight, [sink], groups.roots(sink.lane.atoms))
+    return list(found.values())

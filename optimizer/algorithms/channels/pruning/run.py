@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.pruning.importance import NEED_DATA, curves
 from optimizer.algorithms.channels.pruning.pruner import Pruning, sizes_of
-from optimizer.algorithms.channels.pruning.readers import readers
+from optimizer.algorithms.channels.pruning.repair import readers
 from optimizer.algorithms.channels.pruning.search import PruningSearch, seconds_by_node, to_cost, units
 from optimizer.algorithms.search.memory import digest
 from optimizer.contract.passes import Note, PassResult, Step
 from optimizer.contract.skipped import Leftovers
+from optimizer.graph import queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.pruning.costs import Costs
     from optimizer.algorithms.channels.pruning.importance import Curve
     from optimizer.algorithms.channels.pruning.pruner import Portion
+    from optimizer.contract.evaluator import Lab
     from optimizer.contract.node_filter import NodeChoice
-    from optimizer.contract.passes import Context, Lab
+    from optimizer.contract.passes import Context
 
 STEP = Step("channels", "channels that are made by a kernel, and all that depends on them, are removed")
 
@@ -167,7 +168,7 @@ class PruningRun:
                 if root in pinned:
                     left.note(node, f"keeps channels: {pinned[root]}")
         for node in self.model.graph:
-            if any(sub for sub in graph.subgraphs_of(node)):
+            if any(sub for sub in traversal.subgraphs_of(node)):
                 left.note(node, "has subgraphs, whose channels are left alone")
 
 
@@ -188,7 +189,7 @@ def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, list[int]]:
         for position, root in enumerate(pruning.groups.roots(atoms).tolist()):
             if root in removed:
                 removed.remove(root)
-                found[graph.site(node)].append(position)
+                found[queries.site(node)].append(position)
     return dict(found)
 
 
@@ -197,5 +198,5 @@ def _by_position(pruning: Pruning, positions: Mapping[str, Sequence[int]]) -> tu
     found: dict[int, None] = {}
     for node, atoms in pruning.groups.makers.items():
         roots = pruning.groups.roots(atoms)
-        found.update((int(roots[position]), None) for position in positions.get(graph.site(node), ()))
+        found.update((int(roots[position]), None) for position in positions.get(queries.site(node), ()))
     return tuple(root for root in found if root in pruning.families.of)

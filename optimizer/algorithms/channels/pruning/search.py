@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.pruning.costs import Costs
     from optimizer.algorithms.channels.pruning.importance import Curve
     from optimizer.algorithms.channels.pruning.pruner import Portion, Pruning
-    from optimizer.contract.passes import Lab
+    from optimizer.contract.evaluator import Lab
     from optimizer.contract.progress import Progress
 
 _SAFETY = 0.9  # of the allowance: the validation feeds are others

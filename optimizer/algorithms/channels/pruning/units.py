@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
+from optimizer.graph import queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ def families(groups: ChannelGroups, multiple: int) -> Families:
     makers: dict[int, str] = {}
     for node, atoms in groups.makers.items():
         for root in groups.roots(atoms).tolist():
-            makers.setdefault(root, graph.site(node))
+            makers.setdefault(root, queries.site(node))
     pinned = groups.pinned()
     found: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for root in makers:

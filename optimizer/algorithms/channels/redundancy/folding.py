@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency.operators import flow
 from optimizer.algorithms.channels.dependency.removal import remove
 from optimizer.algorithms.channels.redundancy.merging import add_to_bias, merge
 from optimizer.algorithms.channels.redundancy.propagation import ChannelAnalysis
 from optimizer.algorithms.channels.redundancy.redundant import redundancy
 from optimizer.contract.passes import Note
+from optimizer.graph import queries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
     from optimizer.algorithms.channels.dependency.removal import Made
     from optimizer.algorithms.channels.redundancy.redundant import Redundancy
-    from optimizer.algorithms.rewriting.rules import Scope
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _makers(groups: ChannelGroups) -> dict[int, str]:
     """The site of the first kernel that gives each unit out."""
     makers: dict[int, str] = {}
     for node, atoms in groups.makers.items():
-        name = graph.site(node)
+        name = queries.site(node)
         for root in groups.roots(atoms).tolist():
             makers.setdefault(root, name)
     return makers

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.redundancy.facts import Facts, leaders, near_leaders
-from optimizer.graph import kernels
+from optimizer.graph import constants, kernels
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -163,7 +162,7 @@ def _tamed(relative: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def array_of(value: ir.Value | None) -> NDArray[np.float64] | None:
     """A constant in double precision, if it is one of numbers."""
-    array = graph.constant_array(value)
+    array = constants.constant_array(value)
     if array is None or array.dtype.kind not in "fiub":
         return None
     return array.astype(np.float64)

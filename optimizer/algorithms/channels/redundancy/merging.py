@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency.removal import replace_input
 from optimizer.algorithms.channels.redundancy.kernel_facts import array_of
-from optimizer.graph import constants, kernels
+from optimizer.graph import constants, editing, kernels, queries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.dependency.groups import Sink
     from optimizer.algorithms.channels.dependency.removal import Made
     from optimizer.algorithms.channels.redundancy.redundant import Reading, Redundancy
-    from optimizer.algorithms.rewriting.rules import Scope
+    from optimizer.algorithms.rewriting.rewriter import Scope
 
 _GATES = frozenset({"LSTM", "GRU", "RNN"})
 
@@ -81,7 +80,9 @@ def _sum_up(reading: Reading, parallel: NDArray[np.int64], gone: NDArray[np.int6
         to = int(same[np.argmax(scale[same])])
         columns[to] += columns[position] * (scale[position] / scale[to])
     kind = (
-        reading.weight.const_value if reading.weight.const_value is not None else graph.constant_tensor(reading.weight)
+        reading.weight.const_value
+        if reading.weight.const_value is not None
+        else constants.constant_tensor(reading.weight)
     )
     made = constants.rounded(
         np.moveaxis(columns, 0, axis), np.dtype(np.float32) if kind is None else kind.dtype.numpy()
@@ -103,11 +104,11 @@ def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope, made: M
     if node.op_type in _GATES:
         _add_to_gates(node, shift, scope)
         return
-    kind = graph.constant_array(node.inputs[1])
+    kind = constants.constant_array(node.inputs[1])
     item = kernels.kernel(node)
     bias = None if item is None else item.bias_array()
     if kind is None or bias is None:
-        raise ValueError(f"the bias of {graph.site(node)} is not known")
+        raise ValueError(f"the bias of {queries.site(node)} is not known")
     if node.op_type == "Gemm":
         shift = shift * node.attributes.get_float("alpha", 1.0)
         node.attributes.pop("beta", None)
@@ -120,14 +121,14 @@ def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope, made: M
 
 def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None:
     """The bias of a recurrent node: (directions, gates of the input and gates of the state)."""
-    weight = graph.constant_array(node.inputs[1])
+    weight = constants.constant_array(node.inputs[1])
     if weight is None:
-        raise ValueError(f"the weight of {graph.site(node)} is not known")
+        raise ValueError(f"the weight of {queries.site(node)} is not known")
     directions, gates = weight.shape[:2]
     given = node.inputs[3] if len(node.inputs) > 3 else None
-    bias = np.zeros((directions, 2 * gates), weight.dtype) if given is None else graph.constant_array(given)
+    bias = np.zeros((directions, 2 * gates), weight.dtype) if given is None else constants.constant_array(given)
     if bias is None:
-        raise ValueError(f"the bias of {graph.site(node)} is not known")
+        raise ValueError(f"the bias of {queries.site(node)} is not known")
     array = bias.astype(np.float64)
     array[:, :gates] += shift.reshape(directions, gates)
     replace_input(node, 3, array.astype(weight.dtype), scope)
@@ -136,10 +137,10 @@ def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> No
 def _add_behind(node: ir.Node, shift: NDArray[np.generic], scope: Scope) -> None:
     """Put an Add behind a MatMul, or add to the constant of the one that is there."""
     output = node.outputs[0]
-    reader = constants.reader(output)
-    if reader is not None and graph.is_standard(reader, "Add"):
+    reader = queries.reader(output)
+    if reader is not None and queries.is_standard(reader, "Add"):
         index = 1 if reader.inputs[0] is output else 0
-        array = graph.constant_array(reader.inputs[index])
+        array = constants.constant_array(reader.inputs[index])
         if array is not None and array.ndim <= 1 and array.size in {1, shift.size}:
             replace_input(reader, index, np.broadcast_to(array, shift.shape) + shift, scope)
             return
@@ -149,10 +150,10 @@ def _add_behind(node: ir.Node, shift: NDArray[np.generic], scope: Scope) -> None
     add = ir.node("Add", [output, scope.constant(node, shift, "bias")], outputs=[made], name=name)
     graph_of = node.graph
     if graph_of is None:
-        raise ValueError(f"{graph.site(node)} is in no graph")
+        raise ValueError(f"{queries.site(node)} is in no graph")
     for use in list(output.uses()):
         if use.node is not add:
             use.node.replace_input_with(use.idx, made)
     if output.is_graph_output():
-        graph.replace_graph_output(output, made)
+        editing.replace_graph_output(output, made)
     graph_of.insert_after(node, add)

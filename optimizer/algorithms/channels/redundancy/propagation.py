@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.channels.dependency import operators
 from optimizer.algorithms.channels.dependency.elementwise import has_no_channels
 from optimizer.algorithms.channels.redundancy.facts import Contents, Facts, joined
 from optimizer.algorithms.channels.redundancy.kernel_facts import array_of, kernel_facts
 from optimizer.analysis import constant_evaluation
+from optimizer.graph import constants
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -137,7 +137,7 @@ class ChannelAnalysis:
             for operand, kind in zip(operands, kinds, strict=False)
             if kind is not None
         ]
-        arrays += [graph.constant_array(value, 1) for value in node.inputs[len(operands) :]]
+        arrays += [constants.constant_array(value, 1) for value in node.inputs[len(operands) :]]
         made = constant_evaluation.run(node, self.groups.opset, arrays)
         if made is not None and made[0].shape == (np.count_nonzero(known),):
             result[known] = made[0]

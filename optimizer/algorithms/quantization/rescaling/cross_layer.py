@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from optimizer.algorithms.quantization.rescaling.channel_magnitudes import Magnitudes
 from optimizer.algorithms.quantization.rescaling.regions import Region, find_regions
 from optimizer.algorithms.quantization.rescaling.rescale import (
     LEAST,
     MOST,
     OVERFLOW,
     Equalized,
+    Magnitudes,
     as_notes,
     power_of_two,
     rescale,

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.algorithms.quantization.rescaling import cross_layer, smooth_quant
 from optimizer.algorithms.search.memory import digest
 from optimizer.contract.passes import Note
+from optimizer.graph import constants, traversal
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.quantization.rescaling.rescale import Equalized
-    from optimizer.contract.passes import Lab
+    from optimizer.contract.evaluator import Lab
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def _summary(option: str, changes: Mapping[str, int]) -> Note:
 @contextmanager
 def _undeclared(model: ir.Model) -> Iterator[None]:
     """Take back the types and shapes that are inferred meanwhile: the result declares what the original does."""
-    values = [value for node in graph.nodes(model) for value in node.outputs]
-    declared = [(value, value.type, value.shape) for value in values if graph.constant_tensor(value) is None]
+    values = [value for node in traversal.nodes(model) for value in node.outputs]
+    declared = [(value, value.type, value.shape) for value in values if constants.constant_tensor(value) is None]
     yield
     for value, kind, shape in declared:
         value.type, value.shape = kind, shape

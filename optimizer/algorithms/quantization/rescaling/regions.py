@@ -14,10 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from optimizer import graph
 from optimizer.algorithms.channels.homogeneous import tie
 from optimizer.algorithms.quantization.rescaling.sources import Source, from_end, shift_obstacle, weight_obstacle
-from optimizer.graph import kernels
+from optimizer.graph import kernels, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +63,7 @@ class Region:
     @property
     def name(self) -> str:
         """The site of the node that it was found from."""
-        return "?" if self.start is None else graph.site(self.start)
+        return "?" if self.start is None else queries.site(self.start)
 
     def read(self) -> list[ir.Value]:
         """The values that its kernels read."""
@@ -90,7 +89,7 @@ def find_regions(model: ir.Model, source_of: SourceOf) -> list[Region]:
         if found is None or value is None or value in seen:
             continue
         if isinstance(found, str):
-            regions.append(Region(0, node, obstacle=f"{graph.site(node)} {found}"))
+            regions.append(Region(0, node, obstacle=f"{queries.site(node)} {found}"))
             continue
         region = _flood(value, found.channels, source_of)
         region.start = node
@@ -132,11 +131,11 @@ def _before(
         return ()
     found = source_of(node)
     if isinstance(found, str):
-        _hinder(region, f"{graph.site(node)} {found}")
+        _hinder(region, f"{queries.site(node)} {found}")
         return ()
     if isinstance(found, Source):
         if found.channels != channels:
-            _hinder(region, f"{graph.site(node)} has its channels elsewhere")
+            _hinder(region, f"{queries.site(node)} has its channels elsewhere")
         region.sources[node] = found
         return ()
     return _tied(region, node, value, channels, "made by")
@@ -159,9 +158,9 @@ def _behind(region: Region, value: ir.Value, channels: Channels) -> list[tuple[i
 def _read(region: Region, kernel: Kernel, channels: Channels) -> None:
     region.is_read = True
     if reason := weight_obstacle(kernel):
-        _hinder(region, f"{graph.site(kernel.node)} {reason}")
+        _hinder(region, f"{queries.site(kernel.node)} {reason}")
     elif kernel.inputs != channels.size or from_end(kernel) != channels.from_end:
-        _hinder(region, f"{graph.site(kernel.node)} has its channels elsewhere")
+        _hinder(region, f"{queries.site(kernel.node)} has its channels elsewhere")
     else:
         region.readers[kernel.node] = Reader(kernel, channels.block)
 
@@ -175,6 +174,6 @@ def _tied(
         return ()
     for shift in found.shifts:
         if (reason := shift_obstacle(shift.value, node)) != "":
-            _hinder(region, f"{graph.site(node)} {reason}")
+            _hinder(region, f"{queries.site(node)} {reason}")
         region.shifts[node, shift.value] = shift
     return found.values

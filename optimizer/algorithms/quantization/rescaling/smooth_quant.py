@@ -18,15 +18,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.algorithms.quantization.rescaling.channel_magnitudes import Magnitudes
 from optimizer.algorithms.quantization.rescaling.regions import Reader, Region, find_regions
-from optimizer.algorithms.quantization.rescaling.rescale import OVERFLOW, Equalized, as_notes, power_of_two, rescale
+from optimizer.algorithms.quantization.rescaling.rescale import (
+    OVERFLOW,
+    Equalized,
+    Magnitudes,
+    as_notes,
+    power_of_two,
+    rescale,
+)
 from optimizer.algorithms.quantization.rescaling.sources import norm_source, weight_obstacle
-from optimizer.algorithms.rewriting.rules import Scope
+from optimizer.algorithms.rewriting.rewriter import Scope
 from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Sites
-from optimizer.graph import kernels
+from optimizer.graph import constants, kernels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,7 +99,12 @@ def _by_value(model: ir.Model) -> dict[ir.Value, list[Kernel]]:
     for node in model.graph:
         kernel = kernels.kernel(node)
         value = node.inputs[0] if kernel is not None else None
-        if kernel is None or value is None or node.op_type not in _PRODUCTS or graph.constant_tensor(value) is not None:
+        if (
+            kernel is None
+            or value is None
+            or node.op_type not in _PRODUCTS
+            or constants.constant_tensor(value) is not None
+        ):
             continue
         if not weight_obstacle(kernel):
             found.setdefault(value, []).append(kernel)

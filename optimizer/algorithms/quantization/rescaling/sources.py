@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.channels.axes import Channels
 from optimizer.algorithms.channels.homogeneous import Shift
 from optimizer.graph import constants as weights
-from optimizer.graph import kernels
+from optimizer.graph import kernels, queries
+from optimizer.graph.constants import constant_tensor
 
 if TYPE_CHECKING:
     from optimizer.graph.kernels import Kernel
@@ -84,34 +84,34 @@ def norm_source(node: ir.Node) -> Source | str | None:
 
 def _gains(node: ir.Node) -> list[ir.Value]:
     """The constants of ``node`` that scale with its output, if it is a normalization."""
-    if graph.has_references(node):
+    if queries.has_references(node):
         return []
-    if graph.is_standard(node, "LayerNormalization"):
-        has_more = any(graph.has_uses(output) for output in node.outputs[1:])
+    if queries.is_standard(node, "LayerNormalization"):
+        has_more = any(queries.has_uses(output) for output in node.outputs[1:])
         if has_more or node.attributes.get_int("axis", -1) != -1:
             return []
         return [value for value in node.inputs[1:] if value is not None]
-    if not graph.is_standard(node, "Mul"):
+    if not queries.is_standard(node, "Mul"):
         return []
-    return [value for value in node.inputs if value is not None and graph.constant_tensor(value) is not None]
+    return [value for value in node.inputs if value is not None and constant_tensor(value) is not None]
 
 
 def weight_obstacle(kernel: Kernel) -> str:
     """Why the weight of ``kernel`` may not be scaled; empty if it may."""
-    tensor = graph.constant_tensor(kernel.weight)
+    tensor = constant_tensor(kernel.weight)
     if tensor is None:
         return "has a computed weight"
     if tensor.dtype is not ir.DataType.FLOAT:
         return f"has a weight of type {tensor.dtype.name.lower()}"
-    uses = graph.use_count(kernel.weight)
+    uses = queries.use_count(kernel.weight)
     return "" if uses == 1 and weights.is_private(kernel.weight, [kernel.node]) else "shares its weight"
 
 
 def shift_obstacle(value: ir.Value, node: ir.Node) -> str:
     """Why the constant ``value`` that ``node`` adds or multiplies may not be scaled; empty if it may."""
-    tensor = graph.constant_tensor(value)
+    tensor = constant_tensor(value)
     if tensor is None or tensor.dtype is not ir.DataType.FLOAT:
         return "has a computed bias" if tensor is None else f"has a bias of type {tensor.dtype.name.lower()}"
-    if graph.use_count(value) == 1 and weights.is_private(value, [node]):
+    if queries.use_count(value) == 1 and weights.is_private(value, [node]):
         return ""
     return "shares its bias" if np.any(tensor.numpy()) else ""

@@ -7,21 +7,26 @@ the covariance of the input.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optimizer.algorithms.quantization import linear
+from optimizer.algorithms.quantization.static import fusion_table
+from optimizer.algorithms.quantization.static.kernel_weights import KernelWeight, quantize_weight
 from optimizer.algorithms.reconstruction.gptq import DAMPING, better, damping, nearest_plane
+from optimizer.graph import constants, queries
 from optimizer.statistics import im2col
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from optimizer.algorithms.quantization.linear import Grid, Parameters
+    from optimizer.contract.evaluator import Lab
     from optimizer.statistics.second_moments import SecondMoments
 
 
@@ -117,3 +122,55 @@ def _steps(parameters: Parameters, shape: Sequence[int]) -> NDArray[np.float64]:
     if np.any(parameters.zero_point != middle):
         raise ValueError(f"adaptive rounding needs symmetric weights: a zero point of {middle} for {parameters.grid}")
     return linear.dequantize(np.full(shape, middle + 1), parameters).astype(np.float64)
+
+
+def adaptive_weights(  # noqa: PLR0913 - what to round, and how; by keyword from the fifth on
+    model: ir.Model,
+    kernels: Iterable[str],
+    lab: Lab,
+    grid: Grid,
+    *,
+    per_channel: bool,
+    correct_bias: bool,
+    until: float = -math.inf,
+) -> dict[str, KernelWeight]:
+    """Weights of the kernels whose first outputs are ``kernels``.
+
+    Left out are kernels whose inputs' second moments are not known, those that share a weight (each would round it in
+    its own way, and it would be stored twice), and those for which there was no time.
+
+    Args:
+        model: The float model.
+        kernels: First outputs.
+        lab: Runs the calibration feeds.
+        grid: The integers of weights.
+        per_channel: Whether each output channel has its own scale.
+        correct_bias: Whether the bias makes up for the mean error.
+        until: No more are rounded when the lab has fewer seconds left.
+    """
+    nodes = {node.outputs[0].name or "": node for node in model.graph if node.outputs}
+    names = [name for name in kernels if _is_own(nodes[name])]
+    found: dict[str, KernelWeight] = {}
+    for name, moments in lab.second_moments(model, names):
+        if lab.time_left() < until:
+            break
+        array = constants.constant_array(nodes[name].inputs[1])
+        if array is not None and moments.rows:
+            axis = fusion_table.channel_axis(nodes[name]) if per_channel else None
+            made = quantize_weight(array, grid, axis)
+            found[name] = _rounded(nodes[name], array, made, moments, correct_bias=correct_bias)
+    return found
+
+
+def _is_own(node: ir.Node) -> bool:
+    value = node.inputs[1]
+    return value is not None and queries.use_count(value) == 1
+
+
+def _rounded(
+    node: ir.Node, array: NDArray[np.generic], nearest: KernelWeight, moments: SecondMoments, *, correct_bias: bool
+) -> KernelWeight:
+    parameters = nearest.parameters
+    integers = adaptive(node, array, parameters, moments, corrects_bias=correct_bias)
+    shift = mean_shift(node, array, integers, parameters, moments) if correct_bias else None
+    return KernelWeight(integers, parameters, shift)

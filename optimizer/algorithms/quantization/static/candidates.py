@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer import graph
 from optimizer.algorithms.quantization.static import fusion_table
 from optimizer.algorithms.quantization.static.fusion_table import Role
 from optimizer.algorithms.quantization.static.insertion import Insertion
 from optimizer.algorithms.quantization.static.kernel_weights import KernelWeight, quantize_weight
 from optimizer.algorithms.quantization.static.placement import activations, place, tail
+from optimizer.graph.constants import constant_array, constant_tensor
 from optimizer.graph.kernels import kernel, response
 from optimizer.io.model import clone
 
@@ -73,7 +73,7 @@ class Int8Candidates:
         return self.weights[name]
 
     def _quantized(self, node: ir.Node) -> KernelWeight:
-        array = graph.constant_array(node.inputs[1])
+        array = constant_array(node.inputs[1])
         if array is None:
             raise ValueError(f"{node.inputs[1]} is no constant")
         axis = fusion_table.channel_axis(node)
@@ -98,7 +98,7 @@ class Int8Candidates:
 
 def _has_weight(node: ir.Node) -> bool:
     """Whether ``node`` multiplies a constant: its input has as many channels in every feed."""
-    return fusion_table.role(node) is Role.KERNEL and graph.constant_tensor(node.inputs[1]) is not None
+    return fusion_table.role(node) is Role.KERNEL and constant_tensor(node.inputs[1]) is not None
 
 
 def to_observe(model: ir.Model, units: Sequence[Unit]) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:

@@ -33,9 +33,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.algorithms.quantization.static import fusion_conditions
-from optimizer.graph import operators
+from optimizer.graph import operators, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -131,7 +130,7 @@ def quantized_inputs(node: ir.Node, opset: int | None = None) -> tuple[int, ...]
 
 def _opset(node: ir.Node) -> int:
     """What the graph of ``node`` imports; enough for every row, if that is not known."""
-    known = 0 if node.graph is None else graph.opset_version(node.graph)
+    known = 0 if node.graph is None else queries.opset_version(node.graph)
     return known or PER_CHANNEL_OPSET
 
 

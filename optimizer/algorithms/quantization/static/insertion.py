@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.quantization import linear
 from optimizer.algorithms.quantization.static import fusion_table
 from optimizer.algorithms.quantization.static.fusion_table import Role
 from optimizer.algorithms.quantization.static.kernel_weights import KernelWeight, fit_bias, quantize_bias
+from optimizer.graph import editing, names, queries
+from optimizer.graph.constants import constant_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,7 +52,7 @@ class Insertion:
 
     def insert(self) -> None:
         """Write all pairs; float constants that nobody reads any more go."""
-        self._taken = graph.names_in_use(self.model)
+        self._taken = names.names_in_use(self.model)
         before = dict(self.model.graph.initializers)
         parameters = self._activation_parameters()
         for node in self.placement.nodes:
@@ -63,7 +64,7 @@ class Insertion:
         for value, for_all in self.placement.pairs.items():
             self._pair(value, parameters[value], None if for_all else int8)
         for name, value in before.items():
-            if not graph.has_uses(value) and not value.is_graph_input():
+            if not queries.has_uses(value) and not value.is_graph_input():
                 del self.model.graph.initializers[name]
 
     def _activation_parameters(self) -> dict[ir.Value, Parameters]:
@@ -79,7 +80,7 @@ class Insertion:
 
     def _kernel(self, node: ir.Node, parameters: Mapping[ir.Value, Parameters]) -> None:
         data, weight = node.inputs[0], node.inputs[1]
-        array = graph.constant_array(weight)
+        array = constant_array(weight)
         if data is None or weight is None or array is None:
             return
         input_scale = float(parameters[data].scale)
@@ -94,7 +95,7 @@ class Insertion:
         """The bias of ``node``, zeros where it has none and needs one; ``None`` where it neither has nor needs one."""
         holder, index = self._bias_input(node)
         value = None if holder is None or index >= len(holder.inputs) else holder.inputs[index]
-        array = graph.constant_array(value)
+        array = constant_array(value)
         if array is not None:
             return array.reshape(-1)
         return None if weight.shift is None or node.op_type == "MatMul" else np.zeros(weight.shift.shape)
@@ -122,7 +123,7 @@ class Insertion:
         """The constants of an elementwise operator, which has integers all round or none."""
         for index in fusion_table.quantized_inputs(node):
             value = node.inputs[index]
-            array = graph.constant_array(value)
+            array = constant_array(value)
             if value is None or array is None:
                 continue
             low, high = float(array.min(initial=0)), float(array.max(initial=0))
@@ -204,7 +205,7 @@ class Insertion:
 
 def _become_output(source: ir.Value, target: ir.Value) -> None:
     """Let ``source`` be the graph output that ``target`` is, under its name."""
-    graph.replace_graph_output(target, source)
+    editing.replace_graph_output(target, source)
     source.name, target.name = target.name, source.name
     source.doc_string = target.doc_string
     source.metadata_props.update(target.metadata_props)
@@ -221,9 +222,9 @@ def _inside_clips(parameters: Parameters, members: list[ir.Value]) -> Parameters
     """Parameters that cannot express more than a Clip in front lets through, or ONNX Runtime would keep the Clip."""
     for value in members:
         node = value.producer()
-        if node is None or not graph.is_standard(node, "Clip"):
+        if node is None or not queries.is_standard(node, "Clip"):
             continue
-        highest = graph.constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+        highest = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
         steps = parameters.grid.qmax - int(parameters.zero_point)
         if highest is None or steps <= 0:
             continue

@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.algorithms.quantization.static import fusion_table
 from optimizer.algorithms.quantization.static.fusion_table import Role
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -78,14 +78,14 @@ def tail(node: ir.Node, biases: dict[ir.Node, ir.Node]) -> ir.Value:
         following = sole_reader(value)
         if following is None or fusion_table.role(following) is not Role.ABSORBED or following.inputs[0] is not value:
             return value
-        if any(graph.constant_tensor(bound) is None for bound in following.inputs[1:] if bound is not None):
+        if any(constants.constant_tensor(bound) is None for bound in following.inputs[1:] if bound is not None):
             return value
         value = following.outputs[0]
 
 
 def sole_reader(value: ir.Value) -> ir.Node | None:
     """The node that alone reads ``value``, once, in its own graph."""
-    if value.is_graph_output() or graph.use_count(value) != 1:
+    if value.is_graph_output() or queries.use_count(value) != 1:
         return None
     node = next(iter(value.uses())).node
     producer = value.producer()
@@ -119,14 +119,14 @@ def _may_be_glue(node: ir.Node, chosen: Collection[str]) -> bool:
         return node.outputs[0].name in chosen
     if role is not Role.SAME_SCALE or len(node.outputs) != 1:
         return False
-    return graph.constant_tensor(node.inputs[0]) is None
+    return constants.constant_tensor(node.inputs[0]) is None
 
 
 def activations(node: ir.Node) -> Iterator[ir.Value]:
     """The inputs of ``node`` that need a pair and are no constants."""
     for index in fusion_table.quantized_inputs(node):
         value = node.inputs[index]
-        if value is not None and graph.constant_tensor(value) is None:
+        if value is not None and constants.constant_tensor(value) is None:
             yield value
 
 
@@ -139,14 +139,14 @@ def _needs_pair(node: ir.Node, value: ir.Value, members: set[ir.Node]) -> bool:
 
 def _bias_add(node: ir.Node) -> ir.Node | None:
     """The Add of a constant vector that alone reads the MatMul ``node``."""
-    if node.op_type != "MatMul" or graph.constant_tensor(node.inputs[1]) is None:
+    if node.op_type != "MatMul" or constants.constant_tensor(node.inputs[1]) is None:
         return None
     following = sole_reader(node.outputs[0])
-    if following is None or not graph.is_standard(following, "Add"):
+    if following is None or not queries.is_standard(following, "Add"):
         return None
     other = following.inputs[1] if following.inputs[0] is node.outputs[0] else following.inputs[0]
-    tensor = graph.constant_tensor(other)
-    weight = graph.constant_tensor(node.inputs[1])
+    tensor = constants.constant_tensor(other)
+    weight = constants.constant_tensor(node.inputs[1])
     if tensor is None or weight is None or weight.shape.rank() != 2:
         return None
     columns = weight.shape.numpy()[1]

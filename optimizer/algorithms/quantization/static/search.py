@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimizer import graph
-from optimizer.algorithms.quantization.static.adaptive_weights import adaptive_weights
+from optimizer.algorithms.quantization.static.adaptive_rounding import adaptive_weights
 from optimizer.algorithms.quantization.static.candidates import Int8Candidates, to_observe
 from optimizer.algorithms.quantization.static.placement import place
 from optimizer.algorithms.search import profile_gains
 from optimizer.algorithms.search.budgeted import Search, grouped
 from optimizer.algorithms.search.memory import digest
+from optimizer.graph import constants
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from optimizer.algorithms.quantization.linear import Grid
     from optimizer.algorithms.quantization.static.units import Unit
-    from optimizer.contract.passes import Lab
+    from optimizer.contract.evaluator import Lab
     from optimizer.contract.progress import Progress
     from optimizer.statistics.tensor_statistics import Observation, Range
 
@@ -199,5 +199,5 @@ class _Ranges(dict[str, "Range"]):
 
 def _bytes(unit: Unit, nodes: Mapping[str | None, ir.Node]) -> int:
     """Bytes of the constants that the unit reads, at least 1: activations take less room too."""
-    tensors = [graph.constant_tensor(value) for output in unit.outputs for value in nodes[output].inputs]
+    tensors = [constants.constant_tensor(value) for output in unit.outputs for value in nodes[output].inputs]
     return 1 + sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.quantization.static import fusion_table
 from optimizer.algorithms.quantization.static.fusion_table import Role
+from optimizer.graph import constants, queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,8 +65,8 @@ def find_units(model: ir.Model) -> tuple[list[Unit], list[LeftFloat]]:
             reason = kernel_objection(node)
             weight = node.inputs[_WEIGHT_INPUT]
             if reason:
-                left.append(LeftFloat(graph.site(node), node.op_type, reason))
-            elif graph.constant_tensor(weight) is not None and weight is not None:
+                left.append(LeftFloat(queries.site(node), node.op_type, reason))
+            elif constants.constant_tensor(weight) is not None and weight is not None:
                 by_weight.setdefault(weight, []).append(node)
             else:
                 units.append(_unit([node], is_kernel=True))
@@ -84,13 +84,13 @@ def find_units(model: ir.Model) -> tuple[list[Unit], list[LeftFloat]]:
 
 
 def _unit(nodes: list[ir.Node], *, is_kernel: bool) -> Unit:
-    return Unit(graph.site(nodes[0]), tuple(map(_id, nodes)), is_kernel, nodes[0].op_type)
+    return Unit(queries.site(nodes[0]), tuple(map(_id, nodes)), is_kernel, nodes[0].op_type)
 
 
 def kernel_objection(node: ir.Node) -> str:
     """Why the kernel ``node`` has to stay float; empty if it need not."""
     weight = node.inputs[_WEIGHT_INPUT]
-    constant = graph.constant_tensor(weight)
+    constant = constants.constant_tensor(weight)
     if is_quantized(node):
         return "it is quantized already"
     if node.op_type != "MatMul" and constant is None:
@@ -99,14 +99,14 @@ def kernel_objection(node: ir.Node) -> str:
         return f"its weight is {constant.dtype.name.lower()}"
     if constant is None and not _is_float32(weight):
         return "its second input is no float32"
-    if weight is not None and graph.is_overridable(weight):
+    if weight is not None and queries.is_overridable(weight):
         return "its weight may be overridden by an input"
     if not _is_float32(node.inputs[0]) and not _is_float32(node.outputs[0]):
         return "its type is not known to be float32"
     bias = node.inputs[_BIAS_INPUT] if len(node.inputs) > _BIAS_INPUT else None
-    if bias is not None and graph.constant_tensor(bias) is None:
+    if bias is not None and constants.constant_tensor(bias) is None:
         return "its bias is computed"
-    if graph.constant_tensor(node.inputs[0]) is not None:
+    if constants.constant_tensor(node.inputs[0]) is not None:
         return "both its inputs are constant" if constant is not None else "its first input is constant"
     return _gemm_objection(node) if node.op_type == "Gemm" else ""
 
@@ -126,12 +126,12 @@ def _gemm_objection(node: ir.Node) -> str:
 
 
 def _inner_kernels(model: ir.Model) -> Iterator[LeftFloat]:
-    for inner in graph.graphs(model):
+    for inner in traversal.graphs(model):
         if inner is model.graph:
             continue
         for node in inner:
             if fusion_table.role(node) is Role.KERNEL:
-                yield LeftFloat(graph.site(node), node.op_type, "it is inside a subgraph or function")
+                yield LeftFloat(queries.site(node), node.op_type, "it is inside a subgraph or function")
 
 
 def _is_float32(value: ir.Value | None) -> bool:

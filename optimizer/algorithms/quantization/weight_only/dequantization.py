@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.quantization.weight_only import node_chain
 from optimizer.algorithms.quantization.weight_only.node_chain import Chain
-from optimizer.algorithms.rewriting.rules import Scope, owner
-from optimizer.graph import weight_sources
+from optimizer.algorithms.rewriting.rewriter import Scope, owner
+from optimizer.graph import editing, weight_sources
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -119,5 +118,5 @@ class Dequantizer:
 def _take_place(node: ir.Node, result: ir.Value) -> None:
     """Let the readers of ``node`` read ``result``, of the same type and shape, and remove it."""
     result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
-    graph.bypass(node, result)
+    editing.bypass(node, result)
     weight_sources.discard([node])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from optimizer import graph
-from optimizer.algorithms.rewriting.rules import Scope, owner
+from optimizer.algorithms.rewriting.rewriter import Scope, owner
+from optimizer.graph import editing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,10 +54,10 @@ def stand_in(weight: StoredWeight, result: ir.Value) -> None:
     """Let all readers of ``weight`` read ``result`` under its name, and take the weight out of the model."""
     root = weight.holder.value
     result.type, result.shape = ir.TensorType(weight.holder.tensor.dtype), ir.Shape(weight.holder.shape)
-    graph.replace_values({root: result})
+    editing.replace_values({root: result})
     producer, scope = root.producer(), root.graph
     if producer is not None:
-        graph.remove_unused([producer])
+        editing.remove_unused([producer])
     elif scope is not None and root.name:
         del scope.initializers[root.name]
     result.name, root.name = root.name, None

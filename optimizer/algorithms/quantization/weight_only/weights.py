@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.quantization.weight_rows import Layout
 from optimizer.algorithms.rewriting.stored_constants import holders
-from optimizer.graph import weight_sources
+from optimizer.graph import constants, queries, weight_sources
 from optimizer.graph.sparse import SparseTensor
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class StoredWeight:
     @property
     def is_for_single_rows(self) -> bool:
         """Whether every product with it is known to have a single row of activations."""
-        shapes = [graph.static_shape(node.inputs[0]) for node in self.nodes]
+        shapes = [queries.static_shape(node.inputs[0]) for node in self.nodes]
         return all(shape is not None and math.prod(shape[:-1]) == 1 for shape in shapes)
 
     def matrix(self) -> NDArray[Any]:
@@ -84,7 +83,7 @@ class StoredWeight:
         (node,) = self.nodes
         source = weight_sources.source(node.inputs[1])
         if source is None:
-            raise ValueError(f"{graph.site(node)} has no constant weight")
+            raise ValueError(f"{queries.site(node)} has no constant weight")
         return source.array().T if node.attributes.get_int("transB", 0) else source.array()
 
     def _directly(self) -> Iterator[bool]:
@@ -109,7 +108,7 @@ def stored_weights(
 
 
 def _is_weight(node: ir.Node, position: int) -> bool:
-    return graph.is_standard(node, *OPERATORS) and position in _POSITIONS[node.op_type]
+    return queries.is_standard(node, *OPERATORS) and position in _POSITIONS[node.op_type]
 
 
 def _is_codebook(readers: Iterable[tuple[ir.Node, int]]) -> bool:
@@ -119,7 +118,7 @@ def _is_codebook(readers: Iterable[tuple[ir.Node, int]]) -> bool:
 
 def _is_folded(value: ir.Value | None, depth: int = _DEPTH) -> bool:
     """Whether ``value`` is computed from nothing but constants, in at most ``depth`` steps."""
-    if value is None or graph.constant_tensor(value) is not None:
+    if value is None or constants.constant_tensor(value) is not None:
         return value is not None
     node = value.producer()
     return node is not None and depth > 0 and all(_is_folded(source, depth - 1) for source in node.inputs)
@@ -156,7 +155,7 @@ def _layout(holder: Holder, node: ir.Node, position: int) -> Layout:
 
 def _is_plain_product(node: ir.Node) -> bool:
     """Whether ``node`` is a MatMul with a matrix, or a Gemm that is one with an addition behind it."""
-    if not graph.is_standard(node, *PRODUCTS) or graph.has_references(node):
+    if not queries.is_standard(node, *PRODUCTS) or queries.has_references(node):
         return False
     source = weight_sources.source(node.inputs[1])
     if source is None or source.dtype != ir.DataType.FLOAT or source.array().ndim != 2:

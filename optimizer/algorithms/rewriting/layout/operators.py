@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimizer import graph
-from optimizer.graph import constants, permutations
+from optimizer.graph import constants, permutations, queries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,15 +60,15 @@ class Change:
 
 def permuted(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
     """How ``node`` computes on axes permuted by ``perm``; ``None`` if that is not known."""
-    if not graph.is_standard(node) or opset < _OLDEST_OPSET or not node.inputs or graph.has_references(node):
+    if not queries.is_standard(node) or opset < _OLDEST_OPSET or not node.inputs or queries.has_references(node):
         return None
     if node.op_type in BROADCASTING:
         return _broadcasting(node, perm)
-    if graph.rank(node.inputs[0]) == len(perm):
+    if queries.rank(node.inputs[0]) == len(perm):
         found = _reading(node, perm, opset)
         if found is not None:
             return found
-    return _writing(node, perm) if graph.rank(node.outputs[0]) == len(perm) else None
+    return _writing(node, perm) if queries.rank(node.outputs[0]) == len(perm) else None
 
 
 def _reading(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
@@ -107,8 +106,8 @@ def _writing(node: ir.Node, perm: Sequence[int]) -> Change | None:
 def _broadcasting(node: ir.Node, perm: Sequence[int]) -> Change | None:
     rank, moved = len(perm), []
     for index, value in enumerate(node.inputs):
-        shape, is_constant = constants.shape(value), graph.constant_tensor(value) is not None
-        own = graph.rank(value) if shape is None else len(shape)
+        shape, is_constant = constants.shape(value), constants.constant_tensor(value) is not None
+        own = queries.rank(value) if shape is None else len(shape)
         if own is None or own > rank:
             return None
         if shape is not None and _stays(shape, perm, is_constant=is_constant):
@@ -116,7 +115,7 @@ def _broadcasting(node: ir.Node, perm: Sequence[int]) -> Change | None:
         if own < rank and not is_constant:
             return None
         moved.append(index)
-    full = any(graph.rank(node.inputs[index]) == rank for index in moved)
+    full = any(queries.rank(node.inputs[index]) == rank for index in moved)
     return Change(tuple(moved)) if full else None
 
 
@@ -132,7 +131,7 @@ def _one_axis(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
         return None
     axis = node.attributes.get_int("axis", _DEFAULT_AXIS.get(node.op_type, 0)) % len(perm)
     moved = range(len(node.inputs)) if node.op_type == "Concat" else range(1)
-    if node.op_type == "Concat" and any(graph.rank(value) != len(perm) for value in node.inputs):
+    if node.op_type == "Concat" and any(queries.rank(value) != len(perm) for value in node.inputs):
         return None
     change: dict[str, int | list[int]] = {"axis": perm[axis]}
     if node.op_type in {"ArgMax", "ArgMin"} and node.attributes.get_int("keepdims", 1) == 0:
@@ -168,7 +167,7 @@ def _pad(node: ir.Node, perm: Sequence[int]) -> Change | None:
     by_input = "pads" not in node.attributes
     if by_input and (len(node.inputs) < 2 or (len(node.inputs) > 3 and node.inputs[3] is not None)):
         return None
-    pads = graph.constant_ints(node.inputs[1]) if by_input else list(node.attributes.get_ints("pads", ()))
+    pads = constants.constant_ints(node.inputs[1]) if by_input else list(node.attributes.get_ints("pads", ()))
     if pads is None or len(pads) != 2 * len(perm):
         return None
     new = [0] * len(pads)
@@ -186,7 +185,7 @@ def _slice(node: ir.Node, perm: Sequence[int]) -> Change | None:
     starts = constants.shape(node.inputs[1]) if len(node.inputs) > 1 else None
     if not has_axes and (starts is None or len(starts) != 1):
         return None
-    listed = graph.constant_ints(node.inputs[3]) if has_axes else list(range((starts or (0,))[0]))
+    listed = constants.constant_ints(node.inputs[3]) if has_axes else list(range((starts or (0,))[0]))
     if listed is None:
         return None
     return Change((0,), inputs={3: [perm[axis % len(perm)] for axis in listed]})
@@ -215,7 +214,7 @@ def _with_axes(node: ir.Node, new: list[int], *, moved: tuple[int, ...], absorbs
 
 def _reshape_from(node: ir.Node, perm: Sequence[int]) -> Change | None:
     """A Reshape of what has its elements in the same order either way."""
-    target = graph.constant_ints(node.inputs[1])
+    target = constants.constant_ints(node.inputs[1])
     if target is None or 0 in target or not _moves_only_ones(node.inputs[0], perm):
         return None
     return Change((0,), absorbs=True)
@@ -223,7 +222,7 @@ def _reshape_from(node: ir.Node, perm: Sequence[int]) -> Change | None:
 
 def _reshape_to(node: ir.Node, perm: Sequence[int]) -> Change | None:
     """A Reshape to what has its elements in the same order either way."""
-    target = graph.constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
+    target = constants.constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
     if target is None or 0 in target or len(target) != len(perm) or not _moves_only_ones(node.outputs[0], perm):
         return None
     return Change((), inputs={1: [target[axis] for axis in permutations.inverse(perm)]})
@@ -238,6 +237,6 @@ def _moves_only_ones(value: ir.Value | None, perm: Sequence[int]) -> bool:
 
 def _last_axis(node: ir.Node, rank: int) -> Change | None:
     if node.op_type == "MatMul":
-        return Change((0,)) if graph.rank(node.inputs[1]) == 2 else None
-    alone = not any(graph.has_uses(value) for value in node.outputs[1:])
+        return Change((0,)) if queries.rank(node.inputs[1]) == 2 else None
+    alone = not any(queries.has_uses(value) for value in node.outputs[1:])
     return Change((0,)) if alone and node.attributes.get_int("axis", -1) in {-1, rank - 1} else None

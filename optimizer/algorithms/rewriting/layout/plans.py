@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer import graph
 from optimizer.algorithms.rewriting.layout import regions
 from optimizer.algorithms.rewriting.layout.regions import PERMUTED, Region
-from optimizer.graph import file_size, permutations
-from optimizer.graph.constants import constant_bytes, shape
+from optimizer.graph import file_size, permutations, queries
+from optimizer.graph.constants import constant_bytes, constant_tensor, shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +98,7 @@ def _is_quantized(value: ir.Value) -> bool:
     """Whether ``value`` comes from or goes to integers; ONNX Runtime fuses operators with what is next to them."""
     producer = value.producer()
     near = [use.node for use in value.uses()] + ([] if producer is None else [producer])
-    return any(graph.is_standard(node, "QuantizeLinear", "DequantizeLinear") for node in near)
+    return any(queries.is_standard(node, "QuantizeLinear", "DequantizeLinear") for node in near)
 
 
 def _plan_value(value: ir.Value, plan: Plan) -> None:
@@ -117,7 +116,7 @@ def _plan_value(value: ir.Value, plan: Plan) -> None:
     if not permuted:
         return
     is_alone = len(permuted) == len(users) and not value.is_graph_output()
-    if graph.constant_tensor(value) is not None:
+    if constant_tensor(value) is not None:
         plan.constants[value] = is_alone
         return
     plan.new.append(value)

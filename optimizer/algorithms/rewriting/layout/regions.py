@@ -13,10 +13,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimizer import graph
 from optimizer.algorithms.rewriting.layout.min_cut import UNCUTTABLE, Network
 from optimizer.algorithms.rewriting.layout.operators import Change, permuted
-from optimizer.graph import permutations
+from optimizer.graph import constants, permutations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -51,7 +50,7 @@ class Region:
     def maker(self, value: ir.Value) -> object:
         """Who decides how ``value`` is made: a node of the region, a fixed side, or a choice of its own."""
         producer = value.producer()
-        if graph.constant_tensor(value) is not None:
+        if constants.constant_tensor(value) is not None:
             return value
         if producer is None or producer.graph is not self.home:
             return AS_IS
@@ -97,7 +96,7 @@ def grow(start: ir.Value, perm: tuple[int, ...], opset: Callable[[ir.Node], int]
         if value in region.values:
             continue
         region.values[value] = None
-        if graph.constant_tensor(value) is not None:
+        if constants.constant_tensor(value) is not None:
             continue  # its other readers are near by accident only
         producer = value.producer()
         for node in (*([] if producer is None else [producer]), *(use.node for use in value.uses())):

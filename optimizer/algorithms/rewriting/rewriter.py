@@ -1,0 +1,210 @@
+"""What rules know and need of the whole model while they rewrite it: opsets, shapes, free names, permissions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from optimizer.analysis.symbolic.nonzero import nonzero_symbols
+from optimizer.analysis.symbolic.shape_values import ShapeValues
+from optimizer.graph import editing, queries, tensors, traversal
+from optimizer.graph.names import names_in_use
+from optimizer.graph.scopes import ScopeTree
+from optimizer.graph.tensors import ContentKey, content_key
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from numpy.typing import NDArray
+
+    from optimizer.contract.passes import Sites
+
+
+_FIRST_IR_VERSION = 4  # with initializers that are no inputs
+
+
+_ANY_CONSTANT = 9  # first opset in which Constant nodes hold any type
+
+
+_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
+
+
+class Scope:
+    """What rules know and need of the whole model while a sweep runs: opsets, shapes, free names, permissions."""
+
+    def __init__(self, model: ir.Model, sites: Sites, values: ShapeValues | None = None) -> None:
+        self.model = model
+        self.sites = sites
+        self.settled: set[object] = set()  # what rules looked at and left alone, so that they look once a sweep
+        self._values = values
+        self._function_opsets = {
+            inner: queries.opset_version(function.graph)
+            for function in model.functions.values()
+            for inner in traversal.with_subgraphs(function.graph)
+        }
+        self._opset = queries.opset_version(model)
+        self._firsts: dict[Hashable, ir.Value] = {}
+        self._suffixes = Counter[str]()  # the last number that was tried for a name
+        self._has_initializers = (model.ir_version or _FIRST_IR_VERSION) >= _FIRST_IR_VERSION
+
+    @property
+    def values(self) -> ShapeValues:
+        """What is known of small integer tensors."""
+        if self._values is None:
+            self._values = ShapeValues(self.model)
+        return self._values
+
+    def nonzero(self, node: ir.Node) -> frozenset[str]:
+        """The symbols of dimensions that are not 0 where ``node`` is, at any run that succeeds."""
+        return self._nonzero.get(owner(node), frozenset())
+
+    @cached_property
+    def _nonzero(self) -> Mapping[ir.Graph, frozenset[str]]:
+        return nonzero_symbols(self.model.graph, self.values)
+
+    @cached_property
+    def _names(self) -> set[str]:
+        return names_in_use(self.model)
+
+    @cached_property
+    def _small_constants(self) -> dict[ContentKey, ir.Value]:
+        found: dict[ContentKey, ir.Value] = {}
+        for value in self.model.graph.initializers.values():
+            key = None if value.is_graph_input() or value.is_graph_output() else content_key(value.const_value)
+            if key is not None:
+                found.setdefault(key, value)
+        return found
+
+    def unique_name(self, hint: str) -> str:
+        """A name that is used nowhere in the model: ``hint``, or ``hint_1``, ``hint_2`` …; it is taken by the call."""
+        name = hint
+        while name in self._names:
+            self._suffixes[hint] += 1
+            name = f"{hint}_{self._suffixes[hint]}"
+        self._names.add(name)
+        return name
+
+    def opset(self, node: ir.Node) -> int:
+        """The version of the standard operator set that holds for ``node``."""
+        return self._function_opsets.get(owner(node), self._opset)
+
+    def in_function(self, node: ir.Node) -> bool:
+        """Whether ``node`` is in a function."""
+        return owner(node) in self._function_opsets
+
+    def may_lift(self, node: ir.Node) -> bool:
+        """Whether constants that ``node`` reads may be initializers.
+
+        Functions have none, and before IR version 4 each would have to be an input of the graph.
+        """
+        return self._has_initializers and not self.in_function(node)
+
+    def may_hold(self, node: ir.Node, kind: ir.DataType) -> bool:
+        """Whether there can be a new constant of type ``kind`` that ``node`` reads.
+
+        Before opset 9, Constant nodes hold floats only.
+        """
+        return self.may_lift(node) or self.opset(node) >= _ANY_CONSTANT or kind in _FLOATS
+
+    @cached_property
+    def _tree(self) -> ScopeTree:
+        return ScopeTree.of(self.model)
+
+    def sees(self, node: ir.Node, value: ir.Value) -> bool:
+        """Whether ``node`` may read ``value``, if it is computed before."""
+        return value.graph is not None and self._tree.encloses(value.graph, owner(node))
+
+    def own_name(self, value: ir.Value) -> None:
+        """Give ``value`` another name if a second one in the model has its name too."""
+        names = self._tree.names
+        if value.name and names[value.name] > 1:
+            names[value.name] -= 1
+            value.name = self.unique_name("v")
+
+    def first_like(self, key: Hashable, value: ir.Value) -> ir.Value:
+        """The first value of this sweep that came with ``key`` and is still there; else ``value`` is it."""
+        found = self._firsts.get(key)
+        producer = None if found is None else found.producer()
+        if found is None or producer is None or producer.graph is None:
+            found = self._firsts[key] = value
+        return found
+
+    def known_constant(self, node: ir.Node, array: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value | None:
+        """A small initializer of the main graph that is equal to ``array`` and that ``node`` may read, if there is."""
+        if not self.may_lift(node):
+            return None
+        key = content_key(ir.tensor(array) if isinstance(array, np.ndarray) else array)
+        value = None if key is None else self._small_constants.get(key)
+        is_as_it_was = value is not None and value.is_initializer() and content_key(value.const_value) == key
+        return value if is_as_it_was else None
+
+    def constant(self, node: ir.Node, array: NDArray[np.generic] | ir.TensorProtocol, hint: str) -> ir.Value:
+        """A constant that ``node`` may read: an initializer of the main graph, where there can be none a Constant node.
+
+        Args:
+            node: The reader; the constant becomes visible in its graph.
+            array: The data; a small array that is a constant already is not stored again.
+            hint: What to call it, if the name is free.
+        """
+        known = self.known_constant(node, array)
+        if known is not None:
+            return known
+        name = self.unique_name(hint)
+        tensor = tensors.compact(array, name) if isinstance(array, np.ndarray) else array
+        if not self.may_lift(node):
+            return self._constant_node(node, tensor, name)
+        return self._initializer(self.model.graph, tensor, name)
+
+    def replace_by_constant(self, output: ir.Value, array: NDArray[np.generic] | ir.TensorProtocol) -> None:
+        """Let all readers of ``output``, which is no graph output, read a constant instead, under its name.
+
+        The node that computes ``output`` stays, unused.
+
+        Raises:
+            ValueError: If ``output`` is not computed by a node.
+        """
+        node = output.producer()
+        if node is None:
+            raise ValueError(f"{output.name} is no output of a node")
+        value = self.known_constant(node, array)
+        if value is None:
+            name, output.name = output.name or self.unique_name("constant"), None
+            tensor = tensors.compact(array, name) if isinstance(array, np.ndarray) else tensors.renamed(array, name)
+            if self.may_lift(node):
+                value = self._initializer(owner(node), tensor, name)
+            else:
+                value = self._constant_node(node, tensor, name)
+        editing.replace_values({output: value})
+
+    def _initializer(self, target: ir.Graph, tensor: ir.TensorProtocol, name: str) -> ir.Value:
+        kind, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
+        target.register_initializer(value)
+        key = content_key(tensor)
+        if key is not None and target is self.model.graph:
+            self._small_constants.setdefault(key, value)
+        return value
+
+    @staticmethod
+    def _constant_node(node: ir.Node, tensor: ir.TensorProtocol, name: str) -> ir.Value:
+        constant = ir.node("Constant", [], {"value": tensor}, name="")
+        output = constant.outputs[0]
+        output.name = name
+        output.type, output.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        owner(node).insert_before(node, constant)
+        return output
+
+
+def owner(node: ir.Node) -> ir.Graph:
+    """The graph that ``node`` is in.
+
+    Raises:
+        ValueError: If it was removed.
+    """
+    if node.graph is None:
+        raise ValueError(f"{queries.site(node)} belongs to no graph")
+    return node.graph

@@ -1,0 +1,90 @@
+"""What ONNX Runtime makes of a model: the graph that it really runs, and the time of each node."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimizer.evaluation.runtime.session import _DEFAULT_THREADS, Loadable, _open, _options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx
+    import onnx_ir as ir
+
+
+def optimized_graph(model: ir.Model | Loadable) -> onnx.GraphProto:
+    """The graph that really runs after ONNX Runtime's own optimizations, without the bytes of its larger initializers.
+
+    Raises:
+        ReferenceRunError: If ONNX Runtime cannot load the model.
+    """
+    import onnx  # noqa: PLC0415 - only this function reads a protobuf
+
+    with tempfile.TemporaryDirectory() as folder:
+        target, weights = Path(folder, "optimized.onnx"), Path(folder, "weights")
+        if os.name == "posix":
+            weights.symlink_to(os.devnull)  # only the graph is wanted: the weights' bytes go nowhere
+        options = _options(optimize=True, threads=1)
+        options.optimized_model_filepath = str(target)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights.name)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        _open(model, options)
+        return onnx.load_model(target, load_external_data=False).graph
+
+
+def optimized_ops(model: ir.Model | Loadable) -> dict[str, int]:
+    """Operators of ``optimized_graph``, counted in subgraphs too, sorted by name.
+
+    Raises:
+        ReferenceRunError: If ONNX Runtime cannot load the model.
+    """
+    counts: Counter[str] = Counter()
+    _count_ops(optimized_graph(model).node, counts)
+    return dict(sorted(counts.items()))
+
+
+def profile(
+    model: ir.Model | Loadable, feeds: Sequence[Mapping[str, Any]], *, runs: int = 10, threads: int = _DEFAULT_THREADS
+) -> dict[str, float]:
+    """Seconds of one inference by the name of the node that runs, after ONNX Runtime's optimizations.
+
+    Args:
+        model: The model, or what ``prepare`` made of it.
+        feeds: Run by turns.
+        runs: How often; the median over them is given.
+        threads: Threads inside an operator.
+
+    Raises:
+        ReferenceRunError: If ONNX Runtime cannot load or run the model.
+    """
+    import json  # noqa: PLC0415 - only this function reads a profile
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(optimize=True, threads=threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        loaded = _open(model, options)
+        run = loaded.runner(feeds)
+        for _ in range(runs):
+            run()
+        events = json.loads(Path(loaded.end_profiling()).read_text(encoding="utf-8"))
+    samples: dict[str, list[float]] = {}
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") == "Node" and name.endswith("_kernel_time"):
+            samples.setdefault(name.removesuffix("_kernel_time"), []).append(event["dur"] * 1e-6)
+    return {name: statistics.median(values) * len(values) / runs for name, values in samples.items()}
+
+
+def _count_ops(nodes: Sequence[Any], counts: Counter[str]) -> None:
+    for node in nodes:
+        counts[node.op_type] += 1
+        for attribute in node.attribute:
+            for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                _count_ops(graph.node, counts)

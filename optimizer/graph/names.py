@@ -1,0 +1,23 @@
+"""Names of values and nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optimizer.graph.traversal import graphs
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def names_in_use(model: ir.Model) -> set[str]:
+    """Every value name and node name anywhere in the model."""
+    found: set[str] = set()
+    for scope in graphs(model):
+        found.update(value.name for value in scope.inputs if value.name)
+        found.update(scope.initializers)
+        for node in scope:
+            found.update(value.name for value in node.outputs if value.name)
+            if node.name:
+                found.add(node.name)
+    return found

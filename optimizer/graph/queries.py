@@ -1,0 +1,84 @@
+"""Questions about a node, a value or a graph that its neighbours answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+RANDOM_OPS = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+
+def is_standard(node: ir.Node, *op_types: str) -> bool:
+    """Whether ``node`` is an operator of the ONNX standard, and one of ``op_types`` if any are given."""
+    return node.domain in STANDARD_DOMAINS and (not op_types or node.op_type in op_types)
+
+
+def has_references(node: ir.Node) -> bool:
+    """Whether an attribute of ``node`` is only known at the call of the function that it is in."""
+    return any(attribute.is_ref() for attribute in node.attributes.data.values())
+
+
+def has_uses(value: ir.Value) -> bool:
+    """Whether a node reads ``value`` or a graph gives it out; ``value.uses()`` copies all of them, this does not."""
+    return bool(value._uses) or value.is_graph_output()  # noqa: SLF001 - no public question costs O(1)
+
+
+def use_count(value: ir.Value) -> int:
+    """How many inputs of nodes read ``value``."""
+    return len(value._uses)  # noqa: SLF001 - no public question costs O(1)
+
+
+def site(node: ir.Node) -> str:
+    """A stable name for the place of ``node``: its op type and its first named output."""
+    output = next((value.name for value in node.outputs if value.name), node.name or "?")
+    return f"{node.op_type} -> {output}"
+
+
+def is_overridable(value: ir.Value) -> bool:
+    """Whether ``value`` is an initializer that the caller may override by an input."""
+    return value.is_initializer() and value.is_graph_input()
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape of ``value`` if every dimension is a known number."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return value.shape.numpy()
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """The rank of ``value`` if it is known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def opset_version(scope: ir.Graph | ir.Function | ir.Model, domain: str = "") -> int:
+    """The version of ``domain`` that ``scope`` imports; 0 if it imports none."""
+    imports = scope.opset_imports
+    version = imports.get(domain)
+    if version is None and domain in STANDARD_DOMAINS:
+        version = imports.get("ai.onnx" if domain == "" else "")
+    return version or 0
+
+
+def reader(value: ir.Value | None) -> ir.Node | None:
+    """The node that alone reads ``value``, and reads it once; ``None`` if it is a graph output or read more often."""
+    if value is None or value.is_graph_output():
+        return None
+    return next(iter(value.uses())).node if use_count(value) == 1 else None
+
+
+def producer_of_first_input(node: ir.Node, *op_types: str) -> ir.Node | None:
+    """The node that computes the first input of ``node``, if it is one of these operators and no function's."""
+    value = node.inputs[0] if node.inputs else None
+    producer = None if value is None else value.producer()
+    if producer is None or not is_standard(producer, *op_types) or has_references(producer):
+        return None
+    return producer
