@@ -33,14 +33,14 @@ from optimizer.algorithms.quantization.linear import WEIGHT_INT8
 from optimizer.algorithms.quantization.rows import quantize_rows
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
 from optimizer.contract.passes import Context
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.errors import OnnxhoneError, PreconditionError
 from optimizer.evaluation.feeds.loading import load_feeds
 from optimizer.evaluation.runtime.introspection import optimized_ops
 from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
-from optimizer.graph.constants import rewrite
-from optimizer.graph.scopes import ScopeTree
+from optimizer.graph.constants import set_array
+from optimizer.graph.graph_tree import GraphTree
 from optimizer.io.model import byte_size, clone, load
 from optimizer.recipes.spec import parse_stage
 from simplify_corpus import HERE, commit
@@ -95,7 +95,7 @@ def is_float(model: ir.Model) -> bool:
     kinds = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits"}
     if any(node.op_type in kinds for node in model.graph.all_nodes()):
         return False
-    return any(isinstance(found, StoredWeight) for found in stored_weights(ScopeTree.of(model)))
+    return any(isinstance(found, StoredWeight) for found in stored_weights(GraphTree.of(model)))
 
 
 def chosen(options: argparse.Namespace) -> Iterator[tuple[str, Path, Path | None]]:
@@ -139,7 +139,7 @@ def run_preset(path: Path, feeds: Path | None, preset: str, out: Path, seconds: 
 
 def weights_of(model: ir.Model) -> list[StoredWeight]:
     """Those that every way stores."""
-    found = [one for one in stored_weights(ScopeTree.of(model)) if isinstance(one, StoredWeight)]
+    found = [one for one in stored_weights(GraphTree.of(model)) if isinstance(one, StoredWeight)]
     return [one for one in found if one.holder.tensor.size >= LEAST]
 
 
@@ -148,12 +148,12 @@ def per_tensor(original: ir.Model) -> tuple[ir.Model, int]:
     model, saved = clone(original), 0
     for weight in weights_of(model):
         array = weight.holder.tensor.numpy()
-        rewrite(weight.holder.value, quantize_rows(array.reshape(1, -1), WEIGHT_INT8).floats().reshape(array.shape))
+        set_array(weight.holder.value, quantize_rows(array.reshape(1, -1), WEIGHT_INT8).floats().reshape(array.shape))
         saved += 3 * array.size
     return model, byte_size(original) - saved
 
 
-def stored(original: ir.Model, way: Way, lab: RuntimeLab) -> tuple[ir.Model, int]:
+def stored(original: ir.Model, way: Way, evaluator: RuntimeEvaluator) -> tuple[ir.Model, int]:
     """All weights in one way, and the size of the file."""
     if not way.spec:
         return per_tensor(original)
@@ -161,7 +161,7 @@ def stored(original: ir.Model, way: Way, lab: RuntimeLab) -> tuple[ir.Model, int
         model = rewritten(original, way.spec)[0]
         return model, byte_size(model)
     (member,) = parse_stage(way.spec).passes
-    context = Context(original, lab=lab, choices={"level": 0})
+    context = Context(original, evaluator=evaluator, choices={"level": 0})
     try:
         member.requires(original, context)
     except PreconditionError:
@@ -176,11 +176,11 @@ def measure(path: Path, feeds: Path, ways: Mapping[str, Way]) -> Iterator[tuple[
     original = load(path)
     split = load_feeds(feeds, session(original).inputs)
     judged = list(split.validation[:MOST_FEEDS])
-    lab = RuntimeLab(original, split, Budget(), is_timed=False)
+    evaluator = RuntimeEvaluator(original, split, Budget(), is_timed=False)
     plain = answers(original, judged, optimize=False)
     for name, way in ways.items():
         try:
-            model, size = stored(original, way, lab)
+            model, size = stored(original, way, evaluator)
         except OnnxhoneError as error:
             yield name, {"error": str(error)}
             continue

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import optimizer
 from optimizer.contract.passes import Context
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.evaluation.feeds.loading import load_feeds
 from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
@@ -97,15 +97,15 @@ class Bench:
         split = load_feeds(feeds, session(original).inputs)
         self.feeds = split.validation[:most]
         self.wanted = answers(original, self.feeds, optimize=True)
-        self.lab = RuntimeLab(original, split, Budget(), is_timed=False, time_limit=float("inf"))
+        self.evaluator = RuntimeEvaluator(original, split, Budget(), is_timed=False, time_limit=float("inf"))
         self.counts = f"{len(split.calibration)} inputs to quantize by, {len(self.feeds)} to judge by"
 
     def row(self, options: str, bits: int) -> Row:
         """Quantize and judge."""
         spec = f"insert-qdq:search=false,{BITS[bits]}" + (f",{options}" if options else "")
         (member,) = parse_stage(spec).passes
-        result = member.run(clone(self.model), Context(self.model, lab=self.lab))
-        self.lab.memory.clear()  # candidates of other options are of no use
+        result = member.run(clone(self.model), Context(self.model, evaluator=self.evaluator))
+        self.evaluator.memory.clear()  # candidates of other options are of no use
         error, as_run = (self._error(result.model, optimize=optimize) for optimize in (False, True))
         left = tuple(f"{note.subject}: {note.reason}" for note in result.notes if note.reason.startswith("not "))
         return Row(options, error, as_run, str(result.choices.get("ranges", "")), result.changes, left)

@@ -21,12 +21,12 @@ from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT7
 from optimizer.algorithms.quantization.rescaling.preparation import prepared
 from optimizer.algorithms.quantization.static.search import Int8Search
 from optimizer.algorithms.quantization.static.units import find_units
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.evaluation.feeds.loading import load_feeds
 from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
 from optimizer.graph import constants
-from optimizer.graph.kernels import kernel
+from optimizer.graph.linear_nodes import as_linear
 from optimizer.io.model import load
 from weight_only import answers, worst
 
@@ -45,12 +45,12 @@ class Judge:
         """Run the float net."""
         self.model, self.feeds = model, split.validation[:most]
         self.wanted = answers(model, self.feeds, optimize=True)
-        self.lab = RuntimeLab(model, split, Budget(), is_timed=False, time_limit=float("inf"))
+        self.evaluator = RuntimeEvaluator(model, split, Budget(), is_timed=False, time_limit=float("inf"))
 
     def search(self, model: ir.Model, *, per_channel: bool, correct_bias: bool = True) -> Int8Search:
         """All units of ``model``, with one kind of weights."""
         return Int8Search.of(
-            model, find_units(model)[0], self.lab, (UINT8, UINT8, WEIGHT_INT7),
+            model, find_units(model)[0], self.evaluator, (UINT8, UINT8, WEIGHT_INT7),
             per_channel=per_channel, correct_bias=correct_bias, adaptive=(), method="mse",
         )  # fmt: skip
 
@@ -61,7 +61,7 @@ class Judge:
 
 def kind(node: ir.Node) -> str:
     """What kernel it is."""
-    found = kernel(node)
+    found = as_linear(node)
     if found is None:
         return "other"
     if node.op_type != "Conv":
@@ -99,7 +99,7 @@ def without_relu6(model: ir.Model) -> int:
 
 def equalized(judge: Judge) -> None:
     """Print the rows of the second table."""
-    change = prepared(judge.model, judge.lab, equalize=True, smooth=0.0, per_channel=False)
+    change = prepared(judge.model, judge.evaluator, equalize=True, smooth=0.0, per_channel=False)
     print(f"\nEqualized: {dict(change.changes)}\n\n| weights | error | gap closed |\n| --- | ---: | ---: |")
     rows: dict[str, Callable[[], Int8Search]] = {
         "one scale, no bias correction": lambda: judge.search(judge.model, per_channel=False, correct_bias=False),

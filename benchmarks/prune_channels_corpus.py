@@ -33,7 +33,7 @@ from optimizer.algorithms.channels.pruning.importance import IMPORTANCES
 from optimizer.algorithms.channels.pruning.pruner import Pruning, sizes_of
 from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Context
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.errors import OnnxhoneError
 from optimizer.evaluation.feeds.loading import generate, load_feeds
 from optimizer.evaluation.runtime.session import session
@@ -77,18 +77,18 @@ class Bench:
         split = generate(self.model, shapes={}) if feeds is None else load_feeds(feeds, inputs)
         self.judged = list(split.validation.spread(MOST_FEEDS))
         self.plain = answers(self.model, self.judged, optimize=True)
-        self.lab = RuntimeLab(self.model, split, Budget(), allow_generated=True, time_limit=1800)
+        self.evaluator = RuntimeEvaluator(self.model, split, Budget(), allow_generated=True, time_limit=1800)
         unseen = replace(split, selection=split.validation)
-        self.judge = RuntimeLab(self.model, unseen, Budget(), allow_generated=True)
+        self.judge = RuntimeEvaluator(self.model, unseen, Budget(), allow_generated=True)
         sizes = sizes_of(self.model, split.calibration[0])
         self.pruning = Pruning(self.model, 4, sizes)
-        self.context = Context(self.model, lab=self.lab, allowance=math.inf)
+        self.context = Context(self.model, evaluator=self.evaluator, budget_limit=math.inf)
 
     def pruned(
         self, member: PruneChannels, choices: Mapping[str, Any] | None = None
     ) -> tuple[ir.Model, Mapping[str, Any]]:
         """The model without channels, and what was chosen."""
-        context = Context(self.model, lab=self.lab, allowance=math.inf, choices=choices)
+        context = Context(self.model, evaluator=self.evaluator, budget_limit=math.inf, choices=choices)
         result = member.run(clone(self.model), context)
         return result.model, result.choices
 
@@ -133,8 +133,8 @@ def goals(path: Path, feeds: Path | None) -> Iterator[tuple[str, dict[str, Any]]
                 "macs": bench.macs_left(choices),
                 "rel_l2": bench.error(model),
                 "rel_l2_without_repair": bench.error(bare),
-                "share": bench.judge.share(model),
-                "share_without_repair": bench.judge.share(bare),
+                "share": bench.judge.budget_used(model),
+                "share_without_repair": bench.judge.budget_used(bare),
                 "latency": bench.latency(model),
                 "real_feeds": feeds is not None,
                 "cpu": seconds,

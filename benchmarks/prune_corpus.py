@@ -33,10 +33,10 @@ import optimizer
 import prune_table
 from agreement import BENCH, bench_tasks
 from optimizer.algorithms.reconstruction.kernel_matrices import Prunable, prunable
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Context
-from optimizer.contract.skipped import Leftovers
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.contract.skipped import SkippedNodes
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.evaluation.feeds.loading import load_feeds
 from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
@@ -97,9 +97,11 @@ class Bench:
     def ours(self, way: str) -> dict[str, Any]:
         """What the pass makes of the model, judged."""
         (member,) = parse_stage(OURS[way]).passes
-        lab = RuntimeLab(self.start, self.split, Budget.parse("rel_l2=1000"))  # all of it, whatever it costs
+        evaluator = RuntimeEvaluator(
+            self.start, self.split, Budget.parse("rel_l2=1000")
+        )  # all of it, whatever it costs
         begun = time.process_time()
-        result = member.run(clone(self.start), Context(self.start, lab=lab))
+        result = member.run(clone(self.start), Context(self.start, evaluator=evaluator))
         seconds = time.process_time() - begun
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {"seconds": seconds, "peak": peak, "changes": dict(result.changes), **self.judge(result.model)}
@@ -174,7 +176,7 @@ def _outputs(weight: Prunable) -> list[str]:
 
 def _kernels(model: ir.Model, *, guard: bool = False) -> list[Prunable]:
     """The kernels; the first and the last only where they are not guarded."""
-    return prunable(model, NodeChoice((), ()), Leftovers(), guard=guard)
+    return prunable(model, NodeFilter((), ()), SkippedNodes(), guard=guard)
 
 
 def _children_seconds() -> float:

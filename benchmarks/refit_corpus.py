@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import optimizer
 from optimizer.contract.passes import Context
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.errors import OnnxhoneError
 from optimizer.evaluation.feeds.loading import load_feeds
 from optimizer.evaluation.runtime.session import session
@@ -59,7 +59,7 @@ class Bench:
         split = load_feeds(feeds, session(self.reference).inputs)
         self.judged = list(split.validation[:MOST_FEEDS])
         self.plain = answers(self.reference, self.judged, optimize=True)
-        self.lab = RuntimeLab(self.reference, split, Budget(), is_timed=False, time_limit=3600)
+        self.evaluator = RuntimeEvaluator(self.reference, split, Budget(), is_timed=False, time_limit=3600)
         exact = optimizer.optimize(path, preset="exact", data=feeds, timing=False)
         self.start = exact.model
 
@@ -67,7 +67,7 @@ class Bench:
         """The model behind the passes of ``spec``, what the last one changed, and CPU seconds."""
         begun, changes = time.process_time(), {}
         for member in parse_stage(spec).passes:
-            context = Context(self.reference, lab=self.lab, allowance=math.inf)
+            context = Context(self.reference, evaluator=self.evaluator, budget_limit=math.inf)
             member.requires(model, context)
             result = member.run(clone(model), context)
             model, changes = result.model, dict(result.changes)

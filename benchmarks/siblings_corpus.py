@@ -29,7 +29,7 @@ import numpy as np
 import optimizer
 from optimizer.analysis.model_facts import constants_of, weight_facts
 from optimizer.contract.passes import Context
-from optimizer.engine.setup import evidence_for
+from optimizer.engine.setup import set_up
 from optimizer.graph.constants import FLOATS
 from optimizer.io.model import byte_size, clone, load
 from optimizer.recipes.spec import parse_pass
@@ -67,7 +67,7 @@ def paying(path: Path, feeds: Path | None, seconds: float) -> Iterator[list[str]
         result = parse_pass(spec).run(clone(base), Context(base))
         if not result.changes:
             continue
-        evidence = evidence_for(base, feeds, shapes=None, threads=1, seed=0)
+        evidence = set_up(base, feeds, shapes=None, threads=1, seed=0)
         evidence.judge.time_limit = seconds
         found = evidence.judge.latency(base, result.model)
         stage = optimizer.optimize(base, passes=[spec], data=feeds, time_limit=3 * seconds).report.stages[0]

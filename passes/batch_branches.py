@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from optimizer.algorithms.horizontal_fusion.batching import plan
 from optimizer.algorithms.horizontal_fusion.branches import grow, seeds, side_by_side
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.analysis.annotation import annotated
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
-from optimizer.contract.skipped import Leftovers
+from optimizer.contract.skipped import SkippedNodes
 from optimizer.errors import PreconditionError
 from optimizer.graph import queries, traversal
 from optimizer.io.protos.preserved import TRAINING
@@ -53,7 +53,7 @@ class BatchBranches(Pass):
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        NodeChoice(self.include, self.exclude)
+        NodeFilter(self.include, self.exclude)
 
     def steps(self) -> Sequence[Step]:
         """One; the manager splits it by place."""
@@ -73,44 +73,44 @@ class BatchBranches(Pass):
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Batch the branches of ``model``."""
-        left, choice, batched = Leftovers(), NodeChoice(self.include, self.exclude), 0
+        left, choice, batched = SkippedNodes(), NodeFilter(self.include, self.exclude), 0
         left.unmatched(choice.unmatched(model))
         roots = [model.graph, *(function.graph for function in model.functions.values())]
         were_sorted = [root for root in roots if traversal.is_sorted(root)]
         with annotated(model) as values:
-            scope = Scope(model, context.sites, values)
+            rewriter = Rewriter(model, context.sites, values)
             for inner in list(traversal.graphs(model)):
                 for kernels in seeds(inner):
-                    chosen = [node for node in kernels if choice.holds(node)]
-                    batched += _batch_all(chosen, inner, scope, left)
+                    chosen = [node for node in kernels if choice.matches(node)]
+                    batched += _batch_all(chosen, inner, rewriter, left)
         for root in were_sorted if batched else ():
             if not traversal.is_sorted(root):
                 root.sort()
         return PassResult(model, {BATCHED: batched} if batched else {}, left.notes())
 
 
-def _batch_all(kernels: list[ir.Node], inner: ir.Graph, scope: Scope, left: Leftovers) -> int:
+def _batch_all(kernels: list[ir.Node], inner: ir.Graph, rewriter: Rewriter, left: SkippedNodes) -> int:
     """Batch those branches that begin with ``kernels`` and do not need each other; returns how many became one."""
     alive, batched = [node for node in kernels if node.graph is inner], 0
     for group in side_by_side(alive, inner) if len(alive) > 1 else ():
         if all(node.graph is inner for node in group):  # none went into branches that began earlier
-            batched += _batch(group, scope, left)
+            batched += _batch(group, rewriter, left)
     return batched
 
 
-def _batch(kernels: list[ir.Node], scope: Scope, left: Leftovers) -> int:
-    branches = grow(kernels, scope.opset(kernels[0]))
+def _batch(kernels: list[ir.Node], rewriter: Rewriter, left: SkippedNodes) -> int:
+    branches = grow(kernels, rewriter.opset(kernels[0]))
     if not any(kernels[0] in step for step in branches.steps):
         left.note(kernels[0], "and its like do more than act on each element of a batch alone")
         return 0
-    batching = plan(branches, scope)
+    batching = plan(branches, rewriter)
     if isinstance(batching, str):
         left.note(kernels[0], batching)
         return 0
     if batching.grows > 0:
         left.note(kernels[0], "and its like would make the file larger, batched")
-    elif scope.sites.permits(STEP.name, queries.site(kernels[0])):
-        batching.put(scope)
+    elif rewriter.sites.permits(STEP.name, queries.site(kernels[0])):
+        batching.put(rewriter)
         return len(kernels)
     batching.abandon()
     return 0

@@ -20,7 +20,7 @@ from optimizer.algorithms.clustering.codes import Coding
 from optimizer.algorithms.clustering.kmeans import INITS
 from optimizer.algorithms.clustering.search import STEP, ClusterSearch
 from optimizer.algorithms.clustering.storage import OLDEST_OPSET
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.graph import queries
@@ -79,7 +79,7 @@ class ClusterWeights(Pass):
             raise UsageError(f"keep-zeros={self.keep_zeros} is neither auto, true nor false")
         if self.min_elements < 0:
             raise UsageError(f"min-elements={self.min_elements} is negative: give a number of elements from 0")
-        NodeChoice(self.include, self.exclude)
+        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -112,5 +112,5 @@ class ClusterWeights(Pass):
         Raises:
             ModelError: If external data cannot be read.
         """
-        choice = NodeChoice(self.include, self.exclude)
+        choice = NodeFilter(self.include, self.exclude)
         return ClusterSearch(model, context, self.codings(context.seed), choice, self.min_elements).run()

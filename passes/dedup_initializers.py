@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, ClassVar
 from optimizer.algorithms.deduplication import derived, equal
 from optimizer.algorithms.deduplication.nearly_equal import Merger
 from optimizer.algorithms.deduplication.transposed import find_transposed
-from optimizer.algorithms.rewriting.stored_constants import equal_holders, holders
+from optimizer.algorithms.rewriting.stored_constants import groups_of_equals, stored_constants
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Sites, Step
 from optimizer.errors import UsageError
 from optimizer.graph import queries
-from optimizer.graph.scopes import ScopeTree
+from optimizer.graph.graph_tree import GraphTree
 from optimizer.graph.sparse import SparseTensor
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.rewriting.stored_constants import Holder
+    from optimizer.algorithms.rewriting.stored_constants import StoredConstant
     from optimizer.contract.passes import Context
 
 EQUAL = Step("equal", "weights of equal content and shape become one")
@@ -93,7 +93,7 @@ class DedupInitializers(Pass):
         Raises:
             ModelError: If external data cannot be read.
         """
-        work = _Work(model, ScopeTree.of(model), context.sites)
+        work = _Work(model, GraphTree.of(model), context.sites)
         self._merge_equal(work)
         if work.changes[RESHAPES]:  # the shapes that were added may equal others
             self._merge_equal(work)
@@ -106,12 +106,12 @@ class DedupInitializers(Pass):
         return PassResult(model, changes, work.all_notes(), {"near": groups} if merged else {})
 
     def _merge_equal(self, work: _Work) -> None:
-        found = [holder for holder in holders(work.tree, self._is_excluded) if not work.is_sparse(holder)]
+        found = [holder for holder in stored_constants(work.tree, self._is_excluded) if not work.is_sparse(holder)]
         large = [holder for holder in found if not self.min_bytes or holder.tensor.nbytes >= self.min_bytes]
         if len(large) < len(found):
             work.notes[f"smaller than min-bytes={self.min_bytes}"] = {f"{len(found) - len(large)} tensors": None}
         work.alive = {id(holder.value): holder for holder in large}
-        for group in equal_holders(large, work.tree):
+        for group in groups_of_equals(large, work.tree):
             shapes = [work.merge(part) for part in _parts(group)]
             if self.reshaped:
                 work.reshape([holder for holder in shapes if holder is not None])
@@ -123,12 +123,12 @@ class DedupInitializers(Pass):
         return any(pattern in readers or any(fnmatchcase(name, pattern) for name in names) for pattern in self.exclude)
 
 
-def _parts(group: Sequence[Holder]) -> list[list[Holder]]:
+def _parts(group: Sequence[StoredConstant]) -> list[list[StoredConstant]]:
     """Holders of equal content by shape, and by graph if they are too small to be worth lifting."""
     is_worth_lifting = group[0].tensor.nbytes >= equal.WORTH_LIFTING
-    parts: dict[Hashable, list[Holder]] = {}
+    parts: dict[Hashable, list[StoredConstant]] = {}
     for holder in group:
-        parts.setdefault((holder.shape, None if is_worth_lifting else holder.scope), []).append(holder)
+        parts.setdefault((holder.shape, None if is_worth_lifting else holder.graph), []).append(holder)
     return list(parts.values())
 
 
@@ -137,40 +137,40 @@ class _Work:
     """One run of the pass: the model, what was changed, and what was left alone by reason."""
 
     model: ir.Model
-    tree: ScopeTree
+    tree: GraphTree
     sites: Sites
-    alive: dict[int, Holder] = field(default_factory=dict)
+    alive: dict[int, StoredConstant] = field(default_factory=dict)
     changes: Counter[str] = field(default_factory=Counter)
     notes: dict[str, dict[str, None]] = field(default_factory=dict)
 
-    def is_sparse(self, holder: Holder) -> bool:
+    def is_sparse(self, holder: StoredConstant) -> bool:
         """Whether ``holder`` holds a sparse tensor, which is small already and takes far more memory to read."""
         if not isinstance(holder.tensor, SparseTensor):
             return False
         self._note(holder.name, "is sparse")
         return True
 
-    def merge(self, part: list[Holder]) -> Holder | None:
+    def merge(self, part: list[StoredConstant]) -> StoredConstant | None:
         """Make one of equal holders of one shape; returns what stands for them, ``None`` if they stay several."""
         if len(part) == 1:
             return part[0]
         plan = equal.plan_merge(part, self.tree)
         kept = plan.kept if isinstance(plan, equal.Merge) else None
         for holder in part:
-            if holder.stay is not None and holder is not kept:
-                self._note(holder.name, holder.stay.value)
+            if holder.keep_reason is not None and holder is not kept:
+                self._note(holder.name, holder.keep_reason.value)
         if not isinstance(plan, equal.Merge):
             if plan is not None:
-                self._note(next(holder.name for holder in part if holder.stay is None), plan)
+                self._note(next(holder.name for holder in part if holder.keep_reason is None), plan)
             return None
         if not self.sites.permits(EQUAL.name, part[0].name):
             return None
-        stays = equal.merge(plan, self.tree, as_node=self._holds_only_nodes(plan.goes[0].scope))
+        stays = equal.merge(plan, self.tree, as_node=self._holds_only_nodes(plan.goes[0].graph))
         self._replaced(plan.goes, stays)
         self.changes[MERGES] += len(plan.goes) - (plan.kept is None)
         return stays
 
-    def reshape(self, shapes: list[Holder]) -> None:
+    def reshape(self, shapes: list[StoredConstant]) -> None:
         """Make holders of equal content and several shapes from one of them."""
         if len(shapes) < 2 or not _is_worth_a_node(shapes[0]) or queries.opset_version(self.model) < 5:
             return
@@ -196,29 +196,29 @@ class _Work:
         """What was left alone, one note a reason."""
         return tuple(Note(_names(list(names)), reason) for reason, names in self.notes.items())
 
-    def _may_derive(self, step: Step, kept: Holder, other: Holder) -> bool:
+    def _may_derive(self, step: Step, kept: StoredConstant, other: StoredConstant) -> bool:
         reason = derived.must_stay(other)
         if reason is None and not derived.is_source(kept, other, self.tree):
             reason = "is in a graph that does not see its equal"
-        if reason is None and not kept.is_initializer and self._holds_only_nodes(kept.scope):
+        if reason is None and not kept.is_initializer and self._holds_only_nodes(kept.graph):
             reason = f"has its equal in a Constant node, which IR version {self.model.ir_version} holds to that"
         if reason is not None:
             self._note(other.name, reason)
             return False
         return self.sites.permits(step.name, other.name)
 
-    def _as_initializer(self, holder: Holder) -> Holder:
+    def _as_initializer(self, holder: StoredConstant) -> StoredConstant:
         if holder.is_initializer:
             return holder
         lifted = equal.lift([holder], self.tree, as_node=False)
         self._replaced([holder], lifted)
         return lifted
 
-    def _holds_only_nodes(self, scope: ir.Graph) -> bool:
-        """Whether an initializer may not be added to ``scope``: in IR version 3 it would have to be an input."""
-        return self.model.ir_version < 4 or self.tree.root(scope) in self.tree.functions
+    def _holds_only_nodes(self, graph: ir.Graph) -> bool:
+        """Whether an initializer may not be added to ``graph``: in IR version 3 it would have to be an input."""
+        return self.model.ir_version < 4 or self.tree.root(graph) in self.tree.functions
 
-    def _replaced(self, gone: Iterable[Holder], by: Holder | None) -> None:
+    def _replaced(self, gone: Iterable[StoredConstant], by: StoredConstant | None) -> None:
         for holder in gone:
             del self.alive[id(holder.value)]
         if by is not None:
@@ -228,12 +228,12 @@ class _Work:
         self.notes.setdefault(reason, {})[name] = None
 
 
-def _most_needed_first(holders: Iterable[Holder]) -> list[Holder]:
+def _most_needed_first(holders: Iterable[StoredConstant]) -> list[StoredConstant]:
     """Those that no node may make come first, so that the others are made from them."""
     return sorted(holders, key=lambda holder: derived.must_stay(holder) is None)
 
 
-def _is_worth_a_node(holder: Holder) -> bool:
+def _is_worth_a_node(holder: StoredConstant) -> bool:
     return holder.tensor.nbytes >= derived.WORTH_A_NODE
 
 

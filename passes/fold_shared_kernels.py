@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer.algorithms.channels import widths
-from optimizer.algorithms.channels.redundancy.folding import Wish, fold
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.channels.redundancy.folding import FoldOptions, fold
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.errors import UsageError
@@ -77,26 +77,26 @@ class FoldSharedKernels(Pass):
         """
         if context.choices:
             return self._folded(model, context, float(context.choices["tolerance"]))
-        lab = context.lab
-        for halvings in range(_HALVINGS if lab is not None and self.tolerance else 0):
+        evaluator = context.evaluator
+        for halvings in range(_HALVINGS if evaluator is not None and self.tolerance else 0):
             tolerance = self.tolerance / 2**halvings
             context.progress.begin(f"tolerance={tolerance:.3g}")
             result = self._folded(clone(model), context, tolerance)
-            if not result.changes or lab is None or lab.share(result.model) <= context.allowance:
+            if not result.changes or evaluator is None or evaluator.budget_used(result.model) <= context.budget_limit:
                 return result
-        return self._folded(model, context, self.tolerance if lab is None else 0.0)
+        return self._folded(model, context, self.tolerance if evaluator is None else 0.0)
 
     def _folded(self, model: ir.Model, context: Context, tolerance: float) -> PassResult:
-        wish = Wish(widths.resolve(self.multiple), tolerance)
+        wish = FoldOptions(widths.resolve(self.multiple), tolerance)
         changes, notes = Counter[str](), list[Note]()
         for number in range(_ROUNDS):
             context.progress(number / _ROUNDS)
             shape_inference.infer(model)
-            scope = Scope(model, context.sites)
+            rewriter = Rewriter(model, context.sites)
             made = Counter[str]()
             notes = []
             for part in traversal.with_subgraphs(model.graph):
-                folded = fold(part, queries.opset_version(model), wish, scope)
+                folded = fold(part, queries.opset_version(model), wish, rewriter)
                 made.update(folded.changes)
                 notes += folded.notes
             if not made:

@@ -14,7 +14,7 @@ from optimizer.algorithms.quantization.rescaling.preparation import prepared
 from optimizer.algorithms.quantization.static.fusion_table import constant_type
 from optimizer.algorithms.quantization.static.search import Int8Search
 from optimizer.algorithms.quantization.static.units import find_units
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.contract.targets import resolve
 from optimizer.errors import PreconditionError, UsageError
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.quantization.linear import Grid
-    from optimizer.contract.evaluator import Lab
+    from optimizer.algorithms.quantization.linear import IntegerRange
+    from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.passes import Context
 
 PER_TENSOR_OPSET, PER_CHANNEL_OPSET = 10, 13
@@ -75,7 +75,7 @@ class InsertQdq(Pass):
             raise UsageError(f"ranges={self.ranges!r}: there are auto, {', '.join(METHODS)}")
         if not 0 <= self.smooth <= 1:
             raise UsageError(f"smooth={self.smooth}: give a share from 0 (off) to 1; 0.5 is usual")
-        NodeChoice(self.include, self.exclude)
+        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -102,30 +102,30 @@ class InsertQdq(Pass):
         if not any(unit.is_kernel for unit in units):
             reasons = sorted({one.reason for one in left})
             raise PreconditionError(f"no kernel can be quantized: {'; '.join(reasons) or 'there is none'}")
-        if not _lab(context).has_data and context.choices is None:
+        if not _evaluator(context).has_data and context.choices is None:
             raise PreconditionError("ranges need real inputs; give --data, or --allow-generated-data to make some up")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Insert pairs into ``model``."""
-        lab = _lab(context)
+        evaluator = _evaluator(context)
         found, left = find_units(model)
-        choice = NodeChoice(self.include, self.exclude)
-        held = {node.outputs[0].name for node in model.graph if choice.holds(node)}
+        choice = NodeFilter(self.include, self.exclude)
+        held = {node.outputs[0].name for node in model.graph if choice.matches(node)}
         units = [
             unit for unit in found if held.issuperset(unit.outputs) and context.sites.permits(UNITS.name, unit.name)
         ]
         method = self.ranges if context.choices is None else context.choices["ranges"]
         adaptive = context.choices["adaptive"] if context.choices else None if self.rounding == "adaptive" else ()
         per_channel = self.granularity == "channel"
-        start = prepared(model, lab, equalize=self.equalize, smooth=self.smooth, per_channel=per_channel)
+        start = prepared(model, evaluator, equalize=self.equalize, smooth=self.smooth, per_channel=per_channel)
         work = Int8Search.of(
-            start.model, units, lab, self._grids(context.target),
+            start.model, units, evaluator, self._grids(context.target),
             per_channel=per_channel, correct_bias=self.correct_bias, adaptive=adaptive, method=method,
         )  # fmt: skip
         if context.choices is not None:
             chosen = frozenset(context.choices["units"])
         else:
-            chosen = work.search(context.allowance, context.progress) if self.search else work.everything()
+            chosen = work.search(context.budget_limit, context.progress) if self.search else work.everything()
         notes = [Note(one.name, f"left float: {one.reason}") for one in left]
         notes += [Note(name, f"left float: {reason}") for name, reason in work.reasons(chosen).items()]
         notes += [Note(pattern, "matches no node") for pattern in choice.unmatched(model)]
@@ -136,7 +136,7 @@ class InsertQdq(Pass):
         changes = {"kernels in int8": kernels, **start.changes}
         return PassResult(work.build(chosen), changes, [*start.notes, *notes], choices)
 
-    def _grids(self, target: str) -> tuple[Grid, Grid, Grid]:
+    def _grids(self, target: str) -> tuple[IntegerRange, IntegerRange, IntegerRange]:
         """The integers of activations, of constants that meet them, and of weights."""
         machine = resolve(target)
         activation = (
@@ -148,7 +148,7 @@ class InsertQdq(Pass):
         return _GRIDS[activation], _GRIDS[constant], weight
 
 
-def _lab(context: Context) -> Lab:
-    if context.lab is None:
+def _evaluator(context: Context) -> Evaluator:
+    if context.evaluator is None:
         raise PreconditionError("ranges and errors need runs; leave out --no-run")
-    return context.lab
+    return context.evaluator

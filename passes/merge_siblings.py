@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from optimizer.algorithms.horizontal_fusion.siblings import families, parts
 from optimizer.algorithms.horizontal_fusion.widening import plan
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.analysis.annotation import annotated
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
-from optimizer.contract.skipped import Leftovers
+from optimizer.contract.skipped import SkippedNodes
 from optimizer.errors import PreconditionError
 from optimizer.graph import queries, traversal
 from optimizer.io.protos.preserved import TRAINING
@@ -54,7 +54,7 @@ class MergeSiblings(Pass):
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        NodeChoice(self.include, self.exclude)
+        NodeFilter(self.include, self.exclude)
 
     def steps(self) -> Sequence[Step]:
         """One; the manager splits it by place."""
@@ -74,30 +74,30 @@ class MergeSiblings(Pass):
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Merge the siblings of ``model``."""
-        choice, merged = NodeChoice(self.include, self.exclude), 0
+        choice, merged = NodeFilter(self.include, self.exclude), 0
         with annotated(model) as values:
-            scope = Scope(model, context.sites, values)
+            rewriter = Rewriter(model, context.sites, values)
             for _ in range(_MAX_ROUNDS):  # a constant may have one reader less now
-                left = Leftovers()
+                left = SkippedNodes()
                 left.unmatched(choice.unmatched(model))
                 found = [each for inner in traversal.graphs(model) for each in families(inner, choice, left)]
-                count = sum(_merge(family, scope, left) for family in found)
+                count = sum(_merge(family, rewriter, left) for family in found)
                 merged += count
                 if not count:
                     break
         return PassResult(model, {MERGED: merged} if merged else {}, left.notes())
 
 
-def _merge(whole: Family, scope: Scope, left: Leftovers) -> int:
+def _merge(whole: Family, rewriter: Rewriter, left: SkippedNodes) -> int:
     """Widen ``whole``, or parts of it if it would grow the file; returns how many kernels became part of others."""
     merged, is_smaller = 0, False
     for family in parts(whole):
-        widening = plan(family, scope)
+        widening = plan(family, rewriter)
         is_smaller |= widening.grows <= 0
-        if widening.grows > 0 or not scope.sites.permits(STEP.name, queries.site(family[0][0].item.node)):
+        if widening.grows > 0 or not rewriter.sites.permits(STEP.name, queries.site(family[0][0].item.node)):
             widening.abandon()
             continue
-        widening.put(scope)
+        widening.put(rewriter)
         merged += sum(map(len, family))
         if family is whole:
             break

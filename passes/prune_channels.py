@@ -15,7 +15,7 @@ from optimizer.algorithms.channels import widths
 from optimizer.algorithms.channels.pruning.importance import IMPORTANCES, NEED_DATA
 from optimizer.algorithms.channels.pruning.run import STEP, Goal, PruningRun
 from optimizer.analysis import shape_inference
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import PreconditionError, UsageError
 
@@ -67,7 +67,7 @@ class PruneChannels(Pass):
         if self.importance not in {"auto", *IMPORTANCES}:
             raise UsageError(f"importance={self.importance!r}: there are auto, {', '.join(IMPORTANCES)}")
         widths.check(self.multiple)
-        NodeChoice(self.include, self.exclude)
+        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -84,11 +84,11 @@ class PruneChannels(Pass):
         Raises:
             PreconditionError: Saying which of these is missing and what to do.
         """
-        has_data = context.lab is not None and context.lab.has_data
+        has_data = context.evaluator is not None and context.evaluator.has_data
         if not has_data and (self.importance in NEED_DATA or self.repair is True):
             what = "repair=true" if self.repair is True else f"importance={self.importance}"
             raise PreconditionError(f"{what} needs real inputs; give --data, or --allow-generated-data")
-        if context.lab is None and context.choices is None:
+        if context.evaluator is None and context.choices is None:
             if self.latency is not None:
                 raise PreconditionError("latency= needs runs; leave out --no-run")
             if self.macs is None and self.params is None:
@@ -97,10 +97,10 @@ class PruneChannels(Pass):
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Remove channels of ``model``."""
         shape_inference.infer(model)
-        has_data = context.lab is not None and context.lab.has_data
+        has_data = context.evaluator is not None and context.evaluator.has_data
         importance = ("error" if has_data else "l2") if self.importance == "auto" else self.importance
         repair = has_data if self.repair == "auto" else self.repair
         multiple = widths.resolve(self.multiple)
         goal = Goal(self.macs, self.params, self.latency)
-        choice = NodeChoice(self.include, self.exclude)
+        choice = NodeFilter(self.include, self.exclude)
         return PruningRun(model, context, goal, importance, repair, multiple, choice).run()

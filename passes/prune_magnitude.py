@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optimizer.algorithms.sparsity.magnitudes import Magnitudes
+from optimizer.algorithms.sparsity.magnitudes import WeightMagnitudes
 from optimizer.algorithms.sparsity.patterns import Pattern
-from optimizer.algorithms.sparsity.pruner import Plan
+from optimizer.algorithms.sparsity.pruner import SparsityPlan
 from optimizer.algorithms.sparsity.search import STEP, PruneSearch
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import UsageError
 from optimizer.graph.tensors import store_sparse
@@ -81,7 +81,7 @@ class PruneMagnitude(Pass):
             )
         if self.threshold and self.importance == "error":
             raise UsageError("threshold= goes by size: importance=error has no use for it")
-        NodeChoice(self.include, self.exclude)
+        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -89,14 +89,14 @@ class PruneMagnitude(Pass):
         return False
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> SparsityPlan:
         """What the options ask for."""
         by_size: Literal["l1", "l2"] = "l2" if self.importance == "l2" else "l1"
         by_error = self.importance == "error" or (self.importance == "auto" and not self.threshold)
-        magnitudes = Magnitudes(
+        magnitudes = WeightMagnitudes(
             Pattern.parse(self.pattern), by_size, self.scope, self.sparsity or _SPARSITY, self.threshold
         )
-        return Plan(magnitudes, by_error, self.repair, NodeChoice(self.include, self.exclude), self.guard)
+        return SparsityPlan(magnitudes, by_error, self.repair, NodeFilter(self.include, self.exclude), self.guard)
 
     def steps(self) -> Sequence[Step]:
         """One; the manager splits it by weight."""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer.algorithms.quantization.dynamic import Quantizer
 from optimizer.algorithms.quantization.dynamic_candidates import OLDEST_OPSET, Candidate, candidate
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.algorithms.search.budgeted import Search, grouped
 from optimizer.contract import targets
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.progress import Progress
-from optimizer.contract.skipped import Leftovers
+from optimizer.contract.skipped import SkippedNodes
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.graph import queries, traversal
 from optimizer.io.model import clone
@@ -71,7 +71,7 @@ class QuantizeDynamic(Pass):
             raise UsageError(f"reduced-range={self.reduced_range} is neither true, false nor auto")
         if self.min_elements < 0:
             raise UsageError(f"min-elements={self.min_elements} is negative: give a number of elements from 0")
-        NodeChoice(self.include, self.exclude)
+        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -99,29 +99,29 @@ class QuantizeDynamic(Pass):
             ModelError: If external data cannot be read.
         """
         known: dict[Hashable, Rows] = {}
-        if context.lab is None or context.choices:
+        if context.evaluator is None or context.choices:
             floats = frozenset((context.choices or {}).get("float", ()))
             return self._quantized(model, context, floats, known)
-        found = self._candidates(Scope(model, context.sites), Leftovers())
+        found = self._candidates(Rewriter(model, context.sites), SkippedNodes())
         silent = replace(context, progress=Progress())  # what is built is a part of the search
         work = {queries.site(item.node): float(item.elements) for item in found}
 
         def build(chosen: frozenset[str]) -> PassResult:
             return self._quantized(clone(model), silent, work.keys() - chosen, known)
 
-        search = Search(lambda chosen: build(chosen).model, context.lab, context.allowance, context.progress)
+        search = Search(lambda chosen: build(chosen).model, context.evaluator, context.budget_limit, context.progress)
         return build(search.run(grouped(list(work), work)))
 
     def _quantized(
         self, model: ir.Model, context: Context, floats: AbstractSet[str], known: dict[Hashable, Rows]
     ) -> PassResult:
         """``model`` with all candidates in int8 but those at the sites ``floats``."""
-        left, changes, scope = Leftovers(), Counter[str](), Scope(model, context.sites)
-        found = self._candidates(scope, left)
+        left, changes, graph = SkippedNodes(), Counter[str](), Rewriter(model, context.sites)
+        found = self._candidates(graph, left)
         if not found and not left:
             left.note("the model", "has no MatMul, Gemm or LSTM with constant weights")
         per_channel, unsigned = self.granularity == "channel", self.weight_type == "uint8"
-        quantizer = Quantizer(scope, per_channel, self._is_reduced(context), unsigned, known)
+        quantizer = Quantizer(graph, per_channel, self._is_reduced(context), unsigned, known)
         for done, item in enumerate(found):
             context.progress(done / len(found))
             site, op_type = queries.site(item.node), item.node.op_type
@@ -139,27 +139,27 @@ class QuantizeDynamic(Pass):
             return targets.resolve(context.target).reduced_range
         return bool(self.reduced_range)
 
-    def _candidates(self, scope: Scope, left: Leftovers) -> list[Candidate]:
-        choice, found = NodeChoice(self.include, self.exclude), []
-        left.unmatched(choice.unmatched(scope.model))
-        for node in traversal.nodes(scope.model):
+    def _candidates(self, rewriter: Rewriter, left: SkippedNodes) -> list[Candidate]:
+        choice, found = NodeFilter(self.include, self.exclude), []
+        left.unmatched(choice.unmatched(rewriter.model))
+        for node in traversal.nodes(rewriter.model):
             item = candidate(node)
             if isinstance(item, str):
                 left.note(node, item)
             elif item is not None:
-                reason = self._obstacle(item, choice, scope)
+                reason = self._obstacle(item, choice, rewriter)
                 if reason is None:
                     found.append(item)
                 else:
                     left.note(node, reason)
         return found
 
-    def _obstacle(self, item: Candidate, choice: NodeChoice, scope: Scope) -> str | None:
+    def _obstacle(self, item: Candidate, choice: NodeFilter, rewriter: Rewriter) -> str | None:
         """Why ``item`` stays as it is though it has an integer form."""
-        if not choice.holds(item.node, *(source.root.name for source in item.sources)):
+        if not choice.matches(item.node, *(source.root.name for source in item.sources)):
             return "is left out by include= or exclude="
         if item.elements < self.min_elements * item.pays_from:
             return f"has less than {self.min_elements * item.pays_from} weights: no gain"
-        if scope.opset(item.node) < OLDEST_OPSET:
+        if rewriter.opset(item.node) < OLDEST_OPSET:
             return f"is in a function of an opset below {OLDEST_OPSET}"
         return item.tie()

@@ -22,15 +22,15 @@ import numpy as np
 from optimizer.algorithms.quantization.weight_only.dequantization import Dequantizer
 from optimizer.algorithms.quantization.weight_only.storage import AUTOMATIC, Packs, Storage
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.algorithms.search.budgeted import Search, grouped
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.progress import Progress
-from optimizer.contract.skipped import Leftovers
+from optimizer.contract.skipped import SkippedNodes
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.graph import queries
-from optimizer.graph.scopes import ScopeTree
+from optimizer.graph.graph_tree import GraphTree
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.passes import Context
 
 STEP = Step("quantize-weights", "a weight is stored as integers")
@@ -87,7 +87,7 @@ class QuantizeWeights(Pass):
             raise UsageError(f"compute={self.compute} is neither auto, float nor integer")
         if self.min_elements < 0:
             raise UsageError(f"min-elements={self.min_elements} is negative: give a number of elements from 0")
-        NodeChoice(self.include, self.exclude)
+        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -127,10 +127,10 @@ class QuantizeWeights(Pass):
         packs: Packs = {}
         if context.choices:
             return self.repeated(model, context, context.choices, packs)
-        if context.lab is None:
+        if context.evaluator is None:
             return self._stored(model, context, next(iter(self.storages)), frozenset(), packs)
-        result = self._within_aim(model, context, context.lab, packs)
-        if not self._is_slowed(model, result, context.lab):
+        result = self._within_aim(model, context, context.evaluator, packs)
+        if not self._is_slowed(model, result, context.evaluator):
             return result
         choices = {**result.choices, "compute": "float"}
         return self.repeated(model, context, choices, packs)
@@ -142,38 +142,40 @@ class QuantizeWeights(Pass):
         result = chosen._stored(model, context, name, wide, packs)  # noqa: SLF001 - the same pass with one other option
         return replace(result, choices=choices if result.changes else {})
 
-    def _within_aim(self, model: ir.Model, context: Context, lab: Lab, packs: Packs) -> PassResult:
+    def _within_aim(self, model: ir.Model, context: Context, evaluator: Evaluator, packs: Packs) -> PassResult:
         """The largest blocks that hold the aim, or the search's answer if none do."""
         for name in self.storages:
             context.progress.begin(f"all weights, block={name}")
             result = self._stored(clone(model), context, name, frozenset(), packs)
-            if not result.changes or lab.share(result.model) <= context.allowance:
+            if not result.changes or evaluator.budget_used(result.model) <= context.budget_limit:
                 return result
-        return self._searched(model, context, lab, packs)
+        return self._searched(model, context, evaluator, packs)
 
-    def _is_slowed(self, model: ir.Model, result: PassResult, lab: Lab) -> bool:
+    def _is_slowed(self, model: ir.Model, result: PassResult, evaluator: Evaluator) -> bool:
         """Whether ``auto`` chose integer kernels that cost time in this model, on this machine."""
-        if self.compute != "auto" or not lab.is_timed or not any(map(Storage.for_kernels, result.changes)):
+        if self.compute != "auto" or not evaluator.is_timed or not any(map(Storage.for_kernels, result.changes)):
             return False
-        return lab.seconds(result.model) > _SLOWER * lab.seconds(model)
+        return evaluator.seconds(result.model) > _SLOWER * evaluator.seconds(model)
 
-    def _searched(self, model: ir.Model, context: Context, lab: Lab, packs: Packs) -> PassResult:
+    def _searched(self, model: ir.Model, context: Context, evaluator: Evaluator, packs: Packs) -> PassResult:
         """``model`` with as many bytes in the last storage as hold the aim, the others in the next wider."""
         name = list(self.storages)[-1]
-        sizes = {weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(model, Leftovers())}
+        sizes = {
+            weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(model, SkippedNodes())
+        }
 
         silent = replace(context, progress=Progress())  # what is built is a part of the search
 
         def build(narrow: frozenset[str]) -> PassResult:
             return self._stored(clone(model), silent, name, sizes.keys() - narrow, packs)
 
-        search = Search(lambda narrow: build(narrow).model, lab, context.allowance, context.progress)
+        search = Search(lambda narrow: build(narrow).model, evaluator, context.budget_limit, context.progress)
         return build(search.run(grouped(list(sizes), sizes)))
 
     def _stored(self, model: ir.Model, context: Context, name: str, wide: AbstractSet[str], packs: Packs) -> PassResult:
         """``model`` with its weights in the storage called ``name``, but for ``wide`` ones, which get more bits."""
-        left, changes, storage = Leftovers(), Counter[str](), self.storages[name]
-        dequantizer, found = Dequantizer(Scope(model, context.sites)), list(self._weights(model, left))
+        left, changes, storage = SkippedNodes(), Counter[str](), self.storages[name]
+        dequantizer, found = Dequantizer(Rewriter(model, context.sites)), list(self._weights(model, left))
         if not found and not left:
             left.note("the model", "has no float32 weights that a kernel reads")
         for done, weight in enumerate(found):
@@ -188,15 +190,15 @@ class QuantizeWeights(Pass):
         choices = {"block": name, "wide": sorted(wide)} if changes else {}
         return PassResult(model, dict(changes), left.notes(), choices)
 
-    def _weights(self, model: ir.Model, left: Leftovers) -> Iterator[StoredWeight]:
-        choice = NodeChoice(self.include, self.exclude)
+    def _weights(self, model: ir.Model, left: SkippedNodes) -> Iterator[StoredWeight]:
+        choice = NodeFilter(self.include, self.exclude)
         left.unmatched(choice.unmatched(model))
-        for weight in stored_weights(ScopeTree.of(model)):
+        for weight in stored_weights(GraphTree.of(model)):
             if not isinstance(weight, StoredWeight):
                 left.note(*weight)
             elif weight.holder.tensor.size < self.min_elements:
                 left.note(weight.holder.name, f"has less than {self.min_elements} elements")
-            elif all(choice.holds(node, weight.holder.name) for node in weight.nodes):
+            elif all(choice.matches(node, weight.holder.name) for node in weight.nodes):
                 yield weight
             else:
                 left.note(weight.holder.name, "is left out by include= or exclude=")

@@ -27,9 +27,9 @@ import numpy as np
 from optimizer.algorithms.reconstruction.codebook_entries import codebook
 from optimizer.algorithms.reconstruction.kernel_matrices import Prunable, prunable
 from optimizer.algorithms.reconstruction.sequential import refit_all
-from optimizer.contract.node_filter import NodeChoice
+from optimizer.contract.node_filter import NodeFilter
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
-from optimizer.contract.skipped import Leftovers
+from optimizer.contract.skipped import SkippedNodes
 from optimizer.errors import PreconditionError
 from optimizer.graph import constants, queries
 from optimizer.io.model import clone
@@ -64,7 +64,7 @@ class RefitWeights(Pass):
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        NodeChoice(self.include, self.exclude)
+        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -81,19 +81,19 @@ class RefitWeights(Pass):
         Raises:
             PreconditionError: If one is missing.
         """
-        if context.lab is None:
+        if context.evaluator is None:
             raise PreconditionError("fitting needs runs; leave out --no-run")
-        if not context.lab.has_data:
+        if not context.evaluator.has_data:
             raise PreconditionError("fitting needs real inputs; give --data, or --allow-generated-data to make some up")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Fit the kernels of ``model``."""
-        lab, left, fitted = context.lab, Leftovers(), clone(model)
-        if lab is None:
+        evaluator, left, fitted = context.evaluator, SkippedNodes(), clone(model)
+        if evaluator is None:
             return PassResult(model, {})
         known = {value.name for node in context.reference.graph for value in node.outputs}
         found = []
-        for weight in prunable(fitted, NodeChoice(self.include, self.exclude), left, guard=False):
+        for weight in prunable(fitted, NodeFilter(self.include, self.exclude), left, guard=False):
             reason = self._reason(weight, fitted, context.reference, known)
             if reason is not None:
                 left.note(weight.name, reason)
@@ -102,10 +102,10 @@ class RefitWeights(Pass):
         books = list(self._codebooks(fitted, context, known, left))
         if not found and not books:
             return PassResult(model, {}, left.notes())
-        done = refit_all(fitted, context.reference, found, lab, books=books)
+        done = refit_all(fitted, context.reference, found, evaluator, books=books)
         for name in done.strange:
             left.note(name, "answers too far off what the reference calls so to be the same")
-        before, after = lab.share(model), lab.share(fitted)
+        before, after = evaluator.budget_used(model), evaluator.budget_used(fitted)
         if not after < before and context.choices is None:
             left.note("all kernels", f"stay: fitted, they use {after:.1%} of the budget, as they are {before:.1%}")
             return PassResult(model, {}, left.notes())
@@ -118,15 +118,15 @@ class RefitWeights(Pass):
         return PassResult(fitted, {kind: count for kind, count in changes.items() if count}, notes, {"fitted": True})
 
     def _codebooks(
-        self, model: ir.Model, context: Context, known: set[str | None], left: Leftovers
+        self, model: ir.Model, context: Context, known: set[str | None], left: SkippedNodes
     ) -> Iterator[Codebook]:
-        choice, opset = NodeChoice(self.include, self.exclude), queries.opset_version(model)
+        choice, opset = NodeFilter(self.include, self.exclude), queries.opset_version(model)
         for node in model.graph:
             found = codebook(node, opset)
             if found is None:
                 continue
             left.forget(node)
-            if not choice.holds(node, found.value.name):
+            if not choice.matches(node, found.value.name):
                 left.note(node, "is left out by include= or exclude=")
             elif found.name not in known:
                 left.note(node, "gives a value that the reference has under no such name")

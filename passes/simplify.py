@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from optimizer.algorithms.rewriting.common_subexpressions import merge_equal
 from optimizer.algorithms.rewriting.dead_code import remove_dead
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.algorithms.rewriting.rules import Rule, sweep
 from optimizer.analysis.annotation import annotated
 from optimizer.contract.passes import Context, Gain, Pass, PassResult, Step
@@ -133,7 +133,7 @@ def _sort(model: ir.Model) -> Mapping[str, int]:
 def _round(model: ir.Model, sites: Sites) -> Counter[str]:
     changes = Counter[str]()
     with annotated(model) as values:
-        changes.update(sweep(model, RULES, sites, Scope(model, sites, values)))
+        changes.update(sweep(model, RULES, sites, Rewriter(model, sites, values)))
         if sites.allows_step(MERGE_EQUAL.name):
             changes["equal nodes merged"] += merge_equal(model, MERGE_EQUAL, sites)
     if sites.allows_step(REMOVE_UNUSED.name):

@@ -41,7 +41,7 @@ def annotated(model: ir.Model) -> Iterator[ShapeValues]:
     """
     before = {value: (value.type, value.shape) for node in traversal.nodes(model) for value in node.outputs}
     signatures = {
-        scope: {value.name: (value.type, value.shape) for value in scope.outputs} for scope in traversal.graphs(model)
+        graph: {value.name: (value.type, value.shape) for value in graph.outputs} for graph in traversal.graphs(model)
     }
     shown = {value: value.shape for value in before}
     try:
@@ -53,9 +53,9 @@ def annotated(model: ir.Model) -> Iterator[ShapeValues]:
             for value in node.outputs:
                 kind, shape = before.get(value, (None, None))
                 value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
-        for scope in traversal.graphs(model):
-            for value in scope.outputs:
-                value.type, value.shape = signatures.get(scope, {}).get(value.name, (value.type, value.shape))
+        for graph in traversal.graphs(model):
+            for value in graph.outputs:
+                value.type, value.shape = signatures.get(graph, {}).get(value.name, (value.type, value.shape))
 
 
 def _annotate(model: ir.Model, shown: dict[ir.Value, ir.Shape | None]) -> ShapeValues:

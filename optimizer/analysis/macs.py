@@ -132,9 +132,9 @@ class _Counter:
         self.unknown = 0
         self.is_guessed = False
 
-    def graph(self, scope: ir.Graph) -> int:
-        """The MACs of one run of ``scope``."""
-        return sum(self._node(node) for node in scope)
+    def graph(self, graph: ir.Graph) -> int:
+        """The MACs of one run of ``graph``."""
+        return sum(self._node(node) for node in graph)
 
     def _node(self, node: ir.Node) -> int:
         inner = [self.graph(subgraph) for subgraph in traversal.subgraphs_of(node)]

@@ -125,11 +125,11 @@ def weight_facts(model: ir.Model) -> WeightFacts:
 
 def constants_of(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
     """Every initializer and every output of a Constant node, with its tensor; overridable inputs too."""
-    for scope in traversal.graphs(model):
-        for value in scope.initializers.values():
+    for graph in traversal.graphs(model):
+        for value in graph.initializers.values():
             if value.const_value is not None:
                 yield value, value.const_value
-        for node in scope:
+        for node in graph:
             tensor = constants.constant_tensor(node.outputs[0]) if queries.is_standard(node, "Constant") else None
             if tensor is not None:
                 yield node.outputs[0], tensor

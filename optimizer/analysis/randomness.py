@@ -33,4 +33,4 @@ def _is_random(node: ir.Node, functions: set[ir.OperatorIdentifier]) -> bool:
     if queries.is_standard(node, "Dropout") and len(node.inputs) > 2 and node.inputs[2] is not None:
         mode = constants.constant_array(node.inputs[2], 1)
         return mode is None or bool(mode.any())
-    return any(_is_random(inner, functions) for scope in traversal.subgraphs_of(node) for inner in scope)
+    return any(_is_random(inner, functions) for graph in traversal.subgraphs_of(node) for inner in graph)

@@ -38,8 +38,8 @@ def faulty_nodes(model: ir.Model, shapes: Mapping[ir.Value, ir.Shape | None]) ->
 
 
 def _nodes(root: ir.Graph) -> Iterator[ir.Node]:
-    for scope in traversal.with_subgraphs(root):
-        yield from scope
+    for graph in traversal.with_subgraphs(root):
+        yield from graph
 
 
 def _is_faulty(node: ir.Node, opset: int, shapes: Mapping[ir.Value, ir.Shape | None]) -> bool:

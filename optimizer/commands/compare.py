@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optimizer.analysis.model_facts import Facts, facts
 from optimizer.contract.progress import Progress
 from optimizer.engine.report_tables import comparison_table
-from optimizer.engine.setup import evidence_for
+from optimizer.engine.setup import set_up
 from optimizer.io.model import ingest
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def compare_models(  # noqa: PLR0913 - each option of the command, by keyword on
     progress.begin("loading")
     sources = ingest(first), ingest(second)
     progress.begin("running the reference")
-    evidence = evidence_for(sources[0].model, data, shapes=shapes, threads=threads, seed=seed)
+    evidence = set_up(sources[0].model, data, shapes=shapes, threads=threads, seed=seed)
     judge = evidence.judge
     progress.begin("running the candidate")
     verdict = judge.verdict(sources[1].model, exact=True)

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from optimizer.contract.progress import Show
     from optimizer.engine.manager import Outcome
-    from optimizer.engine.setup import Evidence
+    from optimizer.engine.setup import EvaluationSetup
     from optimizer.evaluation.runtime.integer_coverage import Coverage
     from optimizer.evaluation.validation.task_metric import Function
-    from optimizer.io.model import Source
+    from optimizer.io.model import LoadedModel
 
 _EXACT_SECONDS, _LOSSY_SECONDS = 150.0, 480.0
 _SIZES = frozenset({Gain.SIZE.value, Gain.COMPRESSED_SIZE.value})
@@ -122,18 +122,18 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     with watch.measure("gates"):
         evidence = _evidence(source, data, shapes, threads, seed, lossy_budget) if run else None
         before = facts(source.model)
-    lab = None
+    evaluator = None
     doubts: tuple[str, ...] = ()
     if evidence is not None and is_lossy:
         progress.begin("looking at the data")
         with watch.measure("gates"):
-            doubts = evidence.doubts(source.model)
-        lab = evidence.lab(
+            doubts = evidence.data_warnings(source.model)
+        evaluator = evidence.evaluator(
             source.model, allow_generated=allow_generated_data, is_timed=timed, time_limit=limit, progress=progress
         )
     manager = PassManager(
         reference=source.model,
-        context=Context(reference=source.model, seed=seed, target=machine.name, progress=progress, lab=lab),
+        context=Context(reference=source.model, seed=seed, target=machine.name, progress=progress, evaluator=evaluator),
         judge=evidence.judge if evidence is not None else None,
         settings=Settings(strict, timed, limit),
         stopwatch=watch,
@@ -185,16 +185,16 @@ def _allowed(stages: tuple[Stage, ...], *, run: bool) -> tuple[Stage, ...]:
 
 
 def _evidence(  # noqa: PLR0913, PLR0917 - handed on as they are
-    source: Source,
+    source: LoadedModel,
     data: str | Path | Iterable[Mapping[str, Any]] | None,
     shapes: Mapping[str, Sequence[int]] | None,
     threads: int,
     seed: int,
     budget: Budget,
-) -> Evidence:
-    from optimizer.engine.setup import evidence_for  # noqa: PLC0415 - loads onnxruntime, which --no-run does not need
+) -> EvaluationSetup:
+    from optimizer.engine.setup import set_up  # noqa: PLC0415 - loads onnxruntime, which --no-run does not need
 
-    return evidence_for(source.model, data, shapes=shapes, threads=threads, seed=seed, budget=budget)
+    return set_up(source.model, data, shapes=shapes, threads=threads, seed=seed, budget=budget)
 
 
 def _keeper(output: str | Path | None, *, keep_all: bool) -> Callable[[int, ir.Model], None]:
@@ -210,7 +210,9 @@ def _keeper(output: str | Path | None, *, keep_all: bool) -> Callable[[int, ir.M
     return keep
 
 
-def _report(source: Source, outcome: Outcome, evidence: Evidence | None, before: Facts, target: Target) -> Report:
+def _report(
+    source: LoadedModel, outcome: Outcome, evidence: EvaluationSetup | None, before: Facts, target: Target
+) -> Report:
     kept = [stage for stage in outcome.stages if stage.kept]
     exact = all(member.exact for stage in kept for member in stage.passes)
     judge = evidence.judge if evidence is not None else None
@@ -233,7 +235,7 @@ def _report(source: Source, outcome: Outcome, evidence: Evidence | None, before:
     )
 
 
-def _compressed(source: Source, outcome: Outcome) -> tuple[int, int] | None:
+def _compressed(source: LoadedModel, outcome: Outcome) -> tuple[int, int] | None:
     """Sizes under gzip, if a lossy pass that is for the size changed anything: others need no second opinion."""
     changed = (record for stage in outcome.stages if stage.kept for record in stage.passes if record.changes)
     if not any(not record.exact and record.gain in _SIZES for record in changed):
@@ -247,7 +249,7 @@ def _coverage(model: ir.Model) -> Coverage:
     return coverage(model)
 
 
-def _warnings(evidence: Evidence | None, target: Target) -> Iterator[str]:
+def _warnings(evidence: EvaluationSetup | None, target: Target) -> Iterator[str]:
     if evidence is None:
         yield "not run"
         return

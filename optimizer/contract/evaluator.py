@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.statistics.cross_moments import PairedMoments
+    from optimizer.statistics.cross_moments import CrossMoments
     from optimizer.statistics.second_moments import SecondMoments
     from optimizer.statistics.tensor_statistics import Observation
 
 
-class Lab(Protocol):
+class Evaluator(Protocol):
     """Runs models for a pass, on feeds that no verdict is passed on.
 
     Attributes:
@@ -40,15 +40,15 @@ class Lab(Protocol):
         They come one after the other in bounded memory: use each and let it go.
         """
 
-    def paired_moments(
+    def cross_moments(
         self, model: ir.Model, reference: ir.Model, kernels: Sequence[str]
-    ) -> Iterator[tuple[str, PairedMoments]]:
+    ) -> Iterator[tuple[str, CrossMoments]]:
         """Moments of what kernels of ``model`` read with what ``reference`` answers under their outputs' names.
 
         They come one after the other, as ``second_moments`` do.
         """
 
-    def share(self, model: ir.Model) -> float:
+    def budget_used(self, model: ir.Model) -> float:
         """The largest share of any limit of the budget that ``model`` uses on the selection feeds; 1 is all of it."""
 
     def seconds(self, model: ir.Model) -> float:

@@ -21,7 +21,7 @@ _OPERATOR = "op:"
 
 
 @dataclass(frozen=True)
-class NodeChoice:
+class NodeFilter:
     """Nodes by pattern.
 
     Attributes:
@@ -37,7 +37,7 @@ class NodeChoice:
             if any(not pattern or pattern == _OPERATOR for pattern in patterns):
                 raise UsageError(f"{option}= has an empty pattern: give name globs or op:TYPE")
 
-    def holds(self, node: ir.Node, *names: str | None) -> bool:
+    def matches(self, node: ir.Node, *names: str | None) -> bool:
         """Whether ``node`` is chosen; ``names`` are further names that it goes by."""
         known = [*_names(node), *(name for name in names if name)]
         if self.include and not any(_matches(pattern, node, known) for pattern in self.include):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.evaluator import Evaluator
 
 
 class Gain(enum.Enum):
@@ -117,7 +117,7 @@ class Context:
         seed: Seed of everything random.
         target: The machine that the model is for; ``auto`` is this one.
         progress: Called with the share of the work done, 0 to 1; ``begin`` names a new piece of work.
-        lab: Feeds, errors and times for a lossy pass; ``None`` where nothing may be run.
+        evaluator: Feeds, errors and times for a lossy pass; ``None`` where nothing may be run.
         allowance: The share of the budget that the stage may use, as ``Lab.share`` counts it.
         choices: What an earlier run of the pass decided and is to be repeated; ``None`` if it decides itself.
     """
@@ -127,8 +127,8 @@ class Context:
     seed: int = 0
     target: str = "auto"
     progress: Progress = field(default_factory=Progress)
-    lab: Lab | None = None
-    allowance: float = 1.0
+    evaluator: Evaluator | None = None
+    budget_limit: float = 1.0
     choices: Mapping[str, Any] | None = None
 
 

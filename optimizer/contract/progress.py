@@ -1,7 +1,7 @@
 """What is being done at the moment, and how much of it, for whoever shows it.
 
-One object goes through a run: the manager says at which stage and pass it is, the lab and the passes say what they do
-there, and call it with the share of it that is done.
+One object goes through a run: the manager says at which stage and pass it is, the evaluator and the passes say what
+they do there, and call it with the share of it that is done.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-class Leftovers:
+class SkippedNodes:
     """Collects subjects by reason."""
 
     def __init__(self) -> None:

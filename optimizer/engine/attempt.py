@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Restrictions:
     """What one pass must leave out.
 
     Attributes:
@@ -36,11 +36,11 @@ class Limits:
     only: Mapping[str, frozenset[str]] = field(default_factory=dict)
     choices: Mapping[str, Any] | None = None
 
-    def without_steps(self, steps: Sequence[str]) -> Limits:
+    def without_steps(self, steps: Sequence[str]) -> Restrictions:
         """These limits, and ``steps`` may do nothing."""
         return replace(self, steps=self.steps | set(steps))
 
-    def without_site(self, step: str, site: str) -> Limits:
+    def without_site(self, step: str, site: str) -> Restrictions:
         """These limits, and ``step`` may not touch ``site``."""
         return replace(self, sites=self.sites | {(step, site)})
 
@@ -59,7 +59,7 @@ class Failure:
     gate: str
     reason: str
     member: int | None = None
-    share: float = 0.0
+    budget_used: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Attempt:
         return any(run.changes for run in self.runs)
 
 
-def attempt(model: ir.Model, stage: Stage, limits: Sequence[Limits], context: Context) -> Attempt:
+def attempt(model: ir.Model, stage: Stage, limits: Sequence[Restrictions], context: Context) -> Attempt:
     """Run the passes of ``stage`` on a clone of ``model``; stops at the first pass that raises or breaks it."""
     candidate = clone(model)
     runs: list[PassRun] = []
@@ -105,7 +105,7 @@ def attempt(model: ir.Model, stage: Stage, limits: Sequence[Limits], context: Co
 
 
 def _run_pass(
-    member: Pass, model: ir.Model, limit: Limits, context: Context
+    member: Pass, model: ir.Model, limit: Restrictions, context: Context
 ) -> tuple[ir.Model, PassRun, Failure | None]:
     sites = Sites(limit.steps, limit.sites, limit.only)
     started = time.process_time()

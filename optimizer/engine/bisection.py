@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from optimizer.engine.attempt import Attempt, Failure, Limits
+from optimizer.engine.attempt import Attempt, Failure, Restrictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ MOST_SITES = 3
 
 
 @dataclass(frozen=True)
-class Denial:
+class Reverted:
     """Something that was left out: a pass, one of its steps, or one place of a step (then ``site`` is set)."""
 
     member: int
@@ -39,14 +39,14 @@ class Repaired:
     """The attempt that holds, the limits that it needs, and what was left out on the way."""
 
     attempt: Attempt
-    limits: tuple[Limits, ...]
-    denials: tuple[Denial, ...]
+    limits: tuple[Restrictions, ...]
+    denials: tuple[Reverted, ...]
 
 
 def repair(
     stage: Stage,
-    limits: Sequence[Limits],
-    probe: Callable[[Sequence[Limits]], Attempt],
+    limits: Sequence[Restrictions],
+    probe: Callable[[Sequence[Restrictions]], Attempt],
     failed: Attempt,
     finest: str = "site",
 ) -> Repaired:
@@ -60,7 +60,7 @@ def repair(
         finest: ``site`` or ``step``: how far to go down.
     """
     current = list(limits)
-    denials: list[Denial] = []
+    denials: list[Reverted] = []
     result = failed
     while result.failure is not None:
         failure = result.failure
@@ -68,7 +68,7 @@ def repair(
         try:
             denial = _culprit_within(member, current, probe, result, finest)
         except OutOfAttemptsError:
-            denial = Denial(member, None, None, "")
+            denial = Reverted(member, None, None, "")
         denial = _coarsened(replace(denial, reason=failure.reason), denials)
         denials.append(denial)
         current[member] = _denied(current[member], denial)
@@ -76,13 +76,13 @@ def repair(
             result = probe(current)
         except OutOfAttemptsError:
             current = [replace(limit, skip=True) for limit in current]
-            denials += [Denial(index, None, None, failure.reason) for index in range(len(stage.passes))]
+            denials += [Reverted(index, None, None, failure.reason) for index in range(len(stage.passes))]
             nothing = tuple(replace(run, changes={}, skipped="undone") for run in result.runs)
             result = Attempt(failed.model, nothing)
     return Repaired(result, tuple(current), tuple(denials))
 
 
-def _denied(limits: Limits, denial: Denial) -> Limits:
+def _denied(limits: Restrictions, denial: Reverted) -> Restrictions:
     if denial.step is None:
         return replace(limits, skip=True)
     if denial.site is None:
@@ -90,12 +90,14 @@ def _denied(limits: Limits, denial: Denial) -> Limits:
     return limits.without_site(denial.step, denial.site)
 
 
-def _coarsened(denial: Denial, earlier: Sequence[Denial]) -> Denial:
+def _coarsened(denial: Reverted, earlier: Sequence[Reverted]) -> Reverted:
     same = [other for other in earlier if other.member == denial.member and other.step == denial.step]
     return replace(denial, site=None) if denial.site is not None and len(same) >= MOST_SITES else denial
 
 
-def _culprit_pass(limits: Sequence[Limits], probe: Callable[[Sequence[Limits]], Attempt], failed: Attempt) -> int:
+def _culprit_pass(
+    limits: Sequence[Restrictions], probe: Callable[[Sequence[Restrictions]], Attempt], failed: Attempt
+) -> int:
     if failed.failure is not None and failed.failure.member is not None:
         return failed.failure.member
     running = [index for index, limit in enumerate(limits) if not limit.skip]
@@ -111,8 +113,12 @@ def _culprit_pass(limits: Sequence[Limits], probe: Callable[[Sequence[Limits]], 
 
 
 def _culprit_within(
-    member: int, limits: Sequence[Limits], probe: Callable[[Sequence[Limits]], Attempt], failed: Attempt, finest: str
-) -> Denial:
+    member: int,
+    limits: Sequence[Restrictions],
+    probe: Callable[[Sequence[Restrictions]], Attempt],
+    failed: Attempt,
+    finest: str,
+) -> Reverted:
     """The step of pass ``member``, and the place, without which the stage would get further."""
     through = [replace(limit, skip=True) if index > member else limit for index, limit in enumerate(limits)]
     whole = probe(through)
@@ -120,25 +126,25 @@ def _culprit_within(
         through, whole = list(limits), failed
     steps = list(dict.fromkeys(step for step, _ in whole.runs[member].permitted))
     if not steps:
-        return Denial(member, None, None, "")
+        return Reverted(member, None, None, "")
 
-    def with_steps(count: int) -> list[Limits]:
+    def with_steps(count: int) -> list[Restrictions]:
         return _put(through, member, through[member].without_steps(steps[count:]))
 
     position = _shortest_failing(len(steps), lambda count: probe(with_steps(count)).failure)
     step, base = steps[position - 1], with_steps(position)
     sites = [site for touched_step, site in probe(base).runs[member].permitted if touched_step == step]
     if finest == "step" or not sites:
-        return Denial(member, step, None, "")
+        return Reverted(member, step, None, "")
 
-    def with_sites(count: int) -> list[Limits]:
+    def with_sites(count: int) -> list[Restrictions]:
         return _put(base, member, replace(base[member], only={step: frozenset(sites[:count])}))
 
     last = _shortest_failing(len(sites), lambda count: probe(with_sites(count)).failure)
-    return Denial(member, step, sites[last - 1], "")
+    return Reverted(member, step, sites[last - 1], "")
 
 
-def _put(limits: Sequence[Limits], member: int, value: Limits) -> list[Limits]:
+def _put(limits: Sequence[Restrictions], member: int, value: Restrictions) -> list[Restrictions]:
     return [value if index == member else limit for index, limit in enumerate(limits)]
 
 

@@ -15,7 +15,7 @@ _MARGIN = 0.9
 _LEAST_STEP, _MOST_STEP = 0.3, 0.95
 
 
-def allowance(used: float, stages_left: int) -> float:
+def share_for_stage(used: float, stages_left: int) -> float:
     """The share of the budget that a stage may use: an equal part of the squared error that is left.
 
     Args:
@@ -37,6 +37,6 @@ def within_budget(probe: Callable[[float], Attempt], limit: float) -> Attempt:
         result = probe(aim)
         if result.failure is None or result.failure.gate != "budget":
             break
-        excess = result.failure.share / limit
+        excess = result.failure.budget_used / limit
         aim *= min(max(_MARGIN / excess, _LEAST_STEP), _MOST_STEP) if math.isfinite(excess) else _LEAST_STEP
     return result

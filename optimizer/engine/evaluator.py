@@ -13,7 +13,7 @@ from optimizer.evaluation.runtime.introspection import profile
 from optimizer.evaluation.runtime.session import prepare, session
 from optimizer.evaluation.runtime.timing import clock_for
 from optimizer.evaluation.validation.budget_check import BudgetCheck
-from optimizer.evaluation.validation.reference_outputs import Answers
+from optimizer.evaluation.validation.reference_outputs import ReferenceOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from optimizer.evaluation.feeds.sets import Split
     from optimizer.evaluation.validation.budget import Budget
-    from optimizer.statistics.cross_moments import PairedMoments
+    from optimizer.statistics.cross_moments import CrossMoments
     from optimizer.statistics.second_moments import SecondMoments
     from optimizer.statistics.tensor_statistics import Observation
 
@@ -32,8 +32,8 @@ _TIMED_SECONDS = 0.5
 _TIMED_RUNS = (5, 200)
 
 
-class RuntimeLab:
-    """What ``Context.lab`` is where models may be run; see ``pass_base.Lab``."""
+class RuntimeEvaluator:
+    """What ``Context.evaluator`` is where models may be run; see ``optimizer.contract.evaluator.Evaluator``."""
 
     def __init__(  # noqa: PLR0913 - what it runs, by what it judges, how it times
         self,
@@ -69,7 +69,7 @@ class RuntimeLab:
         self.memory: dict[Any, Any] = {}
         self._fitting = split.fitting
         self._selection = split.selection.spread(_MOST_SELECTION if budget.metric is None else _MOST_FOR_METRIC)
-        answers = Answers(prepare(reference), self._selection, optimize=True, threads=threads)
+        answers = ReferenceOutputs(prepare(reference), self._selection, optimize=True, threads=threads)
         self._check = BudgetCheck(reference, answers, random)
         self._budget, self._threads = budget, threads
         self._wall, self._deadline = wall, wall() + time_limit
@@ -107,16 +107,16 @@ class RuntimeLab:
             yield found
         self._progress.begin("")
 
-    def paired_moments(
+    def cross_moments(
         self, model: ir.Model, reference: ir.Model, kernels: Sequence[str]
-    ) -> Iterator[tuple[str, PairedMoments]]:
+    ) -> Iterator[tuple[str, CrossMoments]]:
         """Moments of what kernels of ``model`` read with what ``reference`` answers under their outputs' names."""
         self._progress.begin(f"inputs and answers of {len(kernels)} kernels over {len(self._fitting)} feeds")
         yield from moments.paired_moments(
             model, reference, kernels, self._fitting, threads=self._threads, progress=self._progress
         )
 
-    def share(self, model: ir.Model) -> float:
+    def budget_used(self, model: ir.Model) -> float:
         """The largest share of any limit of the budget that ``model`` uses on the selection feeds."""
         return self._check.verdict(model, self._budget, threads=self._threads).guide
 

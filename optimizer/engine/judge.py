@@ -59,13 +59,13 @@ class RuntimeJudge:
         verdict = self.verdict(candidate, exact=stage.exact)
         self.verdicts += not stage.exact
         if not verdict.ok:
-            return Failure("outputs" if stage.exact else "budget", verdict.reason, share=verdict.share)
+            return Failure("outputs" if stage.exact else "budget", verdict.reason, budget_used=verdict.share)
         if not stage.exact and verdict.share > allowance:
             reason = f"uses {verdict.share:.0%} of the budget, this stage may use {allowance:.0%}"
-            return Failure("budget", reason, share=verdict.share)
+            return Failure("budget", reason, budget_used=verdict.share)
         return None
 
-    def share(self, candidate: ir.Model) -> float:
+    def budget_used(self, candidate: ir.Model) -> float:
         """The share of the budget that ``candidate`` uses."""
         return self.verdict(candidate, exact=False).share
 

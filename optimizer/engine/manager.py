@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from optimizer.contract.progress import Progress
 from optimizer.engine import budget_shares, worth
-from optimizer.engine.attempt import Attempt, Failure, Limits, attempt
+from optimizer.engine.attempt import Attempt, Failure, Restrictions, attempt
 from optimizer.engine.bisection import OutOfAttemptsError, repair
 from optimizer.engine.gates import signature_failure, size_failure
 from optimizer.engine.stage_runs import StageRun, record, settled, undone
@@ -41,7 +41,7 @@ class Judge(Protocol):
     def failure(self, candidate: ir.Model, stage: Stage, allowance: float) -> Failure | None:
         """Why the outputs of ``candidate`` do not hold after ``stage``, which may use ``allowance`` of the budget."""
 
-    def share(self, candidate: ir.Model) -> float:
+    def budget_used(self, candidate: ir.Model) -> float:
         """The share of the budget that ``candidate`` uses."""
 
     def latency(self, reference: ir.Model, candidate: ir.Model) -> Latency:
@@ -113,11 +113,11 @@ class PassManager:
     keep: Callable[[int, ir.Model], None] = lambda _number, _model: None
     clock: Callable[[], float] = time.monotonic
 
-    def run(self, stages: Sequence[Stage], decisions: Sequence[Sequence[Limits]] | None = None) -> Outcome:
+    def run(self, stages: Sequence[Stage], decisions: Sequence[Sequence[Restrictions]] | None = None) -> Outcome:
         """Run ``stages``; ``decisions`` (of an earlier run's report) are limits to start from."""
         self._deadline = self.clock() + self.settings.time_limit
         self._repeats = decisions is not None
-        limits = decisions or [[Limits()] * len(stage.passes) for stage in stages]
+        limits = decisions or [[Restrictions()] * len(stage.passes) for stage in stages]
         runs = self._run_from(self.reference, list(zip(stages, limits, strict=True)))
         latency = None
         if self.judge is not None and self.settings.timing and any(run.attempt.changed for run in runs):
@@ -125,7 +125,7 @@ class PassManager:
         model = runs[-1].attempt.model if runs else self.reference
         return Outcome(model, tuple(record(run) for run in runs), latency)
 
-    def _run_from(self, base: ir.Model, stages: Sequence[tuple[Stage, Sequence[Limits]]]) -> list[StageRun]:
+    def _run_from(self, base: ir.Model, stages: Sequence[tuple[Stage, Sequence[Restrictions]]]) -> list[StageRun]:
         runs: list[StageRun] = []
         for number, (stage, limits) in enumerate(stages):
             self.progress.at(f"stage {number + 1} of {len(stages)}", str(stage))
@@ -140,7 +140,7 @@ class PassManager:
             self.keep(len(runs), base)
         return runs
 
-    def _run_stage(self, base: ir.Model, stage: Stage, limits: Sequence[Limits]) -> StageRun:
+    def _run_stage(self, base: ir.Model, stage: Stage, limits: Sequence[Restrictions]) -> StageRun:
         probe = self._probe(base, stage, timed=False)
         first = probe(limits)
         if first.failure is None:
@@ -167,12 +167,12 @@ class PassManager:
         with self.stopwatch.measure("gates"):
             return self.judge.latency(run.base, run.attempt.model)
 
-    def _run_lossy(self, base: ir.Model, stage: Stage, limits: Sequence[Limits], lossy_left: int) -> StageRun:
+    def _run_lossy(self, base: ir.Model, stage: Stage, limits: Sequence[Restrictions], lossy_left: int) -> StageRun:
         """Run ``stage`` inside its part of budget and time; if its user did not name it, undo it unless it pays."""
-        used = self.judge.share(base) if self.judge is not None and base is not self.reference else 0.0
-        allowance = budget_shares.allowance(used, lossy_left)
-        if self.context.lab is not None:
-            self.context.lab.begin_stage(lossy_left)
+        used = self.judge.budget_used(base) if self.judge is not None and base is not self.reference else 0.0
+        allowance = budget_shares.share_for_stage(used, lossy_left)
+        if self.context.evaluator is not None:
+            self.context.evaluator.begin_stage(lossy_left)
 
         def aimed(aim: float) -> Attempt:
             return self._probe(base, stage, timed=False, aim=aim, allowance=allowance)(limits)
@@ -203,13 +203,13 @@ class PassManager:
 
     def _probe(
         self, base: ir.Model, stage: Stage, *, timed: bool, aim: float = 1.0, allowance: float = 1.0
-    ) -> Callable[[Sequence[Limits]], Attempt]:
+    ) -> Callable[[Sequence[Restrictions]], Attempt]:
         """A function that runs and judges ``stage`` within limits; it stops after too many calls or too late."""
-        context = replace(self.context, allowance=aim)
+        context = replace(self.context, budget_limit=aim)
         bytes_before = byte_size(base)
         calls = 0
 
-        def probe(limits: Sequence[Limits]) -> Attempt:
+        def probe(limits: Sequence[Restrictions]) -> Attempt:
             nonlocal calls
             calls += 1
             if calls > 1 and (calls > MOST_ATTEMPTS or self.clock() > self._deadline):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from optimizer.analysis.model_facts import Facts
     from optimizer.contract.passes import Note
-    from optimizer.engine.bisection import Denial
+    from optimizer.engine.bisection import Reverted
     from optimizer.evaluation.runtime.integer_coverage import Coverage
     from optimizer.evaluation.runtime.timing import Latency
     from optimizer.evaluation.validation.task_metric import Score
@@ -29,7 +29,7 @@ class PassRecord:
     seconds: float
     notes: tuple[Note, ...] = ()
     skipped: str | None = None
-    undone: tuple[Denial, ...] = ()
+    undone: tuple[Reverted, ...] = ()
     gain: str = ""
 
     def to_dict(self) -> dict[str, Any]:

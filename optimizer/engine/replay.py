@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimizer.engine.attempt import Limits
+from optimizer.engine.attempt import Restrictions
 from optimizer.errors import UsageError
 from optimizer.io.model import to_proto
 
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from optimizer.engine.attempt import PassRun
-    from optimizer.io.model import Source
+    from optimizer.io.model import LoadedModel
     from optimizer.recipes.spec import Stage
 
 
-def decisions_of(replay: str | Path | None, source: Source, stages: Sequence[Stage]) -> list[list[Limits]] | None:
+def decisions_of(
+    replay: str | Path | None, source: LoadedModel, stages: Sequence[Stage]
+) -> list[list[Restrictions]] | None:
     """The limits that the report of an earlier run holds, one list a stage.
 
     Raises:
@@ -43,7 +45,7 @@ def decisions_of(replay: str | Path | None, source: Source, stages: Sequence[Sta
     return decisions
 
 
-def digest(source: Source) -> str:
+def digest(source: LoadedModel) -> str:
     """SHA-256 of the model file (of the serialized model where there is no file), data files aside."""
     if source.path is not None:
         with source.path.open("rb") as file:
@@ -51,12 +53,12 @@ def digest(source: Source) -> str:
     return hashlib.sha256(to_proto(source.model).SerializeToString(deterministic=True)).hexdigest()
 
 
-def _decision(limit: Limits, ran: PassRun) -> Mapping[str, Any]:
+def _decision(limit: Restrictions, ran: PassRun) -> Mapping[str, Any]:
     decision = {"skip": limit.skip, "steps": sorted(limit.steps), "sites": sorted(map(list, limit.sites))}
     return {**decision, "choices": dict(ran.choices)} if ran.choices and not limit.skip else decision
 
 
-def limits_from(decision: Mapping[str, Any]) -> Limits:
+def limits_from(decision: Mapping[str, Any]) -> Restrictions:
     """The limits that a report's decision holds."""
     sites = frozenset((str(step), str(site)) for step, site in decision["sites"])
-    return Limits(bool(decision["skip"]), frozenset(decision["steps"]), sites, choices=decision.get("choices"))
+    return Restrictions(bool(decision["skip"]), frozenset(decision["steps"]), sites, choices=decision.get("choices"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.engine.judge import RuntimeJudge
 from optimizer.errors import DataError, ReferenceRunError
 from optimizer.evaluation.calibration import data_checks
@@ -28,7 +28,7 @@ _LOOKED_AT = 8  # feeds, for doubts about them
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvaluationSetup:
     """What models are judged by.
 
     Attributes:
@@ -41,7 +41,7 @@ class Evidence:
     split: Split
     notes: tuple[str, ...]
 
-    def doubts(self, reference: ir.Model) -> tuple[str, ...]:
+    def data_warnings(self, reference: ir.Model) -> tuple[str, ...]:
         """Why the user's data may not suit the model, by some of the calibration feeds; nothing for generated ones."""
         if self.split.origin == "generated":
             return ()
@@ -52,11 +52,11 @@ class Evidence:
             return (f"whether the data suits the model is not known: {error}",)
         return tuple(f"data: {doubt}" for doubt in found)
 
-    def lab(
+    def evaluator(
         self, reference: ir.Model, *, allow_generated: bool, is_timed: bool, time_limit: float, progress: Progress
-    ) -> RuntimeLab:
+    ) -> RuntimeEvaluator:
         """What lossy passes run models with."""
-        return RuntimeLab(
+        return RuntimeEvaluator(
             reference,
             self.split,
             self.judge.budget,
@@ -69,7 +69,7 @@ class Evidence:
         )
 
 
-def evidence_for(  # noqa: PLR0913 - the data, how it is made and run, and what may be lost
+def set_up(  # noqa: PLR0913 - the data, how it is made and run, and what may be lost
     reference: ir.Model,
     data: str | Path | Iterable[Mapping[str, Any]] | None,
     *,
@@ -77,7 +77,7 @@ def evidence_for(  # noqa: PLR0913 - the data, how it is made and run, and what 
     threads: int,
     seed: int,
     budget: Budget | None = None,
-) -> Evidence:
+) -> EvaluationSetup:
     """Feeds, and a judge that knows the reference's outputs.
 
     Raises:
@@ -95,4 +95,4 @@ def evidence_for(  # noqa: PLR0913 - the data, how it is made and run, and what 
     if metric is not None:
         validator.points(metric)
     judge = RuntimeJudge(validator, split.validation, budget=budget or Budget(), threads=threads)
-    return Evidence(judge, split, (*split.notes, *validator.notes))
+    return EvaluationSetup(judge, split, (*split.notes, *validator.notes))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from optimizer.engine.attempt import Attempt, Limits
-from optimizer.engine.bisection import Denial
+from optimizer.engine.attempt import Attempt, Restrictions
+from optimizer.engine.bisection import Reverted
 from optimizer.engine.records import PassRecord, StageRecord
 from optimizer.engine.replay import _decision
 from optimizer.graph import traversal
@@ -27,8 +27,8 @@ class StageRun:
     stage: Stage
     base: ir.Model
     attempt: Attempt
-    limits: tuple[Limits, ...]
-    denials: tuple[Denial, ...] = ()
+    limits: tuple[Restrictions, ...]
+    denials: tuple[Reverted, ...] = ()
     remark: str = ""
 
 
@@ -39,7 +39,7 @@ def settled(result: Attempt, base: ir.Model) -> Attempt:
 
 def undone(run: StageRun, base: ir.Model, reason: str) -> StageRun:
     """``run`` with every pass left out, and why."""
-    denials = tuple(Denial(index, None, None, reason) for index in range(len(run.stage.passes)))
+    denials = tuple(Reverted(index, None, None, reason) for index in range(len(run.stage.passes)))
     limits = tuple(replace(limit, skip=True) for limit in run.limits)
     nothing = tuple(replace(member, changes={}, skipped="undone") for member in run.attempt.runs)
     return StageRun(run.stage, base, Attempt(base, nothing), limits, run.denials + denials)

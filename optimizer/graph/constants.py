@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
 
-def is_private(value: ir.Value, readers: Collection[ir.Node]) -> bool:
+def is_only_read_by(value: ir.Value, readers: Collection[ir.Node]) -> bool:
     """Whether nobody but ``readers`` would miss the constant ``value``."""
     if value.is_graph_output() or value.is_graph_input():
         return False
     return all(use.node in readers for use in value.uses())
 
 
-def shape(value: ir.Value | None) -> tuple[int, ...] | None:
+def known_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape of ``value`` if every dimension is known; that of a constant is, shape inference or not."""
     tensor = constant_tensor(value)
     return queries.static_shape(value) if tensor is None else tuple(tensor.shape.numpy())
@@ -53,7 +53,7 @@ def per_channel(value: ir.Value | None, axis: int, channels: int, rank: int | No
     Returns:
         An array of shape () or (channels,).
     """
-    known = shape(value)
+    known = known_shape(value)
     if known is None or len(known) > (1 if rank is None else rank) or math.prod(known) not in {1, channels}:
         return None
     array = float_array(value)
@@ -70,7 +70,7 @@ def per_channel(value: ir.Value | None, axis: int, channels: int, rank: int | No
     return exact.reshape(channels)
 
 
-def rounded(
+def round_once(
     exact: NDArray[np.float64], kind: np.dtype[np.floating], axis: int | None = None
 ) -> NDArray[np.floating] | None:
     """``exact`` in the type ``kind``, or ``None`` if that loses more than one rounding.
@@ -91,7 +91,7 @@ def rounded(
     return result if bool(np.all((peaks == 0) | (peaks >= floor))) else None
 
 
-def rewrite(value: ir.Value, array: NDArray[np.generic]) -> None:
+def set_array(value: ir.Value, array: NDArray[np.generic]) -> None:
     """Give the constant ``value`` new data; all its readers see it. What is stored sparse stays so where it can.
 
     Raises:

@@ -102,20 +102,20 @@ def remove_unused(candidates: Iterable[ir.Node]) -> int:
     stack = list(candidates)
     while stack:
         node = stack.pop()
-        scope = node.graph
-        if scope is None or node in removed or node in inside or not node.outputs:
+        graph = node.graph
+        if graph is None or node in removed or node in inside or not node.outputs:
             continue
         if any(has_uses(output) for output in node.outputs):
             continue
-        removed[node] = scope
+        removed[node] = graph
         stack += _detach(node)
         for inner in subgraphs_of(node):
             readers = list(inner.all_nodes())
             inside.update(readers)
             for reader in readers:
                 stack += _detach(reader)
-    for scope in dict.fromkeys(removed.values()):
-        scope.remove([node for node, where in removed.items() if where is scope])
+    for graph in dict.fromkeys(removed.values()):
+        graph.remove([node for node, where in removed.items() if where is graph])
     return len(removed)
 
 
@@ -126,7 +126,7 @@ def _detach(node: ir.Node) -> list[ir.Node]:
     return [producer for producer in producers if producer is not None]
 
 
-def like(node: ir.Node, inputs: Sequence[ir.Value | None], output: str) -> ir.Node:
+def copy_of_node(node: ir.Node, inputs: Sequence[ir.Value | None], output: str) -> ir.Node:
     """A node, in no graph yet, that does to ``inputs`` what ``node`` does to its own; it makes one ``output``."""
     made = ir.Node(
         node.domain,
@@ -141,7 +141,7 @@ def like(node: ir.Node, inputs: Sequence[ir.Value | None], output: str) -> ir.No
     return made
 
 
-def take_place(new: ir.Value, old: ir.Value) -> None:
+def replace_under_its_name(new: ir.Value, old: ir.Value) -> None:
     """Let ``new``, which a node of the same graph makes, be read and given out instead of ``old``, under its name."""
     name, node = old.name, old.producer()
     if node is None:

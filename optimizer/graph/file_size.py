@@ -82,7 +82,7 @@ MAX_READERS = 32  # values with more readers count as read by others
 MAX_NODES = 64
 
 
-def freed_bytes(nodes: Iterable[ir.Node]) -> int:
+def bytes_removed_with(nodes: Iterable[ir.Node]) -> int:
     """How many bytes go with ``nodes``, whose outputs nobody will read; at least."""
     gone, constants = _freed(nodes)
     tensors = [(value.const_value, value.name) for value in constants]
@@ -91,7 +91,7 @@ def freed_bytes(nodes: Iterable[ir.Node]) -> int:
     )
 
 
-def freed_nodes(nodes: Iterable[ir.Node]) -> list[ir.Node]:
+def nodes_removed_with(nodes: Iterable[ir.Node]) -> list[ir.Node]:
     """``nodes`` and what is there for them alone; at least."""
     return _freed(nodes)[0]
 

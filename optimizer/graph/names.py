@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 def names_in_use(model: ir.Model) -> set[str]:
     """Every value name and node name anywhere in the model."""
     found: set[str] = set()
-    for scope in graphs(model):
-        found.update(value.name for value in scope.inputs if value.name)
-        found.update(scope.initializers)
-        for node in scope:
+    for graph in graphs(model):
+        found.update(value.name for value in graph.inputs if value.name)
+        found.update(graph.initializers)
+        for node in graph:
             found.update(value.name for value in node.outputs if value.name)
             if node.name:
                 found.add(node.name)

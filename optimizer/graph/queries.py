@@ -59,16 +59,16 @@ def rank(value: ir.Value | None) -> int | None:
     return None if value is None or value.shape is None else len(value.shape)
 
 
-def opset_version(scope: ir.Graph | ir.Function | ir.Model, domain: str = "") -> int:
-    """The version of ``domain`` that ``scope`` imports; 0 if it imports none."""
-    imports = scope.opset_imports
+def opset_version(graph: ir.Graph | ir.Function | ir.Model, domain: str = "") -> int:
+    """The version of ``domain`` that ``graph`` imports; 0 if it imports none."""
+    imports = graph.opset_imports
     version = imports.get(domain)
     if version is None and domain in STANDARD_DOMAINS:
         version = imports.get("ai.onnx" if domain == "" else "")
     return version or 0
 
 
-def reader(value: ir.Value | None) -> ir.Node | None:
+def only_consumer(value: ir.Value | None) -> ir.Node | None:
     """The node that alone reads ``value``, and reads it once; ``None`` if it is a graph output or read more often."""
     if value is None or value.is_graph_output():
         return None

@@ -17,9 +17,9 @@ def with_subgraphs(root: ir.Graph) -> Iterator[ir.Graph]:
     """``root`` and every subgraph below it, each after the one that it is in."""
     stack = [root]
     while stack:
-        scope = stack.pop()
-        yield scope
-        stack += reversed([inner for node in scope if node.attributes.data for inner in subgraphs_of(node)])
+        graph = stack.pop()
+        yield graph
+        stack += reversed([inner for node in graph if node.attributes.data for inner in subgraphs_of(node)])
 
 
 def graphs(model: ir.Model) -> Iterator[ir.Graph]:
@@ -31,13 +31,13 @@ def graphs(model: ir.Model) -> Iterator[ir.Graph]:
 
 def nodes(model: ir.Model) -> Iterator[ir.Node]:
     """Every node of the model, in subgraphs and functions too."""
-    for scope in graphs(model):
-        yield from scope
+    for graph in graphs(model):
+        yield from graph
 
 
 def count_nodes(model: ir.Model) -> int:
     """The number of nodes of the model, in subgraphs and functions too."""
-    return sum(len(scope) for scope in graphs(model))
+    return sum(len(graph) for graph in graphs(model))
 
 
 def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
@@ -55,9 +55,9 @@ def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
 def captured(node: ir.Node) -> Iterator[ir.Value]:
     """The values that the subgraphs of ``node`` read, those of the subgraphs themselves included."""
     for inner in subgraphs_of(node):
-        for scope in with_subgraphs(inner):
-            yield from scope.outputs
-            for reader in scope:
+        for graph in with_subgraphs(inner):
+            yield from graph.outputs
+            for reader in graph:
                 yield from (value for value in reader.inputs if value is not None)
 
 

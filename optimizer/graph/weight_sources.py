@@ -24,7 +24,7 @@ _VIEWS = frozenset({"Identity", "Cast", "Transpose", "Reshape"})
 
 
 @dataclass(frozen=True)
-class Source:
+class ConstantOrigin:
     """Where a weight comes from.
 
     Attributes:
@@ -75,7 +75,7 @@ class Source:
         return array
 
 
-def source(value: ir.Value | None) -> Source | None:
+def origin_of(value: ir.Value | None) -> ConstantOrigin | None:
     """The constant behind ``value``; ``None`` if it is computed from more, or a caller may override it."""
     path: list[ir.Node] = []
     while value is not None and constant_tensor(value) is None:
@@ -84,7 +84,7 @@ def source(value: ir.Value | None) -> Source | None:
             return None
         path.append(node)
         value = node.inputs[0]
-    return None if value is None else Source(value, tuple(reversed(path)))
+    return None if value is None else ConstantOrigin(value, tuple(reversed(path)))
 
 
 def readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:

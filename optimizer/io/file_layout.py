@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from optimizer.errors import ModelError
 from optimizer.io.external_data import MappedTensor, byte_count
-from optimizer.io.protos.skeleton import SMALL, Stub, outline
+from optimizer.io.protos.skeleton import SMALL, Placeholder, skeleton_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ _GRAPH, _INITIALIZER = 7, 5  # field numbers
 class Piece:
     """An initializer that is serialized only when it is written; ``size`` is the length of its message."""
 
-    stub: Stub
+    stub: Placeholder
     size: int
 
     def serialize(self) -> bytes:
@@ -49,7 +49,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredTensor:
     """A tensor in the data file."""
 
     tensor: ir.TensorProtocol
@@ -58,7 +58,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """The model file in pieces, and the tensors of the data file, whose name stands in the model file.
 
     Attributes:
@@ -70,9 +70,9 @@ class Layout:
     """
 
     proto: onnx.ModelProto
-    inline: Mapping[str, Stub]
+    inline: Mapping[str, Placeholder]
     located: Sequence[onnx.TensorProto]
-    entries: Sequence[Entry]
+    entries: Sequence[StoredTensor]
     data_size: int
 
     def pieces(self, data_name: str) -> list[bytes | Piece]:
@@ -82,7 +82,7 @@ class Layout:
         return list(_pieces(self.proto, self.inline))
 
 
-def lay_out(model: ir.Model) -> Layout:
+def lay_out(model: ir.Model) -> FileLayout:
     """Decide where each tensor of ``model`` goes."""
     layout = _lay_out(model, everything_out=False)
     total = sum(byte_count(stub.message) for stub in layout.inline.values())
@@ -102,7 +102,7 @@ def write_pieces(pieces: Sequence[bytes | Piece], file: IO[bytes]) -> None:
         file.write(piece.serialize() if isinstance(piece, Piece) else piece)
 
 
-def write_data(entries: Sequence[Entry], file: IO[bytes]) -> str:
+def write_data(entries: Sequence[StoredTensor], file: IO[bytes]) -> str:
     """Write the data file as a stream; returns the SHA-256 of its content in hexadecimal."""
     sink = _HashedFile(file)
     for entry in entries:
@@ -145,12 +145,12 @@ class _HashedFile:
         self.written += len(data)
 
 
-def _lay_out(model: ir.Model, *, everything_out: bool) -> Layout:
-    drawn = outline(model)
+def _lay_out(model: ir.Model, *, everything_out: bool) -> FileLayout:
+    drawn = skeleton_of(model)
     new_goes_out = everything_out or storage(model) == "external"
-    inline: dict[str, Stub] = {}
-    outside: list[Stub] = []
-    for stub in drawn.stubs:
+    inline: dict[str, Placeholder] = {}
+    outside: list[Placeholder] = []
+    for stub in drawn.placeholders:
         if _goes_out(stub.tensor, everything_out=everything_out, new_goes_out=new_goes_out):
             outside.append(stub)
         elif stub.is_main_initializer and stub.tensor.nbytes > SMALL:
@@ -158,7 +158,7 @@ def _lay_out(model: ir.Model, *, everything_out: bool) -> Layout:
         else:
             stub.fill()
     entries, data_size = _pack(outside)
-    return Layout(drawn.proto, inline, [stub.message for stub in outside], entries, data_size)
+    return FileLayout(drawn.proto, inline, [stub.message for stub in outside], entries, data_size)
 
 
 def _goes_out(tensor: ir.TensorProtocol, *, everything_out: bool, new_goes_out: bool) -> bool:
@@ -169,9 +169,9 @@ def _goes_out(tensor: ir.TensorProtocol, *, everything_out: bool, new_goes_out: 
     return everything_out if isinstance(tensor, ir.serde.TensorProtoTensor) else new_goes_out
 
 
-def _pack(stubs: Sequence[Stub]) -> tuple[list[Entry], int]:
+def _pack(stubs: Sequence[Placeholder]) -> tuple[list[StoredTensor], int]:
     """Give each tensor its place, one place to all stubs of the same data, and write the places into the messages."""
-    places: dict[object, Entry] = {}
+    places: dict[object, StoredTensor] = {}
     end = 0
     for stub in stubs:
         tensor, message = stub.tensor, stub.message
@@ -179,7 +179,7 @@ def _pack(stubs: Sequence[Stub]) -> tuple[list[Entry], int]:
         if key not in places:
             alignment = max(tensor.dtype.bitwidth // 8, 1)
             offset = -(-end // alignment) * alignment
-            places[key] = Entry(tensor, offset, byte_count(message))
+            places[key] = StoredTensor(tensor, offset, byte_count(message))
             end = offset + places[key].length
         entry = places[key]
         message.data_location = onnx.TensorProto.EXTERNAL
@@ -190,7 +190,7 @@ def _pack(stubs: Sequence[Stub]) -> tuple[list[Entry], int]:
     return list(places.values()), end
 
 
-def _pieces(model: onnx.ModelProto, inline: Mapping[str, Stub]) -> Iterator[bytes | Piece]:
+def _pieces(model: onnx.ModelProto, inline: Mapping[str, Placeholder]) -> Iterator[bytes | Piece]:
     graph = model.graph
     parts: list[bytes | Piece] = [_some_fields(graph, lambda number: number < _INITIALIZER)]
     for tensor in graph.initializer:
@@ -222,12 +222,12 @@ def _some_fields(message: Message, wanted: Callable[[int], bool]) -> bytes:
     return bytes(part.SerializeToString())
 
 
-def _piece(stub: Stub) -> Piece:
+def _piece(stub: Placeholder) -> Piece:
     data = byte_count(stub.message)
     return Piece(stub, _header(stub).ByteSize() + 1 + len(_varint(data)) + data)
 
 
-def _header(stub: Stub) -> onnx.TensorProto:
+def _header(stub: Placeholder) -> onnx.TensorProto:
     """The message of an initializer without its data."""
     header = onnx.TensorProto()
     tensor = stub.tensor

@@ -22,7 +22,7 @@ from optimizer.io import file_diagnosis, file_layout
 from optimizer.io.checker.checker import check_structure, complaint_of_checker
 from optimizer.io.external_data import DataFolder, MappedTensor
 from optimizer.io.protos.ir_places import anatomy, replace_tensor
-from optimizer.io.protos.skeleton import SMALL, outline
+from optimizer.io.protos.skeleton import SMALL, skeleton_of
 from optimizer.io.reader import read_model
 from optimizer.io.writer import FILE, byte_size, compressed_size, save
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "Source",
+    "LoadedModel",
     "byte_size",
     "check_structure",
     "clone",
@@ -48,7 +48,7 @@ Kind = Literal["path", "bytes", "proto", "ir", "surgeon", "holder"]
 
 
 @dataclass(frozen=True)
-class Source:
+class LoadedModel:
     """A model and where it came from.
 
     Attributes:
@@ -73,36 +73,40 @@ def load(source: Any) -> ir.Model:
     return ingest(source).model
 
 
-def ingest(source: Any) -> Source:
+def ingest(source: Any) -> LoadedModel:
     """The model of ``source``, see ``load``, and what it was."""
     with _collecting_later():
         return _ingest(source)
 
 
-def _ingest(source: Any) -> Source:
+def _ingest(source: Any) -> LoadedModel:
     if isinstance(source, str | os.PathLike):
         return _from_path(Path(source))
     if isinstance(source, bytes | bytearray | memoryview):
         label = "the given bytes"
-        return Source(_remembering(read_model(file_diagnosis.parse(bytes(source), label), label)), "bytes", None, label)
+        return LoadedModel(
+            _remembering(read_model(file_diagnosis.parse(bytes(source), label), label)), "bytes", None, label
+        )
     if isinstance(source, onnx.ModelProto):
         label, copy = "the given ModelProto", onnx.ModelProto()
         copy.CopyFrom(source)  # onnx-ir renames tensors inside the proto that they came from
-        return Source(_remembering(read_model(copy, label)), "proto", None, label)
+        return LoadedModel(_remembering(read_model(copy, label)), "proto", None, label)
     if isinstance(source, ir.Model):
-        return Source(_from_ir(source, "the given ir.Model"), "ir", None, "the given ir.Model")
+        return LoadedModel(_from_ir(source, "the given ir.Model"), "ir", None, "the given ir.Model")
     if type(source).__module__.split(".")[0] == "onnx_graphsurgeon":
         from optimizer.io import surgeon  # noqa: PLC0415 - GraphSurgeon is loaded only where it is used
 
-        return Source(_from_ir(surgeon.from_graph(source), "the given gs.Graph"), "surgeon", None, "the given gs.Graph")
+        return LoadedModel(
+            _from_ir(surgeon.from_graph(source), "the given gs.Graph"), "surgeon", None, "the given gs.Graph"
+        )
     for name in ("model", "model_proto"):
         held = getattr(source, name, None)
         if isinstance(held, ir.Model | onnx.ModelProto):
-            return Source(ingest(held).model, "holder", None, f"the model of the given {type(source).__name__}")
+            return LoadedModel(ingest(held).model, "holder", None, f"the model of the given {type(source).__name__}")
     raise ModelError(f"a {type(source).__name__} is no model; give a path, bytes, ModelProto, ir.Model or gs.Graph")
 
 
-def give_back(model: ir.Model, source: Source) -> Any:
+def give_back(model: ir.Model, source: LoadedModel) -> Any:
     """``model`` as the kind of thing that ``source`` was: an ``ir.Model`` for a path and for what has a model."""
     if source.kind == "bytes":
         return to_proto(model).SerializeToString(deterministic=True)
@@ -121,11 +125,11 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     Raises:
         ModelError: If it is larger than a proto can be.
     """
-    drawn = outline(model)
-    size = drawn.proto.ByteSize() + sum(stub.tensor.nbytes for stub in drawn.stubs)
+    drawn = skeleton_of(model)
+    size = drawn.proto.ByteSize() + sum(stub.tensor.nbytes for stub in drawn.placeholders)
     if size > file_layout.PROTO_LIMIT:
         raise ModelError(f"the model has {size:,} bytes, a ModelProto ends at 2 GB; save it to a path instead")
-    for stub in drawn.stubs:
+    for stub in drawn.placeholders:
         stub.fill()
     return drawn.proto
 
@@ -140,9 +144,9 @@ def skeleton(model: ir.Model, limit: int = SMALL) -> tuple[onnx.ModelProto, dict
     Returns:
         The proto, in which they are external tensors without a usable location, and the tensors by name.
     """
-    drawn = outline(model, limit)
+    drawn = skeleton_of(model, limit)
     left_out: dict[str, ir.TensorProtocol] = {}
-    for stub in drawn.stubs:
+    for stub in drawn.placeholders:
         if stub.is_main_initializer and stub.tensor.nbytes > limit:
             left_out[stub.message.name] = stub.tensor
         else:
@@ -162,11 +166,11 @@ def clone(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _from_path(path: Path) -> Source:
+def _from_path(path: Path) -> LoadedModel:
     label = str(path)
     model = read_model(file_diagnosis.read_file(path, label), label, str(path.parent))
     model.graph.meta[FILE] = path.name
-    return Source(_remembering(model), "path", path, label)
+    return LoadedModel(_remembering(model), "path", path, label)
 
 
 def _from_ir(source: ir.Model, label: str) -> ir.Model:

@@ -22,13 +22,13 @@ from optimizer.io.external_data import DataFolder
 from optimizer.io.protos import preserved
 from optimizer.io.protos.ir_places import anatomy, replace_tensor
 from optimizer.io.protos.proto_diff import difference
-from optimizer.io.protos.proto_places import Survey, described, survey
+from optimizer.io.protos.proto_places import ProtoPlaces, described, survey
 from optimizer.io.protos.skeleton import STAND_IN, draft, finish, root_cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.io.protos.ir_places import Anatomy
+    from optimizer.io.protos.ir_places import IrPlaces
 
 
 _KEPT_BYTES = "use the bytes as attribute value"  # how both of onnx-ir's warnings end, at reading and at each writing
@@ -65,7 +65,9 @@ def _read(proto: onnx.ModelProto, label: str, folder: str | None) -> ir.Model:
     return model
 
 
-def _map_files(proto: onnx.ModelProto, found: Survey, folder: DataFolder | None, label: str) -> list[ir.TensorProtocol]:
+def _map_files(
+    proto: onnx.ModelProto, found: ProtoPlaces, folder: DataFolder | None, label: str
+) -> list[ir.TensorProtocol]:
     """Open the files of external tensors, and put numbered stand-ins into ``proto``; the tensors by number."""
     tensors: list[ir.TensorProtocol] = []
     for tensor in found.all_tensors():
@@ -85,18 +87,20 @@ def _map_files(proto: onnx.ModelProto, found: Survey, folder: DataFolder | None,
     return tensors
 
 
-def _readable(proto: onnx.ModelProto, found: Survey, tensors: list[ir.TensorProtocol], label: str) -> onnx.ModelProto:
+def _readable(
+    proto: onnx.ModelProto, found: ProtoPlaces, tensors: list[ir.TensorProtocol], label: str
+) -> onnx.ModelProto:
     """``proto`` if onnx-ir can read it, else a copy in which stand-ins take the place of what it cannot."""
     for node, attribute in found.types:
         if any(_is_unknown(kind) for kind in (attribute.tp, *attribute.type_protos)):
             raise ModelError(f"{label}: {described(node)} has a map or opaque type; such attributes cannot be kept")
     has_sparse = found.sparse or any(graph.sparse_initializer for graph in found.graphs())
-    if not has_sparse and not any(_is_unknown(info.type) for scope in found.scopes for info in _infos(scope)):
+    if not has_sparse and not any(_is_unknown(info.type) for graph in found.scopes for info in _infos(graph)):
         return proto
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     copied = survey(copy, label)
-    for info in (info for scope in copied.scopes for info in _infos(scope)):
+    for info in (info for graph in copied.scopes for info in _infos(graph)):
         if _is_unknown(info.type):
             info.ClearField("type")
     for graph in copied.graphs():
@@ -131,11 +135,11 @@ def _stand_in_for(message: onnx.TensorProto, sparse: onnx.SparseTensorProto, ten
     tensors.append(SparseTensor(kept))
 
 
-def _infos(scope: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.ValueInfoProto]:
-    yield from scope.value_info
-    if isinstance(scope, onnx.GraphProto):
-        yield from scope.input
-        yield from scope.output
+def _infos(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.ValueInfoProto]:
+    yield from graph.value_info
+    if isinstance(graph, onnx.GraphProto):
+        yield from graph.input
+        yield from graph.output
 
 
 def _is_unknown(kind: onnx.TypeProto) -> bool:
@@ -150,7 +154,7 @@ def _is_unknown(kind: onnx.TypeProto) -> bool:
     return False
 
 
-def _settle(parts: Anatomy, tensors: list[ir.TensorProtocol]) -> None:
+def _settle(parts: IrPlaces, tensors: list[ir.TensorProtocol]) -> None:
     """Put the tensors where their stand-ins are."""
     for graph in parts.scopes:
         for value in graph.initializers.data.values():
@@ -165,13 +169,13 @@ def _stood_for(tensor: ir.ExternalTensor, tensors: list[ir.TensorProtocol]) -> i
     return tensors[int(str(tensor.location).removeprefix(STAND_IN))]
 
 
-def _check_nothing_is_lost(model: ir.Model, proto: onnx.ModelProto, found: Survey, label: str) -> None:
+def _check_nothing_is_lost(model: ir.Model, proto: onnx.ModelProto, found: ProtoPlaces, label: str) -> None:
     try:
         drafted = draft(model)
     except ModelError as error:
         raise ModelError(f"{label}: {error}") from error
-    preserved.remember(found.scopes, drafted.scopes, drafted.parts)
-    preserved.remember_training(model, proto)
+    preserved.preserve(found.scopes, drafted.scopes, drafted.parts)
+    preserved.preserve_training(model, proto)
     written = finish(model, drafted).proto
     lost = difference(proto, written)
     if lost is not None:

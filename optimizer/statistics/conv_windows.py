@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Axis:
+class WindowAxis:
     """One axis of a map.
 
     Attributes:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer.graph.kernels import kernel
+from optimizer.graph.linear_nodes import as_linear
 from optimizer.statistics import im2col
 from optimizer.statistics.second_moments import SecondMoments
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class PairedMoments:
+class CrossMoments:
     """Sums over rows.
 
     Attributes:
@@ -41,9 +41,9 @@ class PairedMoments:
     squares: NDArray[np.float64]
 
     @classmethod
-    def of(cls, node: ir.Node) -> PairedMoments:
+    def of(cls, node: ir.Node) -> CrossMoments:
         """Nothing yet, for the kernel ``node``."""
-        item = kernel(node)
+        item = as_linear(node)
         if item is None:
             raise ValueError(f"{node.op_type} {node.name!r} is no kernel")
         groups, width = im2col.width(node)
@@ -59,7 +59,7 @@ class PairedMoments:
     def nbytes(node: ir.Node) -> int:
         """What the sums of ``node`` take."""
         groups, width = im2col.width(node)
-        item = kernel(node)
+        item = as_linear(node)
         return 8 * (groups * width * (width + 1) + (0 if item is None else item.outputs * (width + 2)))
 
     @property

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer.graph.kernels import kernel
-from optimizer.statistics.conv_windows import Axis, padding
+from optimizer.graph.linear_nodes import as_linear
+from optimizer.statistics.conv_windows import WindowAxis, padding
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.graph.kernels import Kernel
+    from optimizer.graph.linear_nodes import LinearNode
 
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 
 
 def refusal(node: ir.Node) -> str | None:
     """Why the rows of ``node`` cannot be told; ``None`` if they can."""
-    item = kernel(node)
+    item = as_linear(node)
     if item is None:
         return "it is no Conv, ConvTranspose, Gemm (transA = 0) or MatMul with a weight of known shape and rank"
     if node.op_type == "ConvTranspose":
@@ -147,18 +147,18 @@ def from_matrix(node: ir.Node, matrix: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(matrix[0] if item.transposed else matrix[0].T)
 
 
-def _known(node: ir.Node) -> Kernel:
-    item = kernel(node)
+def _known(node: ir.Node) -> LinearNode:
+    item = as_linear(node)
     if item is None:
         raise ValueError(f"{node.op_type} {node.name!r}: {refusal(node)}")
     return item
 
 
-def _window(item: Kernel) -> tuple[int, ...]:
+def _window(item: LinearNode) -> tuple[int, ...]:
     return () if item.node.op_type in _PRODUCTS else item.shape[2:]
 
 
-def _axes(item: Kernel, shape: Sequence[int]) -> list[Axis]:
+def _axes(item: LinearNode, shape: Sequence[int]) -> list[WindowAxis]:
     """The axes of the map, of an input of ``shape``."""
     window, said = _window(item), item.node.attributes
     ones, zeros = [1] * len(window), [0] * len(window)
@@ -168,5 +168,7 @@ def _axes(item: Kernel, shape: Sequence[int]) -> list[Axis]:
     found = []
     for number, (size, taps) in enumerate(zip(shape[2:], window, strict=True)):
         before, after = padding(item.node, number, size, taps)
-        found.append(Axis(size, taps, strides[number], dilations[number], before, after, extra[number], is_transposed))
+        found.append(
+            WindowAxis(size, taps, strides[number], dilations[number], before, after, extra[number], is_transposed)
+        )
     return found

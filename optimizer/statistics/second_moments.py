@@ -92,7 +92,7 @@ class SecondMoments:
 
 
 @dataclass(frozen=True)
-class Source:
+class RowGroup:
     """Rows that some kernels have in common.
 
     Attributes:
@@ -123,7 +123,7 @@ def refusal(node: ir.Node) -> str | None:
     return None
 
 
-def sources(model: ir.Model, kernels: Iterable[str]) -> list[Source]:
+def row_groups(model: ir.Model, kernels: Iterable[str]) -> list[RowGroup]:
     """What the kernels read whose first outputs are ``kernels``, in the order of the graph.
 
     Kernels with a ``refusal`` are left out.
@@ -143,12 +143,12 @@ def sources(model: ir.Model, kernels: Iterable[str]) -> list[Source]:
             found.setdefault((value.name, im2col.key(node)), (value.name, node, []))[2].append(name)
     if wanted:
         raise UsageError(f"no node of the main graph gives {', '.join(map(repr, sorted(wanted)))}")
-    return [Source(value, node, tuple(names)) for value, node, names in found.values()]
+    return [RowGroup(value, node, tuple(names)) for value, node, names in found.values()]
 
 
-def batches(items: Sequence[Source], limit: int) -> list[list[Source]]:
+def batches(items: Sequence[RowGroup], limit: int) -> list[list[RowGroup]]:
     """``items`` in order, in groups whose sums take at most ``limit`` bytes; a larger one stands alone."""
-    found: list[list[Source]] = []
+    found: list[list[RowGroup]] = []
     taken = 0
     for item in items:
         if not found or taken + item.nbytes > limit:
@@ -169,7 +169,7 @@ class Collection:
         seed: Which rows are drawn; the same whatever else is collected beside.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[RowGroup]
     most_rows: int = MOST_ROWS
     seed: int = 0
     _moments: list[SecondMoments] = field(init=False)

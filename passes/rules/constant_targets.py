@@ -16,16 +16,16 @@ from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.analysis.symbolic.expressions import is_known
 from optimizer.analysis.symbolic.nonzero import found_dimension
 from optimizer.analysis.symbolic.operators import dims
-from optimizer.analysis.symbolic.reshape_targets import Wish
+from optimizer.analysis.symbolic.reshape_targets import ReshapeTarget
 from optimizer.graph import constants, file_size, queries, tensors
-from optimizer.graph.file_size import freed_bytes
+from optimizer.graph.file_size import bytes_removed_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
     from optimizer.analysis.symbolic.expressions import Element
 
 _MAX_READERS = 64
@@ -38,27 +38,27 @@ class ConstantTargets(Rule):
     summary: ClassVar[str] = "Reshape and Expand by a constant with 0, -1 or 1 for what they find out themselves"
     ops: ClassVar[frozenset[str]] = frozenset({"Reshape", "Expand"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Replace the computed target of ``node``, and of all others who read it, if they want the same."""
         if len(node.inputs) < 2 or node.inputs[1] is None or constants.constant_tensor(node.inputs[1]) is not None:
             return False
-        targets = _targets(node, scope)
-        known = next((target for target in targets if scope.known_constant(node, _array(target)) is not None), None)
+        targets = _targets(node, rewriter)
+        known = next((target for target in targets if rewriter.known_constant(node, _array(target)) is not None), None)
         if known is not None:
-            return self._put(known, [node], scope)
+            return self._put(known, [node], rewriter)
         old, target = node.inputs[1], None
         if targets and not old.is_graph_output() and queries.use_count(old) <= _MAX_READERS:
             readers = list(dict.fromkeys(use.node for use in old.uses()))
-            others = [_targets(reader, scope) for reader in readers if reader is not node]
+            others = [_targets(reader, rewriter) for reader in readers if reader is not node]
             target = next((each for each in targets if all(each in other for other in others)), None)
-        if target is None or not scope.may_hold(node, ir.DataType.INT64) or not _pays(old, _array(target)):
+        if target is None or not rewriter.may_hold(node, ir.DataType.INT64) or not _pays(old, _array(target)):
             return False
-        return self._put(target, readers, scope)
+        return self._put(target, readers, rewriter)
 
-    def _put(self, target: list[int], readers: Sequence[ir.Node], scope: Scope) -> bool:
-        permitted = [reader for reader in readers if self.permits(reader, scope)]
+    def _put(self, target: list[int], readers: Sequence[ir.Node], rewriter: Rewriter) -> bool:
+        permitted = [reader for reader in readers if self.permits(reader, rewriter)]
         for reader in permitted:
-            reader.replace_input_with(1, scope.constant(reader, _array(target), "s"))
+            reader.replace_input_with(1, rewriter.constant(reader, _array(target), "s"))
             if 0 in target and reader.op_type == "Reshape":
                 reader.attributes.pop("allowzero", None)  # 0 stands for the dimension that is read
         return bool(permitted)
@@ -68,20 +68,20 @@ def _array(target: list[int]) -> NDArray[np.int64]:
     return np.array(target, dtype=np.int64)
 
 
-def _targets(node: ir.Node, scope: Scope) -> list[list[int]]:
+def _targets(node: ir.Node, rewriter: Rewriter) -> list[list[int]]:
     """The constants by which ``node`` comes to the same shape, the best first."""
     if not queries.is_standard(node, "Reshape", "Expand") or queries.has_references(node) or node.inputs[0] is None:
         return []
-    wanted, source = scope.values.elements(node.inputs[1]), dims(node.inputs[0].shape)
+    wanted, source = rewriter.values.elements(node.inputs[1]), dims(node.inputs[0].shape)
     if wanted is None:
         return []
     if node.op_type == "Expand":
         target = _expand_target(source, wanted)
         return [] if target is None else [target]
-    wish = Wish(
+    wish = ReshapeTarget(
         source,
         wanted,
-        scope.nonzero(node),
+        rewriter.nonzero(node),
         zero_copies=0 not in wanted or node.attributes.get_int("allowzero", 0) == 0,
         found=found_dimension(node, wanted),
     )
@@ -110,7 +110,7 @@ def _pays(old: ir.Value, array: NDArray[np.int64]) -> bool:
     """Whether the constant takes no more bytes than the node that computes ``old``."""
     producer = old.producer()
     cost = file_size.tensor_bytes(tensors.compact(array, ""), "s_99999")
-    return producer is not None and cost <= freed_bytes([producer])
+    return producer is not None and cost <= bytes_removed_with([producer])
 
 
 RULES: tuple[Rule, ...] = (ConstantTargets(),)

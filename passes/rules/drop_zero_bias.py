@@ -10,7 +10,7 @@ from optimizer.graph import constants
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _BIASLESS_GEMM = 11
 _MOST_ELEMENTS = 1 << 20
@@ -23,15 +23,15 @@ class DropZeroBias(Rule):
     summary: ClassVar[str] = "a bias of zeros of Conv, ConvTranspose or Gemm goes"
     ops: ClassVar[frozenset[str]] = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Drop the bias of ``node``."""
-        if len(node.inputs) < 3 or (node.op_type == "Gemm" and scope.opset(node) < _BIASLESS_GEMM):
+        if len(node.inputs) < 3 or (node.op_type == "Gemm" and rewriter.opset(node) < _BIASLESS_GEMM):
             return False
         tensor = constants.constant_tensor(node.inputs[2])
         if tensor is None or tensor.size > _MOST_ELEMENTS:
             return False
         bias = constants.float_array(node.inputs[2])
-        if bias is None or bias.any() or not self.permits(node, scope):
+        if bias is None or bias.any() or not self.permits(node, rewriter):
             return False
         node.resize_inputs(2)
         node.attributes.pop("beta", None)

@@ -12,28 +12,28 @@ from optimizer.analysis import constant_evaluation
 from optimizer.analysis.symbolic.expressions import is_known
 from optimizer.analysis.symbolic.operators import EVALUATORS
 from optimizer.graph import constants, file_size, queries, tensors
-from optimizer.graph.file_size import freed_bytes
+from optimizer.graph.file_size import bytes_removed_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
-def _replace(rule: Rule, node: ir.Node, scope: Scope, found: Mapping[ir.Value, NDArray[np.generic]]) -> bool:
+def _replace(rule: Rule, node: ir.Node, rewriter: Rewriter, found: Mapping[ir.Value, NDArray[np.generic]]) -> bool:
     """Let the outputs of ``node`` be constants, if that pays in bytes."""
     if not found or any(value.is_graph_output() for value in found):
         return False
-    new = {value: ir.tensor(array) for value, array in found.items() if scope.known_constant(node, array) is None}
-    if not all(scope.may_hold(node, tensor.dtype) for tensor in new.values()):
+    new = {value: ir.tensor(array) for value, array in found.items() if rewriter.known_constant(node, array) is None}
+    if not all(rewriter.may_hold(node, tensor.dtype) for tensor in new.values()):
         return False
     cost = sum(file_size.tensor_bytes(tensors.compact(found[value], ""), value.name) for value in new)
-    if cost > freed_bytes([node]) or not rule.permits(node, scope):
+    if cost > bytes_removed_with([node]) or not rule.permits(node, rewriter):
         return False
     for value, array in found.items():
-        scope.replace_by_constant(value, array)
+        rewriter.replace_by_constant(value, array)
     return True
 
 
@@ -44,17 +44,17 @@ class FoldConstants(Rule):
     summary: ClassVar[str] = "nodes whose inputs are all constants become constants, unless the file would grow"
     ops: ClassVar[frozenset[str]] = constant_evaluation.FOLDED
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Fold ``node``."""
         if not any(value is not None for value in node.inputs) or any(out.is_graph_output() for out in node.outputs):
             return False
         if any(value is not None and constants.constant_tensor(value) is None for value in node.inputs):
             return False
-        arrays = constant_evaluation.evaluate(node, scope.opset(node))
+        arrays = constant_evaluation.evaluate(node, rewriter.opset(node))
         if arrays is None:
             return False
         pairs = zip(node.outputs, arrays, strict=True)
-        return _replace(self, node, scope, {value: array for value, array in pairs if queries.has_uses(value)})
+        return _replace(self, node, rewriter, {value: array for value, array in pairs if queries.has_uses(value)})
 
 
 class FoldShapes(Rule):
@@ -64,17 +64,17 @@ class FoldShapes(Rule):
     summary: ClassVar[str] = "shape arithmetic whose result is the same at every run becomes a constant"
     ops: ClassVar[frozenset[str]] = frozenset(EVALUATORS)
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Fold ``node``."""
         found: dict[ir.Value, NDArray[np.generic]] = {}
         for value in node.outputs:
             if not queries.has_uses(value):
                 continue
-            array = scope.values.computed(value)
+            array = rewriter.values.computed(value)
             if array is None or value.dtype is None or not all(map(is_known, array.flat)):
                 return False
             found[value] = np.array(list(array.flat), dtype=value.dtype.numpy()).reshape(array.shape)
-        return _replace(self, node, scope, found)
+        return _replace(self, node, rewriter, found)
 
 
 RULES: tuple[Rule, ...] = (FoldShapes(), FoldConstants())

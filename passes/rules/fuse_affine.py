@@ -16,29 +16,29 @@ import numpy as np
 
 from optimizer.algorithms.rewriting import affine, replacement
 from optimizer.algorithms.rewriting.rules import Rule
-from optimizer.graph import constants, editing, kernels, queries
+from optimizer.graph import constants, editing, linear_nodes, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _FusablePair:
     """A kernel and the scaling and shift of all it computes."""
 
-    item: kernels.Kernel
+    item: linear_nodes.LinearNode
     follower: affine.Affine
 
 
 class _FuseAffine(Rule):
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
-        pair = _pair(node, scope)
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+        pair = _pair(node, rewriter)
         if pair is None or not _takes(pair):
             return False
-        pairs = [pair] if pair.follower.scale is None else _sharers(pair, scope)
+        pairs = [pair] if pair.follower.scale is None else _sharers(pair, rewriter)
         if not pairs:
             return False
         weight = _new_weight(pair)
@@ -47,35 +47,35 @@ class _FuseAffine(Rule):
             return False
         swaps = _swaps(pairs, [bias for bias in biases if bias is not None])
         gone = {each.follower.node for each in pairs}
-        if replacement.saved(gone, replacement.dying(gone), swaps.values()) < 0:
+        if replacement.bytes_saved(gone, replacement.constants_only_read_by(gone), swaps.values()) < 0:
             return False
-        if not all(self.permits(each.follower.node, scope) for each in pairs):
+        if not all(self.permits(each.follower.node, rewriter) for each in pairs):
             return False
         if pair.follower.scale is not None:
-            constants.rewrite(pair.item.weight, weight)
+            constants.set_array(pair.item.weight, weight)
         for each in pairs:
-            _apply(each, swaps.get(each.item.node), scope)
+            _apply(each, swaps.get(each.item.node), rewriter)
         editing.remove_unused(gone)
         return True
 
 
-def _pair(node: ir.Node, scope: Scope) -> _Pair | None:
+def _pair(node: ir.Node, rewriter: Rewriter) -> _FusablePair | None:
     """``node`` and the kernel whose result it alone reads."""
-    if scope.opset(node) < affine.OLDEST_OPSET:
+    if rewriter.opset(node) < affine.OLDEST_OPSET:
         return None
     for operand, value in enumerate(node.inputs[:2]):
-        if value is None or queries.reader(value) is not node:
+        if value is None or queries.only_consumer(value) is not node:
             continue
-        item = kernels.kernel(value.producer())
+        item = linear_nodes.as_linear(value.producer())
         if item is None or item.node.graph is not node.graph:
             continue
-        follower = affine.affine(node, operand, item.axis, item.outputs, item.rank)
+        follower = affine.as_affine(node, operand, item.axis, item.outputs, item.rank)
         if follower is not None:
-            return _Pair(item, follower)
+            return _FusablePair(item, follower)
     return None
 
 
-def _takes(pair: _Pair) -> bool:
+def _takes(pair: _FusablePair) -> bool:
     """Whether the kernel has a place for the shift, and constants to fold into."""
     item, follower = pair.item, pair.follower
     is_constant = constants.float_array(item.weight) is not None
@@ -86,44 +86,44 @@ def _takes(pair: _Pair) -> bool:
     return item.bias_array() is not None
 
 
-def _sharers(pair: _Pair, scope: Scope) -> list[_Pair]:
+def _sharers(pair: _FusablePair, rewriter: Rewriter) -> list[_FusablePair]:
     """The pairs of all users of the kernel's weight, if each of them is scaled alike; else an empty list."""
     weight = pair.item.weight
     if weight.is_graph_output():
         return []
-    pairs = [_sharer(node, index, pair, scope) for node, index in weight.uses()]
+    pairs = [_sharer(node, index, pair, rewriter) for node, index in weight.uses()]
     agreeing = [other for other in pairs if other is not None]
     return agreeing if len(agreeing) == len(pairs) else []
 
 
-def _sharer(node: ir.Node, index: int, pair: _Pair, scope: Scope) -> _Pair | None:
+def _sharer(node: ir.Node, index: int, pair: _FusablePair, rewriter: Rewriter) -> _FusablePair | None:
     """The user ``node`` of the weight of ``pair`` with what follows it, if it is scaled as ``pair`` is."""
     if node is pair.item.node:
         return pair if index == 1 else None
     if index != 1 or node.op_type != pair.item.node.op_type:
         return None
-    follower = queries.reader(node.outputs[0])
+    follower = queries.only_consumer(node.outputs[0])
     if follower is None or not queries.is_standard(follower, *affine.OPS):
         return None
-    other = _pair(follower, scope)
+    other = _pair(follower, rewriter)
     if other is None or other.item.node is not node or not _takes(other):
         return None
     same_layout = (other.item.groups, other.item.transposed) == (pair.item.groups, pair.item.transposed)
     return other if same_layout and other.follower.same_scale(pair.follower) else None
 
 
-def _new_weight(pair: _Pair) -> NDArray[np.floating] | None:
+def _new_weight(pair: _FusablePair) -> NDArray[np.floating] | None:
     """The scaled weight; if nothing is scaled, any array."""
     if pair.follower.scale is None:
         return np.empty(0)
-    array = pair.item.array()
+    array = pair.item.weight_array()
     if array is None:
         return None
-    exact = kernels.scaled_outputs(pair.item, array, pair.follower.scale)
-    return constants.rounded(exact, array.dtype, pair.item.output_axis)
+    exact = linear_nodes.scaled_outputs(pair.item, array, pair.follower.scale)
+    return constants.round_once(exact, array.dtype, pair.item.output_axis)
 
 
-def _new_bias(pair: _Pair) -> NDArray[np.floating] | None:
+def _new_bias(pair: _FusablePair) -> NDArray[np.floating] | None:
     """The new bias; empty if there is to be none."""
     item, follower = pair.item, pair.follower
     old, kind = item.bias_array(), _kind(pair)
@@ -135,10 +135,10 @@ def _new_bias(pair: _Pair) -> NDArray[np.floating] | None:
     exact = exact + (0.0 if follower.shift is None else follower.shift)
     if exact.ndim == 0:
         exact = np.full(1 if item.node.op_type == "Gemm" else item.outputs, exact)
-    return constants.rounded(exact, kind)
+    return constants.round_once(exact, kind)
 
 
-def _kind(pair: _Pair) -> np.dtype[np.floating] | None:
+def _kind(pair: _FusablePair) -> np.dtype[np.floating] | None:
     """The float type of what the kernel computes."""
     for value in (pair.item.bias, pair.item.weight, *pair.follower.node.inputs):
         array = constants.float_array(value)
@@ -147,37 +147,41 @@ def _kind(pair: _Pair) -> np.dtype[np.floating] | None:
     return None
 
 
-def _swaps(pairs: list[_Pair], biases: list[NDArray[np.floating]]) -> dict[ir.Node, replacement.Swap]:
+def _swaps(
+    pairs: list[_FusablePair], biases: list[NDArray[np.floating]]
+) -> dict[ir.Node, replacement.ReplacementConstant]:
     """The new biases by kernel node: in the place of the old one, or of a constant that goes, or new."""
-    swaps: dict[ir.Node, replacement.Swap] = {}
-    spares = replacement.dying({pair.follower.node for pair in pairs})
+    swaps: dict[ir.Node, replacement.ReplacementConstant] = {}
+    spares = replacement.constants_only_read_by({pair.follower.node for pair in pairs})
     for pair, bias in zip(pairs, biases, strict=True):
         if not bias.size:
             continue
-        swap = replacement.swap(bias, f"{pair.item.weight.name}_bias", spares)
+        swap = replacement.replacement_for(bias, f"{pair.item.weight.name}_bias", spares)
         if pair.item.bias is not None and _owned(pair.item.bias, bias, pairs, biases):
-            swap = replacement.Swap(bias, "", pair.item.bias)
-        spares = [value for value in spares if value is not swap.spare]
+            swap = replacement.ReplacementConstant(bias, "", pair.item.bias)
+        spares = [value for value in spares if value is not swap.reusable]
         swaps[pair.item.node] = swap
     return swaps
 
 
-def _owned(value: ir.Value, new: NDArray[np.floating], pairs: list[_Pair], biases: list[NDArray[np.floating]]) -> bool:
+def _owned(
+    value: ir.Value, new: NDArray[np.floating], pairs: list[_FusablePair], biases: list[NDArray[np.floating]]
+) -> bool:
     """Whether the bias ``value`` becomes ``new`` for all who read it."""
     becoming = {
         p.item.node for p, b in zip(pairs, biases, strict=True) if p.item.bias is value and np.array_equal(b, new)
     }
-    return constants.is_private(value, becoming)
+    return constants.is_only_read_by(value, becoming)
 
 
-def _apply(pair: _Pair, swap: replacement.Swap | None, scope: Scope) -> None:
+def _apply(pair: _FusablePair, swap: replacement.ReplacementConstant | None, rewriter: Rewriter) -> None:
     node = pair.item.node
     if swap is not None:
         if node.op_type == "MatMul":
             node.op_type = "Gemm"
         node.attributes.pop("beta", None)
         node.resize_inputs(3)
-        node.replace_input_with(2, swap.put(node, scope))
+        node.replace_input_with(2, swap.put(node, rewriter))
     editing.bypass(pair.follower.node, node.outputs[0])
 
 

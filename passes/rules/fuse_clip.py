@@ -24,7 +24,7 @@ from optimizer.graph import constants, editing, queries
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 class DropClip(Rule):
@@ -34,10 +34,10 @@ class DropClip(Rule):
     summary: ClassVar[str] = "Relu, Clip, Min, Max of what is within their limits by Relu, Sigmoid, Softmax, Clip …"
     ops: ClassVar[frozenset[str]] = clipping.OPS
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Let the readers of ``node`` read what it limits."""
-        opset = scope.opset(node)
-        found = clipping.limits(node, opset)
+        opset = rewriter.opset(node)
+        found = clipping.clip_bounds(node, opset)
         if found is None:
             return False
         low, high = clipping.range_of(found.source, opset)
@@ -45,7 +45,7 @@ class DropClip(Rule):
             return False  # without limits, such a Clip has the largest numbers of its type
         if not found.low <= low <= high <= found.high or not editing.may_bypass(found.source, node.outputs[0]):
             return False
-        return self.permits(node, scope) and editing.bypass(node, found.source)
+        return self.permits(node, rewriter) and editing.bypass(node, found.source)
 
 
 class FuseClip(Rule):
@@ -55,14 +55,19 @@ class FuseClip(Rule):
     summary: ClassVar[str] = "Relu, Clip, and Min, Max with one number, in a row into one of them"
     ops: ClassVar[frozenset[str]] = clipping.OPS
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Give ``node`` the limits of what it reads as well."""
-        opset = scope.opset(node)
-        last = clipping.limits(node, opset)
+        opset = rewriter.opset(node)
+        last = clipping.clip_bounds(node, opset)
         before = None if last is None else last.source.producer()
-        if last is None or before is None or before.graph is not node.graph or queries.reader(last.source) is not node:
+        if (
+            last is None
+            or before is None
+            or before.graph is not node.graph
+            or queries.only_consumer(last.source) is not node
+        ):
             return False
-        first = clipping.limits(before, opset)
+        first = clipping.clip_bounds(before, opset)
         if first is None or not first.low <= first.high or not last.low <= last.high:
             return False
         both = first.then(last)
@@ -70,15 +75,21 @@ class FuseClip(Rule):
         if kind not in constants.FLOATS or (opset < clipping.ARE_INPUTS and kind == ir.DataType.DOUBLE):
             return False
         if (both.low, both.high) == (0.0, np.inf):
-            return self.permits(node, scope) and _become_relu(node, both)
-        new = [] if opset < clipping.ARE_INPUTS else _swaps(both, kind, replacement.dying({node, before}))
-        if replacement.saved([before], replacement.dying({node, before}), new) < 0 or not self.permits(node, scope):
+            return self.permits(node, rewriter) and _become_relu(node, both)
+        new = (
+            []
+            if opset < clipping.ARE_INPUTS
+            else _swaps(both, kind, replacement.constants_only_read_by({node, before}))
+        )
+        if replacement.bytes_saved(
+            [before], replacement.constants_only_read_by({node, before}), new
+        ) < 0 or not self.permits(node, rewriter):
             return False
-        _become_clip(node, both, new, scope)
+        _become_clip(node, both, new, rewriter)
         return True
 
 
-def _become_relu(node: ir.Node, found: clipping.Limits) -> bool:
+def _become_relu(node: ir.Node, found: clipping.ClipBounds) -> bool:
     node.op_type = "Relu"
     node.attributes.clear()
     node.resize_inputs(1)
@@ -86,20 +97,24 @@ def _become_relu(node: ir.Node, found: clipping.Limits) -> bool:
     return True
 
 
-def _swaps(found: clipping.Limits, kind: ir.DataType, spares: Iterable[ir.Value]) -> list[replacement.Swap]:
+def _swaps(
+    found: clipping.ClipBounds, kind: ir.DataType, spares: Iterable[ir.Value]
+) -> list[replacement.ReplacementConstant]:
     """The finite limits as constants, in the places of those that go."""
-    swaps: list[replacement.Swap] = []
+    swaps: list[replacement.ReplacementConstant] = []
     left = list(spares)
     for limit, name in ((found.low, "min"), (found.high, "max")):
         if np.isfinite(limit):
-            swaps.append(replacement.swap(np.array(limit, kind.numpy()), name, left))
-            left = [value for value in left if value is not swaps[-1].spare]
+            swaps.append(replacement.replacement_for(np.array(limit, kind.numpy()), name, left))
+            left = [value for value in left if value is not swaps[-1].reusable]
     return swaps
 
 
-def _become_clip(node: ir.Node, found: clipping.Limits, swaps: list[replacement.Swap], scope: Scope) -> None:
+def _become_clip(
+    node: ir.Node, found: clipping.ClipBounds, swaps: list[replacement.ReplacementConstant], rewriter: Rewriter
+) -> None:
     node.op_type = "Clip"
-    values = [swap.put(node, scope) for swap in swaps]
+    values = [swap.put(node, rewriter) for swap in swaps]
     node.attributes.clear()
     if not values:
         for name, limit in (("min", found.low), ("max", found.high)):

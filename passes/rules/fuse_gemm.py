@@ -22,7 +22,7 @@ from optimizer.graph import constants, editing, permutations, queries
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _OLDEST_OPSET = 7
 _BIASLESS_GEMM = 11
@@ -35,17 +35,22 @@ class FuseMatMulAdd(Rule):
     summary: ClassVar[str] = "Add after a MatMul of matrices, or after a Gemm without a bias, into a Gemm"
     ops: ClassVar[frozenset[str]] = frozenset({"Add"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Turn the Add ``node`` into a Gemm."""
-        if len(node.inputs) != 2 or scope.opset(node) < _OLDEST_OPSET:
+        if len(node.inputs) != 2 or rewriter.opset(node) < _OLDEST_OPSET:
             return False
         for index, value in enumerate(node.inputs):
             product, other = None if value is None else value.producer(), node.inputs[1 - index]
-            if product is None or other is None or queries.reader(value) is not node or product.graph is not node.graph:
+            if (
+                product is None
+                or other is None
+                or queries.only_consumer(value) is not node
+                or product.graph is not node.graph
+            ):
                 continue
             if not _adds_nothing(product) or not _broadcasts_to(other, _product_dims(product)):
                 continue
-            if not self.permits(node, scope):
+            if not self.permits(node, rewriter):
                 return False
             _become_gemm(node, product, other)
             return True
@@ -85,7 +90,7 @@ def _dims(value: ir.Value | None) -> list[int | str | None]:
 
 def _broadcasts_to(value: ir.Value, dims: Sequence[int | str | None]) -> bool:
     """Whether ``value`` broadcasts to a matrix of the size ``dims`` for certain, and leaves its size as it is."""
-    own = list(constants.shape(value) or _dims(value))
+    own = list(constants.known_shape(value) or _dims(value))
     if value.shape is None or value.dtype not in constants.FLOATS or len(own) > len(dims):
         return False
     return all(
@@ -111,17 +116,17 @@ class FuseTransposeIntoGemm(Rule):
     summary: ClassVar[str] = "Transpose of a matrix into the transA or transB of the Gemm, or MatMul, after it"
     ops: ClassVar[frozenset[str]] = frozenset({"Gemm", "MatMul"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Let ``node`` read what is transposed before it."""
         oldest = _OLDEST_OPSET if node.op_type == "Gemm" else _BIASLESS_GEMM
-        if scope.opset(node) < oldest or not _is_float_product(node):
+        if rewriter.opset(node) < oldest or not _is_float_product(node):
             return False
         for index, name in enumerate(("transA", "transB")):
             value = node.inputs[index]
             before = None if value is None else value.producer()
-            if before is None or queries.reader(value) is not node or permutations.permutation(before) != (1, 0):
+            if before is None or queries.only_consumer(value) is not node or permutations.permutation(before) != (1, 0):
                 continue
-            if not self.permits(node, scope):
+            if not self.permits(node, rewriter):
                 return False
             node.op_type = "Gemm"
             flipped = 1 - node.attributes.get_int(name, 0)

@@ -24,7 +24,7 @@ from optimizer.graph import constants, editing, queries
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _HARD_SWISH = 14
 _ONE_ROUNDING = 1e-6
@@ -46,27 +46,32 @@ class FuseHardSigmoid(Rule):
     summary: ClassVar[str] = "Add, Clip from 0 and a later scaling into HardSigmoid"
     ops: ClassVar[frozenset[str]] = frozenset({"Clip"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Turn the Clip ``node`` into a HardSigmoid, if a factor after it takes up its height."""
-        ramp = _ramp(node, scope.opset(node))
+        ramp = _ramp(node, rewriter.opset(node))
         scaling = None if ramp is None else _scaling_after(node)
         if ramp is None or scaling is None:
             return False
-        factor = constants.rounded(scaling.array * ramp.height, np.dtype(np.float32))
-        if factor is None or not self.permits(node, scope):
+        factor = constants.round_once(scaling.array * ramp.height, np.dtype(np.float32))
+        if factor is None or not self.permits(node, rewriter):
             return False
         _become_hard_sigmoid(node, ramp)
-        _rescale(scaling, factor, scope)
+        _rescale(scaling, factor, rewriter)
         return True
 
 
 def _ramp(node: ir.Node, opset: int) -> _Ramp | None:
     """``node`` as a ramp of 32-bit floats (ONNX Runtime's HardSigmoid knows no others)."""
-    found = clipping.limits(node, opset)
+    found = clipping.clip_bounds(node, opset)
     before = None if found is None else found.source.producer()
-    if found is None or before is None or queries.reader(found.source) is not node or before.graph is not node.graph:
+    if (
+        found is None
+        or before is None
+        or queries.only_consumer(found.source) is not node
+        or before.graph is not node.graph
+    ):
         return None
-    shift = affine.step(before)
+    shift = affine.affine_step(before)
     if shift is None or shift.scales or shift.array.size != 1 or shift.source.dtype != ir.DataType.FLOAT:
         return None
     enlarges = shift.array.ndim > (queries.rank(shift.source) or 0)
@@ -75,18 +80,18 @@ def _ramp(node: ir.Node, opset: int) -> _Ramp | None:
     return _Ramp(shift.source, float(shift.array.reshape(())), found.high)
 
 
-def _scaling_after(node: ir.Node) -> affine.Step | None:
+def _scaling_after(node: ir.Node) -> affine.AffineStep | None:
     """The scaling by a constant that alone follows ``node``, or the product that alone follows it."""
-    after = queries.reader(node.outputs[0])
+    after = queries.only_consumer(node.outputs[0])
     for _ in range(2):
         if after is None or after.graph is not node.graph or not queries.is_standard(after, "Mul", "Div"):
             return None
-        found = affine.step(after)
+        found = affine.affine_step(after)
         if found is not None:
             return found if found.scales else None
         if after.op_type != "Mul":
             return None
-        after = queries.reader(after.outputs[0])
+        after = queries.only_consumer(after.outputs[0])
     return None
 
 
@@ -99,7 +104,7 @@ def _become_hard_sigmoid(node: ir.Node, ramp: _Ramp) -> None:
     node.replace_input_with(0, ramp.source)
 
 
-def _rescale(scaling: affine.Step, factor: NDArray[np.floating], scope: Scope) -> None:
+def _rescale(scaling: affine.AffineStep, factor: NDArray[np.floating], rewriter: Rewriter) -> None:
     """Scale by ``factor`` instead, or not at all where that is 1 and broadcasts nothing."""
     node = scaling.node
     if (
@@ -110,9 +115,11 @@ def _rescale(scaling: affine.Step, factor: NDArray[np.floating], scope: Scope) -
         editing.bypass(node, scaling.source)
         editing.remove_unused([node])
         return
-    swap = replacement.swap(factor, f"{node.outputs[0].name}_factor", replacement.dying({node}))
+    swap = replacement.replacement_for(
+        factor, f"{node.outputs[0].name}_factor", replacement.constants_only_read_by({node})
+    )
     node.op_type = "Mul"
-    editing.set_inputs(node, [scaling.source, swap.put(node, scope)])
+    editing.set_inputs(node, [scaling.source, swap.put(node, rewriter)])
 
 
 class FuseHardSwish(Rule):
@@ -122,15 +129,15 @@ class FuseHardSwish(Rule):
     summary: ClassVar[str] = "a product with the HardSigmoid of the same value into HardSwish, from opset 14"
     ops: ClassVar[frozenset[str]] = frozenset({"Mul"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Turn the product ``node`` into a HardSwish."""
-        if scope.opset(node) < _HARD_SWISH:
+        if rewriter.opset(node) < _HARD_SWISH:
             return False
         for index, value in enumerate(node.inputs):
             gate = None if value is None else value.producer()
-            if gate is None or queries.reader(value) is not node or gate.graph is not node.graph:
+            if gate is None or queries.only_consumer(value) is not node or gate.graph is not node.graph:
                 continue
-            if _is_hard_swish_gate(gate) and gate.inputs[0] is node.inputs[1 - index] and self.permits(node, scope):
+            if _is_hard_swish_gate(gate) and gate.inputs[0] is node.inputs[1 - index] and self.permits(node, rewriter):
                 node.op_type = "HardSwish"
                 node.resize_inputs(1)
                 node.replace_input_with(0, gate.inputs[0])

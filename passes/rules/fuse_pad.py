@@ -23,7 +23,7 @@ from optimizer.graph import constants, queries
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _PADS_ARE_INPUTS = 11
 _OLDEST_OPSET = 7
@@ -37,19 +37,23 @@ class FusePad(Rule):
     summary: ClassVar[str] = "Pad into the Conv, AveragePool or MaxPool after it"
     ops: ClassVar[frozenset[str]] = frozenset({"Conv", "AveragePool", "MaxPool"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Let ``node`` pad by itself."""
         source = node.inputs[0] if node.inputs else None
         pad = None if source is None else source.producer()
         if pad is None or not queries.is_standard(pad, "Pad") or pad.graph is not node.graph:
             return False
-        if queries.reader(source) is not node or queries.has_references(pad) or scope.opset(node) < _OLDEST_OPSET:
+        if (
+            queries.only_consumer(source) is not node
+            or queries.has_references(pad)
+            or rewriter.opset(node) < _OLDEST_OPSET
+        ):
             return False
-        pads = _pads(pad, scope.opset(node))
+        pads = _pads(pad, rewriter.opset(node))
         own = _own_pads(node, len(pads or ()))
-        if pads is None or own is None or not _may_pad(node, pad, pads, own, scope.opset(node)):
+        if pads is None or own is None or not _may_pad(node, pad, pads, own, rewriter.opset(node)):
             return False
-        if not self.permits(node, scope):
+        if not self.permits(node, rewriter):
             return False
         if node.op_type == "AveragePool":
             node.attributes.add(ir.AttrInt64("count_include_pad", 1))

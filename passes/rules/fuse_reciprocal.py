@@ -17,7 +17,7 @@ from optimizer.graph import constants, editing, queries
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 _MOVING = frozenset({"Mul", "Add", "Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
@@ -32,15 +32,15 @@ class FuseReciprocal(Rule):
     summary: ClassVar[str] = "Mul with a reciprocal into a Div"
     ops: ClassVar[frozenset[str]] = frozenset({"Mul"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Turn ``node`` into a Div if one of its inputs is a reciprocal that nobody else reads."""
         for index, value in enumerate(node.inputs):
             divisor = _divisor(value, node)
-            if divisor is None or scope.opset(node) < affine.OLDEST_OPSET:
+            if divisor is None or rewriter.opset(node) < affine.OLDEST_OPSET:
                 continue
             if _is_quantized(node.outputs[0]):
                 return False
-            if not self.permits(node, scope):
+            if not self.permits(node, rewriter):
                 return False
             node.op_type = "Div"
             editing.set_inputs(node, [node.inputs[1 - index], divisor])
@@ -51,13 +51,13 @@ class FuseReciprocal(Rule):
 def _divisor(value: ir.Value | None, reader: ir.Node) -> ir.Value | None:
     """The ``y`` of ``value`` = 1 / y, if only ``reader`` reads it."""
     node = None if value is None else value.producer()
-    if node is None or node.graph is not reader.graph or queries.reader(value) is not reader:
+    if node is None or node.graph is not reader.graph or queries.only_consumer(value) is not reader:
         return None
     if queries.is_standard(node, "Reciprocal"):
         return node.inputs[0]
     if not queries.is_standard(node, "Div") or len(node.inputs) != 2:
         return None
-    shape, rank = constants.shape(node.inputs[0]), queries.rank(node.inputs[1])
+    shape, rank = constants.known_shape(node.inputs[0]), queries.rank(node.inputs[1])
     if shape is None or any(size != 1 for size in shape) or len(shape) > (rank or 0):
         return None
     one = constants.float_array(node.inputs[0])

@@ -34,7 +34,7 @@ _REDUCTIONS = _ONE_AXIS | {
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 class FuseReduceDims(Rule):
@@ -44,13 +44,13 @@ class FuseReduceDims(Rule):
     summary: ClassVar[str] = "Squeeze or Unsqueeze of the reduced dimensions into the Reduce or ArgMax before it"
     ops: ClassVar[frozenset[str]] = frozenset({"Squeeze", "Unsqueeze"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Let the reduction before ``node`` keep or drop its dimensions by itself."""
         source = node.inputs[0] if node.inputs else None
         before = None if source is None else source.producer()
         if before is None or not queries.is_standard(before, *_REDUCTIONS) or before.graph is not node.graph:
             return False
-        if queries.reader(source) is not node or queries.has_references(before):
+        if queries.only_consumer(source) is not node or queries.has_references(before):
             return False
         kept = before.attributes.get_int("keepdims", 1)
         rank = queries.rank(before.inputs[0])
@@ -59,7 +59,7 @@ class FuseReduceDims(Rule):
             return False
         if sorted(axis % rank for axis in reduced) != sorted(axis % rank for axis in moved):
             return False
-        if not self.permits(node, scope):
+        if not self.permits(node, rewriter):
             return False
         before.attributes.add(ir.AttrInt64("keepdims", 1 - kept))
         before.outputs[0].shape = node.outputs[0].shape

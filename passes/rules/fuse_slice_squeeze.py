@@ -18,7 +18,7 @@ from optimizer.graph import constants, editing, permutations, queries
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _LIMITS_ARE_INPUTS = 10
 _NEGATIVE_INDICES = 11
@@ -41,27 +41,27 @@ class FuseSliceSqueeze(Rule):
     summary: ClassVar[str] = "a Slice of one element and the Squeeze after it into a Gather"
     ops: ClassVar[frozenset[str]] = frozenset({"Squeeze"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Turn the Squeeze ``node`` into a Gather from what is sliced before it."""
         source = node.inputs[0] if node.inputs else None
         before = None if source is None else source.producer()
         if before is None or not queries.is_standard(before, "Slice") or before.graph is not node.graph:
             return False
-        if queries.reader(source) is not node or queries.has_references(before):
+        if queries.only_consumer(source) is not node or queries.has_references(before):
             return False
-        pick, squeezed = _pick(before, scope.opset(node)), permutations.axes_of(node)
+        pick, squeezed = _pick(before, rewriter.opset(node)), permutations.axes_of(node)
         if pick is None or pick.source.dtype not in constants.FLOATS or squeezed is None or len(squeezed) != 1:
             return False
         rank = queries.rank(pick.source)
         same = pick.axis == squeezed[0] or (rank is not None and pick.axis % rank == squeezed[0] % rank)
         index = np.array(pick.index, np.int64)
-        swap = replacement.swap(index, "index", replacement.dying({node, before}))
-        saved = replacement.saved([before], replacement.dying({node, before}), [swap])
-        if not same or (pick.index < 0 and scope.opset(node) < _NEGATIVE_INDICES) or saved < 0:
+        swap = replacement.replacement_for(index, "index", replacement.constants_only_read_by({node, before}))
+        saved = replacement.bytes_saved([before], replacement.constants_only_read_by({node, before}), [swap])
+        if not same or (pick.index < 0 and rewriter.opset(node) < _NEGATIVE_INDICES) or saved < 0:
             return False
-        if not scope.may_hold(node, ir.DataType.INT64) or not self.permits(node, scope):
+        if not rewriter.may_hold(node, ir.DataType.INT64) or not self.permits(node, rewriter):
             return False
-        _become_gather(node, pick, swap, scope)
+        _become_gather(node, pick, swap, rewriter)
         return True
 
 
@@ -83,13 +83,13 @@ def _one(node: ir.Node, limits: Sequence[Sequence[int]]) -> _Pick | None:
     return _Pick(node.inputs[0], start, axis) if is_one else None
 
 
-def _become_gather(node: ir.Node, pick: _Pick, swap: replacement.Swap, scope: Scope) -> None:
+def _become_gather(node: ir.Node, pick: _Pick, swap: replacement.ReplacementConstant, rewriter: Rewriter) -> None:
     node.op_type = "Gather"
     node.attributes.clear()
     if pick.axis:
         node.attributes.add(ir.AttrInt64("axis", pick.axis))
     node.resize_inputs(2)
-    editing.set_inputs(node, [pick.source, swap.put(node, scope)])
+    editing.set_inputs(node, [pick.source, swap.put(node, rewriter)])
 
 
 RULES: tuple[Rule, ...] = (FuseSliceSqueeze(),)

@@ -20,7 +20,7 @@ from optimizer.graph import constants, permutations, queries
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 class FuseViews(Rule):
@@ -30,7 +30,7 @@ class FuseViews(Rule):
     summary: ClassVar[str] = "an axis that is made, transposed and squeezed away is not made"
     ops: ClassVar[frozenset[str]] = frozenset({"Squeeze"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Turn the Squeeze ``node`` into a Transpose of what has not those axes."""
         transpose = _before(node, "Transpose")
         view = None if transpose is None else _before(transpose, "Unsqueeze", "Reshape")
@@ -43,16 +43,18 @@ class FuseViews(Rule):
         left = permutations.reduced(perm, gone)
         if view.op_type == "Unsqueeze":
             same = gone == sorted(axis % len(perm) for axis in permutations.axes_of(view) or ())
-            return same and self.permits(node, scope) and _become_transpose(node, view.inputs[0], left)
+            return same and self.permits(node, rewriter) and _become_transpose(node, view.inputs[0], left)
         target = constants.constant_ints(view.inputs[1])
         if target is None or 0 in target or any(target[axis] != 1 for axis in gone):
             return False
         shorter = np.array([size for axis, size in enumerate(target) if axis not in gone], np.int64)
-        swap = replacement.swap(shorter, "shape", replacement.dying({view}))
-        saved = replacement.saved([transpose], replacement.dying({view, transpose, node}), [swap])
-        if saved < 0 or not scope.may_hold(node, ir.DataType.INT64) or not self.permits(node, scope):
+        swap = replacement.replacement_for(shorter, "shape", replacement.constants_only_read_by({view}))
+        saved = replacement.bytes_saved(
+            [transpose], replacement.constants_only_read_by({view, transpose, node}), [swap]
+        )
+        if saved < 0 or not rewriter.may_hold(node, ir.DataType.INT64) or not self.permits(node, rewriter):
             return False
-        view.replace_input_with(1, swap.put(view, scope))
+        view.replace_input_with(1, swap.put(view, rewriter))
         view.outputs[0].shape = None
         return _become_transpose(node, view.outputs[0], left)
 
@@ -60,7 +62,7 @@ class FuseViews(Rule):
 def _before(node: ir.Node, *op_types: str) -> ir.Node | None:
     """The node that computes what only ``node`` reads."""
     value = node.inputs[0] if node.inputs else None
-    producer = None if value is None or queries.reader(value) is not node else value.producer()
+    producer = None if value is None or queries.only_consumer(value) is not node else value.producer()
     if producer is None or producer.graph is not node.graph or queries.has_references(producer):
         return None
     return producer if queries.is_standard(producer, *op_types) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer.algorithms.rewriting.rewriter import Scope, owner
+from optimizer.algorithms.rewriting.rewriter import Rewriter, owner
 from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.graph import constants, editing, queries
 
@@ -23,22 +23,22 @@ class InlineIf(Rule):
     summary: ClassVar[str] = "an If on a constant becomes the branch that it takes"
     ops: ClassVar[frozenset[str]] = frozenset({"If"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Inline the branch of ``node``."""
         condition = constants.constant_array(node.inputs[0], 1)
         if condition is None or condition.size != 1:
             return False
         attribute = node.attributes.get("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
         branch = None if attribute is None else attribute.as_graph()
-        if branch is None or not _may_inline(node, branch, scope) or not self.permits(node, scope):
+        if branch is None or not _may_inline(node, branch, rewriter) or not self.permits(node, rewriter):
             return False
-        _inline(node, branch, scope)
+        _inline(node, branch, rewriter)
         return True
 
 
-def _may_inline(node: ir.Node, branch: ir.Graph, scope: Scope) -> bool:
+def _may_inline(node: ir.Node, branch: ir.Graph, rewriter: Rewriter) -> bool:
     """Whether the outputs of ``branch`` are its own, and can take the places of those of ``node``."""
-    if len(branch.outputs) != len(node.outputs) or (branch.initializers and not scope.may_lift(node)):
+    if len(branch.outputs) != len(node.outputs) or (branch.initializers and not rewriter.may_lift(node)):
         return False
     for output, inner in zip(node.outputs, branch.outputs, strict=True):
         producer = inner.producer()
@@ -50,18 +50,18 @@ def _may_inline(node: ir.Node, branch: ir.Graph, scope: Scope) -> bool:
     return True
 
 
-def _inline(node: ir.Node, branch: ir.Graph, scope: Scope) -> None:
+def _inline(node: ir.Node, branch: ir.Graph, rewriter: Rewriter) -> None:
     target, results = owner(node), list(branch.outputs)
     branch.outputs.clear()
     for name, value in list(branch.initializers.items()):
         del branch.initializers[name]
-        scope.own_name(value)
+        rewriter.own_name(value)
         target.register_initializer(value)
     nodes = list(branch)
     branch.remove(nodes)
     for inner in nodes:
         for value in inner.outputs:
-            scope.own_name(value)
+            rewriter.own_name(value)
     target.insert_before(node, nodes)
     for output, result in zip(node.outputs, results, strict=True):
         if queries.has_uses(output):

@@ -15,7 +15,7 @@ from optimizer.graph import constants
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 class LiftConstants(Rule):
@@ -25,15 +25,15 @@ class LiftConstants(Rule):
     summary: ClassVar[str] = "Constant nodes become initializers"
     ops: ClassVar[frozenset[str]] = frozenset({"Constant"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Lift the constant of ``node``."""
         output = node.outputs[0]
         tensor = constants.constant_tensor(output)
-        if tensor is None or not output.name or output.is_graph_output() or not scope.may_lift(node):
+        if tensor is None or not output.name or output.is_graph_output() or not rewriter.may_lift(node):
             return False
-        if not self.permits(node, scope):
+        if not self.permits(node, rewriter):
             return False
-        scope.replace_by_constant(output, tensor)
+        rewriter.replace_by_constant(output, tensor)
         return True
 
 

@@ -10,7 +10,7 @@ from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.graph import queries
 
 if TYPE_CHECKING:
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 _EXACT = {
@@ -32,7 +32,7 @@ class MergeCasts(Rule):
     summary: ClassVar[str] = "Cast of a Cast that lost nothing becomes one, or none"
     ops: ClassVar[frozenset[str]] = frozenset({"Cast"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Let ``node`` cast what the node before it reads."""
         inner = queries.producer_of_first_input(node, "Cast")
         source = None if inner is None else inner.inputs[0]
@@ -41,7 +41,7 @@ class MergeCasts(Rule):
         middle, last = inner.attributes.get_int("to", 0), node.attributes.get_int("to", 0)
         if middle not in _EXACT.get(source.dtype, ()) or last not in {*_EXACT[source.dtype], source.dtype}:
             return False
-        if not self.permits(node, scope):
+        if not self.permits(node, rewriter):
             return False
         node.replace_input_with(0, source)
         return True

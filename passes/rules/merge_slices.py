@@ -8,12 +8,12 @@ import numpy as np
 
 from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.graph import constants, editing, file_size, queries, tensors
-from optimizer.graph.file_size import freed_bytes
+from optimizer.graph.file_size import bytes_removed_with
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 class MergeSlices(Rule):
@@ -23,11 +23,11 @@ class MergeSlices(Rule):
     summary: ClassVar[str] = "Slice of a Slice of other axes becomes one"
     ops: ClassVar[frozenset[str]] = frozenset({"Slice"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Let ``node`` slice what the node before it reads."""
         inner = queries.producer_of_first_input(node, "Slice")
         rank = queries.rank(node.outputs[0])
-        if inner is None or rank is None or queries.reader(inner.outputs[0]) is not node:
+        if inner is None or rank is None or queries.only_consumer(inner.outputs[0]) is not node:
             return False
         first, second = _slice_numbers(inner, rank), _slice_numbers(node, rank)
         if first is None or second is None or first.keys() & second.keys():
@@ -36,12 +36,12 @@ class MergeSlices(Rule):
         columns = [list(both), *(list(column) for column in zip(*both.values(), strict=True))]
         axes, starts, ends, steps = (np.array(column, dtype=np.int64) for column in columns)
         arrays = [starts, ends, axes, *([steps] if np.any(steps != 1) else [])]
-        new = [array for array in arrays if scope.known_constant(node, array) is None]
+        new = [array for array in arrays if rewriter.known_constant(node, array) is None]
         cost = sum(file_size.tensor_bytes(tensors.compact(array, ""), "s_99999") for array in new)
-        if cost + 40 > freed_bytes([inner]) or not self.permits(node, scope):
+        if cost + 40 > bytes_removed_with([inner]) or not self.permits(node, rewriter):
             return False
         node.resize_inputs(1 + len(arrays))
-        editing.set_inputs(node, [inner.inputs[0], *(scope.constant(node, array, "s") for array in arrays)])
+        editing.set_inputs(node, [inner.inputs[0], *(rewriter.constant(node, array, "s") for array in arrays)])
         return True
 
 

@@ -17,7 +17,7 @@ from optimizer.graph import editing
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 class ReuseShapes(Rule):
@@ -27,16 +27,16 @@ class ReuseShapes(Rule):
     summary: ClassVar[str] = "shape arithmetic that comes to what is known already is not done again"
     ops: ClassVar[frozenset[str]] = frozenset(EVALUATORS)
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Let the readers of ``node`` read an earlier value with the same elements."""
         output = node.outputs[0]
-        array = scope.values.computed(output)
+        array = rewriter.values.computed(output)
         if len(node.outputs) != 1 or array is None or output.dtype is None:
             return False
-        earlier = scope.first_like((output.dtype, array.shape, tuple(array.flat)), output)
-        if earlier is output or not editing.may_bypass(earlier, output) or not scope.sees(node, earlier):
+        earlier = rewriter.first_like((output.dtype, array.shape, tuple(array.flat)), output)
+        if earlier is output or not editing.may_bypass(earlier, output) or not rewriter.sees(node, earlier):
             return False
-        return self.permits(node, scope) and editing.bypass(node, earlier)
+        return self.permits(node, rewriter) and editing.bypass(node, earlier)
 
 
 RULES: tuple[Rule, ...] = (ReuseShapes(),)

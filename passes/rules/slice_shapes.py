@@ -12,12 +12,12 @@ import onnx_ir as ir
 from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.analysis.symbolic.operators import dims
 from optimizer.graph import file_size, queries
-from optimizer.graph.file_size import freed_bytes, freed_nodes
+from optimizer.graph.file_size import bytes_removed_with, nodes_removed_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _FIRST_OPSET = 15
 _MAX_DEPTH = 4
@@ -31,21 +31,21 @@ class SliceShapes(Rule):
     summary: ClassVar[str] = "Gather, Slice, Concat of dimensions of one Shape become a Shape with start and end"
     ops: ClassVar[frozenset[str]] = frozenset({"Concat", "Gather", "Slice", "Unsqueeze", "Reshape"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Let ``node`` be a Shape."""
         output = node.outputs[0]
-        array = scope.values.computed(output) if scope.opset(node) >= _FIRST_OPSET else None
+        array = rewriter.values.computed(output) if rewriter.opset(node) >= _FIRST_OPSET else None
         if array is None or array.ndim != 1 or not array.size or output.dtype != ir.DataType.INT64:
             return False
         wanted = list(array)
         for source in _sources(node, _MAX_DEPTH):
             known = dims(source.shape) or []
             start = next((i for i in range(len(known)) if known[i : i + len(wanted)] == wanted), None)
-            if start is not None and self._becomes(node, source, (start, start + len(wanted), len(known)), scope):
+            if start is not None and self._becomes(node, source, (start, start + len(wanted), len(known)), rewriter):
                 return True
         return False
 
-    def _becomes(self, node: ir.Node, source: ir.Value, run: tuple[int, int, int], scope: Scope) -> bool:
+    def _becomes(self, node: ir.Node, source: ir.Value, run: tuple[int, int, int], rewriter: Rewriter) -> bool:
         start, end, rank = run
         bounds = [
             *([ir.AttrInt64("start", start)] if start else []),
@@ -54,7 +54,11 @@ class SliceShapes(Rule):
         costs = file_size.text_bytes([source.name, node.outputs[0].name, "Shape", node.name or None]) + sum(
             file_size.field_bytes(file_size.attribute_bytes(bound)) for bound in bounds
         )
-        if len(freed_nodes([node])) < 2 or costs > freed_bytes([node]) or not self.permits(node, scope):
+        if (
+            len(nodes_removed_with([node])) < 2
+            or costs > bytes_removed_with([node])
+            or not self.permits(node, rewriter)
+        ):
             return False
         node.op_type = "Shape"
         node.attributes.clear()

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.rewriting.layout.plans import Plan
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.layout.plans import LayoutPlan
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 class MoveTransposes(Rule):
@@ -34,7 +34,7 @@ class MoveTransposes(Rule):
     summary: ClassVar[str] = "Transposes are moved through operators to where fewer are needed"
     ops: ClassVar[frozenset[str]] = frozenset({"Transpose"})
 
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Rewrite a region below or above the Transpose ``node``."""
         perm = permutations.permutation(node)
         if perm is None or permutations.is_identity(perm) or node.inputs[0] is None:
@@ -43,34 +43,34 @@ class MoveTransposes(Rule):
             (node.outputs[0], perm, BELOW),
             (node.inputs[0], permutations.inverse(perm), ABOVE),
         ):
-            if (node, side) in scope.settled:
+            if (node, side) in rewriter.settled:
                 continue
-            region = regions.grow(start, wanted, scope.opset)
+            region = regions.grow(start, wanted, rewriter.opset)
             plan = None
             if region.changes:
-                plan = plans.planned(region, lambda at, array: scope.known_constant(at, array) is not None)
-            if plan is not None and self.permits(node, scope):
-                _apply(plan, scope)
+                plan = plans.planned(region, lambda at, array: rewriter.known_constant(at, array) is not None)
+            if plan is not None and self.permits(node, rewriter):
+                _apply(plan, rewriter)
                 return True
-            scope.settled.update({(node, side), *region.transposes()})
+            rewriter.settled.update({(node, side), *region.transposes()})
         return False
 
 
-def _apply(plan: Plan, scope: Scope) -> None:
+def _apply(plan: LayoutPlan, rewriter: Rewriter) -> None:
     """Let the chosen nodes compute permuted."""
     affected = [node for node in plan.region.changes if plan.is_affected(node)]
     made_permuted = [plan.region.is_permuted(value, plan.chosen) for value in plan.region.values]
     for value, is_permuted in zip(list(plan.region.values), made_permuted, strict=True):
         if is_permuted:
-            _pass_on(value, plan, scope)
+            _pass_on(value, plan, rewriter)
         else:
-            _supply(value, plan, scope)
+            _supply(value, plan, rewriter)
     for node in affected:
-        _change(node, plan, scope)
+        _change(node, plan, rewriter)
     editing.remove_unused(plan.gone)
 
 
-def _supply(value: ir.Value, plan: Plan, scope: Scope) -> None:
+def _supply(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
     """Give the chosen readers of ``value``, which is made as it is, a permuted version."""
     uses = value.uses()
     readers = [use for use in uses if plan.reads_permuted(use)]
@@ -78,14 +78,14 @@ def _supply(value: ir.Value, plan: Plan, scope: Scope) -> None:
         return
     back = permutations.inverse(plan.region.perm)
     if constants.constant_tensor(value) is not None:
-        permuted = _constant(value, back, plan, scope)
+        permuted = _constant(value, back, plan, rewriter)
     else:
         producer = value.producer()
         own = None if producer is None else permutations.permutation(producer)
         if producer is not None and own is not None and plan.region.maker(value) is value:
-            permuted = _transposed(producer.inputs[0], permutations.then(own, back), plan, scope, after=producer)
+            permuted = _transposed(producer.inputs[0], permutations.then(own, back), plan, rewriter, after=producer)
         else:
-            permuted = _transposed(value, back, plan, scope, after=producer)
+            permuted = _transposed(value, back, plan, rewriter, after=producer)
         permuted.type, permuted.shape = value.type, _permuted_shape(value, back)
     for node, index in readers:
         node.replace_input_with(index, permuted)
@@ -93,7 +93,7 @@ def _supply(value: ir.Value, plan: Plan, scope: Scope) -> None:
         _give_out(node, permuted)
 
 
-def _pass_on(value: ir.Value, plan: Plan, scope: Scope) -> None:
+def _pass_on(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
     """Give the readers of ``value``, which is made permuted, what they need of it."""
     perm, producer, uses = plan.region.perm, value.producer(), value.uses()
     if producer is None:
@@ -103,7 +103,7 @@ def _pass_on(value: ir.Value, plan: Plan, scope: Scope) -> None:
     if source is None:
         return
     if not is_transposed:
-        _keep_as_is(value, producer, plan, scope)
+        _keep_as_is(value, producer, plan, rewriter)
     for node, index in uses:
         own, want = permutations.permutation(node), plan.region.want((node, index))
         if want is PERMUTED:
@@ -123,14 +123,14 @@ def _give_out(node: ir.Node, source: ir.Value) -> None:
         node.replace_input_with(0, source)
 
 
-def _keep_as_is(value: ir.Value, producer: ir.Node, plan: Plan, scope: Scope) -> None:
+def _keep_as_is(value: ir.Value, producer: ir.Node, plan: LayoutPlan, rewriter: Rewriter) -> None:
     """Transpose ``value``, which is made permuted from now on, for those who need it as it was."""
     users = [use for use in value.uses() if plan.wants_as_is(use)]
     kind, shape = value.type, value.shape
     value.shape = _permuted_shape(value, permutations.inverse(plan.region.perm))
     if not users and not value.is_graph_output():
         return
-    restored = _transposed(value, plan.region.perm, plan, scope, after=producer)
+    restored = _transposed(value, plan.region.perm, plan, rewriter, after=producer)
     restored.type, restored.shape = kind, shape
     for node, index in users:
         node.replace_input_with(index, restored)
@@ -149,7 +149,7 @@ def _permuted_shape(value: ir.Value, perm: Sequence[int]) -> ir.Shape | None:
 
 
 def _transposed(
-    value: ir.Value | None, perm: Sequence[int], plan: Plan, scope: Scope, after: ir.Node | None
+    value: ir.Value | None, perm: Sequence[int], plan: LayoutPlan, rewriter: Rewriter, after: ir.Node | None
 ) -> ir.Value:
     """``value`` transposed, by a new node after the node ``after``, or before all others."""
     home = plan.region.home
@@ -158,7 +158,7 @@ def _transposed(
     if permutations.is_identity(perm):
         return value
     node = ir.node("Transpose", [value], {"perm": list(perm)}, name="")
-    node.outputs[0].name = scope.unique_name("t")
+    node.outputs[0].name = rewriter.unique_name("t")
     if after is None:
         home.insert_before(home[0], node)
     else:
@@ -166,7 +166,7 @@ def _transposed(
     return node.outputs[0]
 
 
-def _constant(value: ir.Value, perm: Sequence[int], plan: Plan, scope: Scope) -> ir.Value:
+def _constant(value: ir.Value, perm: Sequence[int], plan: LayoutPlan, rewriter: Rewriter) -> ir.Value:
     """The constant ``value`` with all axes of the region, permuted: in place, if nobody needs it as it is."""
     array = constants.constant_array(value)
     home = plan.region.home
@@ -175,19 +175,19 @@ def _constant(value: ir.Value, perm: Sequence[int], plan: Plan, scope: Scope) ->
     full = array.reshape([1] * (len(perm) - array.ndim) + list(array.shape))
     new: NDArray[np.generic] = np.ascontiguousarray(full.transpose(perm))
     if not plan.constants[value]:
-        return scope.constant(home[0], new, value.name or "constant")
-    constants.rewrite(value, new)
+        return rewriter.constant(home[0], new, value.name or "constant")
+    constants.set_array(value, new)
     return value
 
 
-def _change(node: ir.Node, plan: Plan, scope: Scope) -> None:
+def _change(node: ir.Node, plan: LayoutPlan, rewriter: Rewriter) -> None:
     """Let ``node`` compute permuted."""
     change = plan.region.changes[node]
     for name, number in change.attributes.items():
         node.attributes.add(ir.AttrInt64(name, number) if isinstance(number, int) else ir.AttrInt64s(name, number))
     for index, numbers in change.inputs.items():
         node.resize_inputs(max(len(node.inputs), index + 1))
-        node.replace_input_with(index, scope.constant(node, np.array(numbers, np.int64), "axes"))
+        node.replace_input_with(index, rewriter.constant(node, np.array(numbers, np.int64), "axes"))
 
 
 RULES: tuple[Rule, ...] = (MoveTransposes(),)

@@ -60,7 +60,7 @@ class CountingLab:
     def __init__(self):
         self.asked = 0
 
-    def share(self, names):
+    def budget_used(self, names):
         self.asked += 1
         return math.sqrt(len(names)) / 2
 
@@ -69,10 +69,10 @@ class CountingLab:
 
 
 def test_a_search_says_beforehand_what_it_costs_and_its_share_grows():
-    seen, lab = [], CountingLab()
+    seen, evaluator = [], CountingLab()
     names = [f"u{number}" for number in range(10)]
-    progress = Progress(lambda *said: seen.append((*said, lab.asked)))
-    Search(lambda chosen: chosen, lab, 1.0, progress).run(grouped(names, dict.fromkeys(names, 1.0)))
+    progress = Progress(lambda *said: seen.append((*said, evaluator.asked)))
+    Search(lambda chosen: chosen, evaluator, 1.0, progress).run(grouped(names, dict.fromkeys(names, 1.0)))
     said = [one for one in seen if one[0].startswith("search")]
     assert said[0][0] == "search, at least 14 measurements"
     begun = said[0][2]

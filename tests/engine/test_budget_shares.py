@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from optimizer.contract.passes import Context, Gain, Pass, PassResult
 from optimizer.engine import budget_shares
-from optimizer.engine.attempt import Failure, Limits
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.attempt import Failure, Restrictions
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.engine.manager import PassManager, Settings
 from optimizer.engine.replay import limits_from
 from optimizer.errors import CheckFailedError
@@ -44,7 +44,7 @@ class Blur(Pass):
             count = context.choices["count"]
         else:
             gone = traversal.count_nodes(context.reference) - traversal.count_nodes(model)
-            count = max(int(context.allowance / self.step + 1e-9) - gone, 0)
+            count = max(int(context.budget_limit / self.step + 1e-9) - gone, 0)
         doomed = [node for node in model.graph if node.op_type == "Relu"][:count]
         for node in doomed:
             editing.bypass(node, node.inputs[0])
@@ -60,14 +60,14 @@ class Judge:
     is_faster: bool = True
     verdicts: int = 0
 
-    def share(self, candidate):
+    def budget_used(self, candidate):
         missing = traversal.count_nodes(self.reference) - traversal.count_nodes(candidate)
         return missing * self.real
 
     def failure(self, candidate, stage, allowance):
         self.verdicts += 1
-        share = self.share(candidate)
-        return Failure("budget", f"uses {share:.2f}", share=share) if share > allowance + 1e-9 else None
+        share = self.budget_used(candidate)
+        return Failure("budget", f"uses {share:.2f}", budget_used=share) if share > allowance + 1e-9 else None
 
     def latency(self, reference, candidate):
         faster = self.is_faster and traversal.count_nodes(candidate) < traversal.count_nodes(reference)
@@ -101,32 +101,32 @@ def test_two_stages_share_the_squared_error():
     outcome, judge = run(Blur(), Blur())
     first, second = blurred(outcome)
     assert first == int(10 / math.sqrt(2))
-    assert judge.share(outcome.model) <= 1
+    assert judge.budget_used(outcome.model) <= 1
     assert first + second == 10
 
 
 def test_two_stages_share_the_time_for_searches():
     now, model, left = [100.0], chain(), []
     feeds = [{"v0": np.ones(2, np.float32)}] * 3
-    lab = RuntimeLab(
+    evaluator = RuntimeEvaluator(
         model, split(feeds.__getitem__, 3, "iterable"), Budget(), is_timed=False, time_limit=60, wall=lambda: now[0]
     )
 
     @dataclass(frozen=True)
     class Slow(Blur):
         def run(self, model, context):
-            left.append(context.lab.time_left())
+            left.append(context.evaluator.time_left())
             now[0] += 20
             return super().run(model, context)
 
-    PassManager(model, Context(model, lab=lab), Judge(model)).run([Stage((Slow(),)), Stage((Slow(),))])
+    PassManager(model, Context(model, evaluator=evaluator), Judge(model)).run([Stage((Slow(),)), Stage((Slow(),))])
     assert left == [30, 40], "half of 60 seconds, and then all that is left"
 
 
 def test_a_stage_that_misjudges_itself_tries_again_with_a_stricter_aim():
     outcome, judge = run(Blur(), real=0.2)
     assert 3 <= blurred(outcome)[0] <= 5
-    assert judge.share(outcome.model) <= 1
+    assert judge.budget_used(outcome.model) <= 1
     assert judge.verdicts > 1
 
 
@@ -164,7 +164,7 @@ def test_choices_are_in_the_decisions_and_are_repeated():
 
 
 def test_a_replay_keeps_what_was_kept_for_its_speed():
-    decisions = [[Limits(choices={"count": 3})]]
+    decisions = [[Restrictions(choices={"count": 3})]]
     outcome, _ = run(Blur(), named=False, is_faster=False, decisions=decisions)
     assert blurred(outcome) == [3]
 
@@ -172,7 +172,7 @@ def test_a_replay_keeps_what_was_kept_for_its_speed():
 @given(st.floats(0, 1), st.integers(1, 5))
 def test_equal_parts_of_what_is_left_add_up_to_the_budget(used, stages):
     for left in range(stages, 0, -1):
-        part = budget_shares.allowance(used, left)
+        part = budget_shares.share_for_stage(used, left)
         assert used - 1e-12 <= part <= 1 + 1e-12
         used = part
     assert used == pytest.approx(1)
@@ -183,7 +183,7 @@ def test_each_try_aims_lower_and_none_is_the_last_one_over(excess, limit):
     aims = []
 
     class Failed:
-        failure = Failure("budget", "", share=excess * limit)
+        failure = Failure("budget", "", budget_used=excess * limit)
 
     def probe(aim):
         aims.append(aim)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer.contract.passes import Context, Gain, Note, Pass, PassResult, Step
-from optimizer.engine.attempt import Failure, Limits
+from optimizer.engine.attempt import Failure, Restrictions
 from optimizer.engine.manager import PassManager, Settings
 from optimizer.engine.replay import limits_from
 from optimizer.errors import CheckFailedError, PreconditionError
@@ -238,6 +238,6 @@ def test_out_of_time_undoes_the_whole_stage():
 
 
 def test_limits_round_trip():
-    limits = Limits(steps=frozenset({"odd"}), sites=frozenset({("even", "Identity -> v2")}))
+    limits = Restrictions(steps=frozenset({"odd"}), sites=frozenset({("even", "Identity -> v2")}))
     manager_decision = {"skip": False, "steps": ["odd"], "sites": [["even", "Identity -> v2"]]}
     assert limits_from(manager_decision) == limits

@@ -15,12 +15,12 @@ import pytest
 
 import optimizer
 from optimizer.contract.passes import Context
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.evaluation.calibration.sweep import giving
 from optimizer.evaluation.feeds.sets import split
 from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
-from optimizer.graph import constants, kernels
+from optimizer.graph import constants, linear_nodes
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io.model import byte_size, clone, load, to_proto
 from optimizer.recipes.spec import parse_pass
@@ -74,13 +74,13 @@ class Chain:
     def __init__(self, proto: onnx.ModelProto, data: list[dict[str, np.ndarray]]) -> None:
         self.reference, self.data = load(proto), data
         several = split(data.__getitem__, len(data), "iterable")
-        self.lab = RuntimeLab(self.reference, several, Budget.parse("rel_l2=1000"), is_timed=False)
+        self.evaluator = RuntimeEvaluator(self.reference, several, Budget.parse("rel_l2=1000"), is_timed=False)
         self.model, self.changes = clone(self.reference), {}
 
     def run(self, *specs: str, is_needed: bool = True) -> Chain:
         for spec in specs:
             member = parse_pass(spec)
-            context = Context(self.reference, lab=self.lab, allowance=math.inf)
+            context = Context(self.reference, evaluator=self.evaluator, budget_limit=math.inf)
             member.requires(self.model, context)
             result = member.run(clone(self.model), context)
             assert result.changes or not is_needed, f"{spec} changed nothing"
@@ -162,7 +162,7 @@ def test_dynamic_int8_keeps_zeros(then):
 def test_codebooks_keep_zeros(kind, has_data, then):
     work, outputs = chain(kind)
     work.run(FEW)
-    work.lab.has_data = has_data
+    work.evaluator.has_data = has_data
     hold_zeros(work, outputs, then, most=0.1)
 
 
@@ -219,7 +219,7 @@ def planted(seed: int) -> tuple[onnx.ModelProto, dict[str, int]]:
 
 
 def widths(model: ir.Model) -> dict[str, int]:
-    found = {node.name: kernels.kernel(node) for node in model.graph}
+    found = {node.name: linear_nodes.as_linear(node) for node in model.graph}
     return {name: kernel.outputs for name, kernel in found.items() if kernel is not None}
 
 

@@ -259,7 +259,7 @@ class Lab:
         self.holds = holds
         self.memory = {}
 
-    def share(self, given: ir.Model) -> float:
+    def budget_used(self, given: ir.Model) -> float:
         return 0.5 if self.holds(given) else 2.0
 
     def time_left(self) -> float:
@@ -286,8 +286,8 @@ def entries_of(given: ir.Model, name: str) -> int:
 )
 def test_a_weight_that_costs_too_much_gets_more_values(entries, least, changes):
     before = model(TWO)
-    lab = Lab(lambda given: entries_of(given, "wt") >= least)
-    result = ClusterWeights(entries=entries).run(clone(before), Context(before, lab=lab))
+    evaluator = Lab(lambda given: entries_of(given, "wt") >= least)
+    result = ClusterWeights(entries=entries).run(clone(before), Context(before, evaluator=evaluator))
     assert result.changes == changes
     assert_close(before, result.model, 0.4)
     replayed = ClusterWeights(entries=entries).run(clone(before), Context(before, choices=result.choices))
@@ -296,7 +296,7 @@ def test_a_weight_that_costs_too_much_gets_more_values(entries, least, changes):
 
 def test_nothing_is_clustered_that_no_budget_has_room_for():
     before = model(TWO)
-    result = ClusterWeights().run(clone(before), Context(before, lab=Lab(lambda _given: False)))
+    result = ClusterWeights().run(clone(before), Context(before, evaluator=Lab(lambda _given: False)))
     assert not result.changes
     assert [note.reason for note in result.notes] == ["stays as it is: the budget has no room for its error"]
 
@@ -343,8 +343,8 @@ def test_inputs_that_are_strong_get_the_values(kind):
     held.const_value = ir.tensor((array * factor).astype(np.float32), name=name)
     expected = session(before).run(strong)["y"]
     errors = []
-    for lab in (Lab(), Fed(moments)):
-        result = ClusterWeights(entries=16, min_elements=64).run(clone(before), Context(before, lab=lab))
+    for evaluator in (Lab(), Fed(moments)):
+        result = ClusterWeights(entries=16, min_elements=64).run(clone(before), Context(before, evaluator=evaluator))
         errors.append(np.linalg.norm(session(result.model).run(strong)["y"] - expected))
     assert errors[1] < 0.8 * errors[0]
 
@@ -355,23 +355,25 @@ def test_inputs_that_move_together_are_known():
     x = (rng.standard_normal((400, 4)) @ rng.standard_normal((4, 96))).astype(np.float32)
     before, errors = model(KINDS["MatMul"]), []
     for is_known in (False, True):
-        lab = Fed(np.mean(x.astype(np.float64) ** 2, axis=0))
+        evaluator = Fed(np.mean(x.astype(np.float64) ** 2, axis=0))
         if is_known:
-            lab.moments["y"] = SecondMoments.of(1, 96)
-            lab.moments["y"].add(x[np.newaxis])
-        result = ClusterWeights(entries=16).run(clone(before), Context(before, lab=lab))
+            evaluator.moments["y"] = SecondMoments.of(1, 96)
+            evaluator.moments["y"].add(x[np.newaxis])
+        result = ClusterWeights(entries=16).run(clone(before), Context(before, evaluator=evaluator))
         expected, found = (session(one).run({"x": x})["y"] for one in (before, result.model))
         errors.append(np.linalg.norm(found - expected))
     assert errors[1] < 0.5 * errors[0]
 
 
 def test_a_second_try_asks_for_nothing_again(monkeypatch):
-    before, lab = model(KINDS["MatMul"]), Fed(np.ones(96))
+    before, evaluator = model(KINDS["MatMul"]), Fed(np.ones(96))
     results = []
     for allowance in (1.0, 0.9):
-        results.append(ClusterWeights().run(clone(before), Context(before, lab=lab, allowance=allowance)))
+        results.append(
+            ClusterWeights().run(clone(before), Context(before, evaluator=evaluator, budget_limit=allowance))
+        )
         monkeypatch.setattr(codes, "cluster", None)  # would fail if it was called again
-    assert lab.sweeps == 2  # channels, and second moments
+    assert evaluator.sweeps == 2  # channels, and second moments
     assert to_proto(results[0].model) == to_proto(results[1].model)
 
 

@@ -48,7 +48,7 @@ def dedup(given: ir.Model, sites: Sites | None = None, **options):
 
 
 def initializers(given: ir.Model) -> list[str]:
-    return [name for scope in traversal.graphs(given) for name in scope.initializers]
+    return [name for graph in traversal.graphs(given) for name in graph.initializers]
 
 
 def same_answers(one: ir.Model, other: ir.Model, **feeds: np.ndarray) -> None:
@@ -133,7 +133,7 @@ def test_what_only_one_branch_reads_stays_in_it():
     given = across({"b": BIG, "d": BIG}, w=2 * BIG)
     result = dedup(given)
     assert result.changes == {MERGED: 1}
-    holder = next(scope for scope in traversal.graphs(result.model) if "b" in scope.initializers)
+    holder = next(graph for graph in traversal.graphs(result.model) if "b" in graph.initializers)
     assert holder.name == "e", "the innermost graph that both readers see"
     same_answers(given, result.model, x=BIG, c=np.array(False))
 
@@ -540,7 +540,7 @@ def _zero(where: str, held: dict[str, list[ir.Value]]) -> ir.Value:
 def test_no_equal_pair_is_left_and_answers_hold(tensors):
     built = _build(tensors)
     result = dedup(built)
-    found = [value.const_value for scope in traversal.graphs(result.model) for value in scope.initializers.values()]
+    found = [value.const_value for graph in traversal.graphs(result.model) for value in graph.initializers.values()]
     found += [
         node.attributes["value"].as_tensor() for node in traversal.nodes(result.model) if node.op_type == "Constant"
     ]

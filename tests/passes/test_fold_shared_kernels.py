@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from optimizer.contract.passes import Context
 from optimizer.errors import UsageError
-from optimizer.graph import kernels
+from optimizer.graph import linear_nodes
 from optimizer.io.model import load, to_proto
 from pass_checks import checked_run
 from passes.fold_shared_kernels import FoldSharedKernels
@@ -32,7 +32,7 @@ def folded(planted, *, multiple=1, rounding=1):
 
 
 def widths(model):
-    found = {node.name or node.outputs[0].name: kernels.kernel(node) for node in model.graph}
+    found = {node.name or node.outputs[0].name: linear_nodes.as_linear(node) for node in model.graph}
     return {name: kernel.outputs for name, kernel in found.items() if kernel is not None}
 
 
@@ -184,7 +184,7 @@ def test_a_gate_for_each_channel_is_cut_with_the_channels():
         w4=numbers(3, 6, 1, 1, seed=4),
     )
     after = folded(planted).model
-    assert [kernel.shape for kernel in map(kernels.kernel, after.graph) if kernel] == [
+    assert [kernel.shape for kernel in map(linear_nodes.as_linear, after.graph) if kernel] == [
         (3, 2, 3, 3),
         (5, 3, 1, 1),
         (3, 5, 1, 1),
@@ -317,14 +317,14 @@ def test_nearly_parallel_channels_go_with_a_tolerance():
 
 
 class Limit:
-    """A lab that lets the outputs move by so much, relatively."""
+    """An evaluator that lets the outputs move by so much, relatively."""
 
     calibration, has_data, is_timed = (), True, False
 
     def __init__(self, planted, limit):
         self.planted, self.limit, self.memory = planted, limit, {}
 
-    def share(self, model):
+    def budget_used(self, model):
         feeds = feeds_for(self.planted, {})
         want, got = (outputs(one, feeds, optimize=True)[0] for one in (self.planted, to_proto(model)))
         return float(np.linalg.norm(want - got) / np.linalg.norm(want)) / self.limit
@@ -334,11 +334,11 @@ def test_the_tolerance_is_lowered_until_the_budget_holds():
     planted = nearly(0.05)
     whole = load(planted)
     wide = FoldSharedKernels(multiple=1, tolerance=0.4)
-    free = wide.run(load(planted), Context(whole, lab=Limit(planted, 1.0)))
-    tight = wide.run(load(planted), Context(whole, lab=Limit(planted, 0.005)))
+    free = wide.run(load(planted), Context(whole, evaluator=Limit(planted, 1.0)))
+    tight = wide.run(load(planted), Context(whole, evaluator=Limit(planted, 0.005)))
     assert free.choices == {"tolerance": 0.4}
     assert tight.choices.get("tolerance", 0) < 0.4
-    assert Limit(planted, 0.005).share(tight.model) <= 1
+    assert Limit(planted, 0.005).budget_used(tight.model) <= 1
     again = wide.run(load(planted), Context(whole, choices=free.choices))
     assert to_proto(again.model) == to_proto(free.model)
 

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from optimizer.algorithms.channels.pruning.importance import IMPORTANCES
 from optimizer.algorithms.channels.pruning.pruner import Pruning
-from optimizer.algorithms.channels.pruning.repair import readers
+from optimizer.algorithms.channels.pruning.repair import repairable_consumers
 from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Context, Sites
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.evaluation.feeds.sets import FeedSet, Split
 from optimizer.evaluation.validation.budget import Budget
-from optimizer.graph import kernels
-from optimizer.graph.constants import constant_array, rewrite
+from optimizer.graph import linear_nodes
+from optimizer.graph.constants import constant_array, set_array
 from optimizer.io.model import clone, load, to_proto
 from optimizer.recipes.spec import parse_pass
 from passes.prune_channels import PruneChannels
@@ -35,14 +35,14 @@ def pruning_of(proto, multiple=1):
 def masked(pruning, gone):
     """The model, whose kernels multiply the channels of ``gone`` by 0."""
     copy = Pruning(clone(pruning.model), pruning.multiple)
-    for reader in readers(copy.groups):
+    for reader in repairable_consumers(copy.groups):
         array = np.moveaxis(constant_array(reader.weight).copy(), reader.sinks[0].axis, 0)
         array[np.isin(reader.roots, gone)] = 0
-        rewrite(reader.weight, np.moveaxis(array, 0, reader.sinks[0].axis))
+        set_array(reader.weight, np.moveaxis(array, 0, reader.sinks[0].axis))
     for node, atoms in copy.groups.units.items():  # a unit that nobody hears, its own node neither
         array = constant_array(node.inputs[2]).copy()
         array[:, :, np.isin(copy.groups.roots(atoms), gone)] = 0
-        rewrite(node.inputs[2], array)
+        set_array(node.inputs[2], array)
     return to_proto(copy.model)
 
 
@@ -66,7 +66,7 @@ def hold_mask(proto, gone_of, multiple=1, tolerance=4e-6):
 
 
 def widths(model):
-    found = {node.name or node.outputs[0].name: kernels.kernel(node) for node in model.graph}
+    found = {node.name or node.outputs[0].name: linear_nodes.as_linear(node) for node in model.graph}
     return {name: kernel.outputs for name, kernel in found.items() if kernel is not None}
 
 
@@ -118,7 +118,7 @@ def test_any_choice_of_units_is_a_mask(proto, multiple, data):
         return gone
 
     before = widths(load(proto))
-    found = [item for node in load(proto).graph if (item := kernels.kernel(node)) is not None]
+    found = [item for node in load(proto).graph if (item := linear_nodes.as_linear(node)) is not None]
     read = [item.inputs for item in found if not item.node.inputs[0].is_graph_input()]
     after = hold_mask(proto, choose, multiple)
     assert any(kept.values()) == (after != before)
@@ -310,7 +310,7 @@ def test_units_are_pruned_and_what_reads_them_repaired():
 def lab_of(proto, feeds, budget="default"):
     several = FeedSet(lambda number: feeds[number], tuple(range(len(feeds))))
     split = Split(several, several, several, several, "iterable")
-    return RuntimeLab(load(proto), split, Budget.parse(budget), is_timed=False)
+    return RuntimeEvaluator(load(proto), split, Budget.parse(budget), is_timed=False)
 
 
 def test_what_the_same_weights_read_is_summed_up_once():
@@ -328,7 +328,7 @@ def test_what_the_same_weights_read_is_summed_up_once():
     rows = np.concatenate([np.maximum(half @ numbers(3, 5), 0) for one in feeds for half in np.split(one["x"], 2, 1)])
     assert found["e"].rows == len(rows)
     np.testing.assert_allclose(found["e"].sums[0], rows.T @ rows, rtol=1e-5)
-    (reader,) = (one for one in readers(pruning.groups) if one.weight.name == "w2")
+    (reader,) = (one for one in repairable_consumers(pruning.groups) if one.weight.name == "w2")
     np.testing.assert_allclose(reader.moments(found)[1], rows.mean(axis=0), rtol=1e-5)
 
 
@@ -347,9 +347,9 @@ def redundant(seed, padded):
 def test_repair_of_planted_redundancy_is_exact(seed, padded):
     proto, compact = redundant(seed, padded)
     feeds = [feeds_for(proto, {}, number) for number in range(1000)]  # behind the Flatten a feed is two rows
-    lab = lab_of(proto, feeds)
+    evaluator = lab_of(proto, feeds)
     model = load(proto)
-    result = PruneChannels(multiple=1).run(clone(model), Context(model, lab=lab, allowance=0.05))
+    result = PruneChannels(multiple=1).run(clone(model), Context(model, evaluator=evaluator, budget_limit=0.05))
     left, before = widths(result.model), widths(model)
     assert all(left[name] <= width for name, width in compact.items())
     assert left != before or before == compact
@@ -369,9 +369,9 @@ def chain(seed=0, rank=16):
     )
 
 
-def run(proto, member, lab=None, **options):
+def run(proto, member, evaluator=None, **options):
     model = load(proto)
-    return member.run(clone(model), Context(model, lab=lab, **options))
+    return member.run(clone(model), Context(model, evaluator=evaluator, **options))
 
 
 def left(proto, result, costs):
@@ -383,11 +383,11 @@ def left(proto, result, costs):
 def test_repair_at_least_halves_the_error():
     proto = chain(rank=6)
     feeds = [feeds_for(proto, {}, number) for number in range(24)]
-    lab = lab_of(proto, feeds, "none")
+    evaluator = lab_of(proto, feeds, "none")
     want = outputs(proto, feeds[0], optimize=False)[0]
     errors = {}
     for repair in (True, False):
-        made = run(proto, PruneChannels(macs=0.6, repair=repair), lab).model
+        made = run(proto, PruneChannels(macs=0.6, repair=repair), evaluator).model
         errors[repair] = np.linalg.norm(outputs(to_proto(made), feeds[0], optimize=False)[0] - want)
     assert errors[True] <= errors[False] / 2
 
@@ -395,8 +395,8 @@ def test_repair_at_least_halves_the_error():
 @pytest.mark.parametrize("importance", IMPORTANCES)
 def test_goal_of_macs_is_met_by_every_importance(importance):
     proto = chain()
-    lab = lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)], "none")
-    result = run(proto, PruneChannels(macs=0.7, importance=importance), lab)
+    evaluator = lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)], "none")
+    result = run(proto, PruneChannels(macs=0.7, importance=importance), evaluator)
     assert 0.45 <= left(proto, result, Pruning.macs) <= 0.7
     assert all(width % 4 == 0 for width in widths(result.model).values())
     assert any(note.reason.endswith("channels") and not note.left for note in result.notes)
@@ -404,29 +404,29 @@ def test_goal_of_macs_is_met_by_every_importance(importance):
 
 def test_budget_stops_a_goal_and_says_so():
     proto = chain()
-    lab = lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)])
-    result = run(proto, PruneChannels(macs=0.1), lab)
-    assert lab.share(result.model) <= 1
+    evaluator = lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)])
+    result = run(proto, PruneChannels(macs=0.1), evaluator)
+    assert evaluator.budget_used(result.model) <= 1
     assert any("budget" in note.reason and note.left for note in result.notes)
 
 
 def test_params_and_latency_are_goals():
     proto = chain()
-    lab = lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)], "none")
-    result = run(proto, PruneChannels(params=0.5), lab)
+    evaluator = lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)], "none")
+    result = run(proto, PruneChannels(params=0.5), evaluator)
     assert 0.3 <= left(proto, result, Pruning.parameters) <= 0.5
-    lab.is_timed = True
-    lab.seconds = lambda model: float(sum(value.const_value.size for value in model.graph.initializers.values()))
-    lab.profile = lambda model: {node.name or node.outputs[0].name: 1.0 for node in model.graph}
-    result = run(proto, PruneChannels(latency=0.6), lab)
-    assert lab.seconds(result.model) <= 0.6 * lab.seconds(load(proto))
+    evaluator.is_timed = True
+    evaluator.seconds = lambda model: float(sum(value.const_value.size for value in model.graph.initializers.values()))
+    evaluator.profile = lambda model: {node.name or node.outputs[0].name: 1.0 for node in model.graph}
+    result = run(proto, PruneChannels(latency=0.6), evaluator)
+    assert evaluator.seconds(result.model) <= 0.6 * evaluator.seconds(load(proto))
 
 
 def test_choices_are_repeated():
     proto = chain()
-    lab = lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)], "none")
+    evaluator = lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)], "none")
     member = PruneChannels(macs=0.6)
-    result = run(proto, member, lab)
+    result = run(proto, member, evaluator)
     again = run(
         proto, member, lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)]), choices=result.choices
     )

@@ -17,7 +17,7 @@ from optimizer.graph import constants
 from optimizer.io.model import byte_size, clone, load, to_proto
 from pass_checks import checked_run
 from passes.prune_magnitude import PruneMagnitude
-from pruning_nets import FILLED, NET, lab_for, model, planted_feeds, weight
+from pruning_nets import FILLED, NET, evaluator_for, model, planted_feeds, weight
 
 KINDS = {
     "MatMul": "g (float[M, 24] x) => (float[M, 16] y) <float[1] w = {0}> { y = MatMul(x, w) }",
@@ -180,16 +180,18 @@ def test_sparse_where_that_is_smaller():
     feed = {"x": weight(3, 24)}
     np.testing.assert_array_equal(session(read).run(feed)["y"], session(dense).run(feed)["y"])
     zeros = result.model.graph.initializers["w"].const_value.numpy() == 0
-    constants.rewrite(result.model.graph.initializers["w"], np.where(zeros, 0, FILLED["w"] * 2))
+    constants.set_array(result.model.graph.initializers["w"], np.where(zeros, 0, FILLED["w"] * 2))
     assert byte_size(result.model) == byte_size(read), "what is rewritten stays sparse"
-    constants.rewrite(result.model.graph.initializers["w"], FILLED["w"])
+    constants.set_array(result.model.graph.initializers["w"], FILLED["w"])
     assert byte_size(result.model) == byte_size(before), "where that is smaller"
     half = PruneMagnitude(store="sparse", **ALL).run(clone(before), Context(before))
     assert "weights stored sparse" not in half.changes
 
 
 def errors(before: ir.Model, **options) -> float:
-    result = PruneMagnitude(**options, **ALL).run(clone(before), Context(before, lab=lab_for(before, "rel_l2=1000")))
+    result = PruneMagnitude(**options, **ALL).run(
+        clone(before), Context(before, evaluator=evaluator_for(before, "rel_l2=1000"))
+    )
     feeds = planted_feeds(120)[90:]
     one, other = session(before), session(result.model)
     pairs = [(one.run(feed)["y"], other.run(feed)["y"]) for feed in feeds]
@@ -210,17 +212,17 @@ def test_repair_halves_the_error():
 
 def test_the_budget_lowers_the_sparsity():
     before = model(NET)
-    lab = lab_for(before, "rel_l2=0.02")
+    evaluator = evaluator_for(before, "rel_l2=0.02")
     member = PruneMagnitude(sparsity=0.9, **ALL)
-    result = member.run(clone(before), Context(before, lab=lab))
-    assert lab.share(result.model) <= 1
+    result = member.run(clone(before), Context(before, evaluator=evaluator))
+    assert evaluator.budget_used(result.model) <= 1
     assert 0 < result.changes.get("weights set to 0", 1) < 0.9 * 768
 
 
 def test_choices_repeat_it():
     before = model(NET)
-    first = PruneMagnitude(**ALL).run(clone(before), Context(before, lab=lab_for(before, "rel_l2=0.5")))
-    again = Context(before, lab=lab_for(before, "rel_l2=0.5"), choices=first.choices)
+    first = PruneMagnitude(**ALL).run(clone(before), Context(before, evaluator=evaluator_for(before, "rel_l2=0.5")))
+    again = Context(before, evaluator=evaluator_for(before, "rel_l2=0.5"), choices=first.choices)
     assert to_proto(PruneMagnitude(**ALL).run(clone(before), again).model) == to_proto(first.model)
 
 

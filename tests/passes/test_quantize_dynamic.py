@@ -333,7 +333,7 @@ class Strict:
 
     is_timed = False
 
-    def share(self, given: ir.Model) -> float:
+    def budget_used(self, given: ir.Model) -> float:
         return 0.5 if sum(node.op_type == "MatMulInteger" for node in given.graph) < 2 else 2.0
 
     def time_left(self) -> float:
@@ -345,7 +345,7 @@ def test_what_costs_too_much_of_the_budget_stays_in_float():
               { a = MatMul(x, w) b = MatMul(x, v) }"""
     given = model(text, w=W, v=W + 1)
     options = QuantizeDynamic(min_elements=0)
-    result = options.run(clone(given), Context(given, lab=Strict()))
+    result = options.run(clone(given), Context(given, evaluator=Strict()))
     assert result.changes == {"MatMul in int8": 1}
     assert result.choices == {"float": ["MatMul -> b"]}
     assert reasons(result) == {"b": "stays in float: its error would cost too much of the budget"}

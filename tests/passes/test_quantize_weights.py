@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import weight_nets
 from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT8
 from optimizer.algorithms.quantization.rows import INT4, UINT4, quantize_rows, square_sums
-from optimizer.algorithms.quantization.weight_rows import Layout, divisor, pack, pack_matrix
+from optimizer.algorithms.quantization.weight_rows import RowLayout, divisor, pack, pack_matrix
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.evaluation.runtime.introspection import optimized_ops
@@ -276,7 +276,7 @@ class Strict:
     def __init__(self, holds) -> None:
         self.holds = holds
 
-    def share(self, given: ir.Model) -> float:
+    def budget_used(self, given: ir.Model) -> float:
         return 0.5 if self.holds(given) else 2.0
 
     def time_left(self) -> float:
@@ -291,8 +291,8 @@ def block_of(given: ir.Model) -> int:
 @pytest.mark.parametrize(("most", "chosen"), [(1000, "auto"), (32, "32"), (16, "16")])
 def test_blocks_shrink_while_the_aim_is_missed(most, chosen):
     before = model(KINDS["Gemm transB"].replace("wt", "even"))
-    lab = Strict(lambda given: block_of(given) <= most)
-    result = QuantizeWeights().run(clone(before), Context(before, lab=lab))
+    evaluator = Strict(lambda given: block_of(given) <= most)
+    result = QuantizeWeights().run(clone(before), Context(before, evaluator=evaluator))
     assert result.choices == {"block": chosen, "wide": []}
     replayed = QuantizeWeights().run(clone(before), Context(before, choices=result.choices))
     assert to_proto(replayed.model) == to_proto(result.model)
@@ -305,8 +305,8 @@ def test_a_weight_that_costs_too_much_gets_more_bits(bits, wider):
            { a = MatMul(x, w) b = Gemm<transB=1>(x, wt) }"""
     )
     name = f"wt_{wider.name.lower()}"
-    lab = Strict(lambda given: name in given.graph.initializers)
-    result = QuantizeWeights(bits=bits, compute="float").run(clone(before), Context(before, lab=lab))
+    evaluator = Strict(lambda given: name in given.graph.initializers)
+    result = QuantizeWeights(bits=bits, compute="float").run(clone(before), Context(before, evaluator=evaluator))
     assert result.changes == {FLOAT.format(bits): 1, FLOAT.format(bits * 2): 1}
     assert result.choices == {"block": "16", "wide": ["wt"]}
     assert result.model.graph.initializers[name].dtype == wider
@@ -332,12 +332,12 @@ class Timed(Strict):
 @pytest.mark.parametrize(("factor", "changes"), [(1.04, KERNELS.format(4)), (1.2, FLOAT.format(4))])
 def test_integer_kernels_that_are_slower_here_are_left_out(factor, changes):
     before = model("g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { y = MatMul(x, w) }")
-    result = QuantizeWeights(bits=4).run(clone(before), Context(before, lab=Timed(factor)))
+    result = QuantizeWeights(bits=4).run(clone(before), Context(before, evaluator=Timed(factor)))
     assert result.changes == {changes: 1}
     assert result.choices.get("compute", "auto") == ("auto" if factor < 1.05 else "float")
     replayed = QuantizeWeights(bits=4).run(clone(before), Context(before, choices=result.choices))
     assert to_proto(replayed.model) == to_proto(result.model)
-    asked_for = QuantizeWeights(bits=4, compute="integer").run(clone(before), Context(before, lab=Timed(factor)))
+    asked_for = QuantizeWeights(bits=4, compute="integer").run(clone(before), Context(before, evaluator=Timed(factor)))
     assert asked_for.changes == {KERNELS.format(4): 1}
 
 
@@ -407,7 +407,7 @@ def test_blocks_divide_their_row(length, block):
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout((6, 35), 0), Layout((35, 6), 1), Layout((2, 3, 35), 2), Layout((4, 3, 5, 7), 1)]
+    "layout", [RowLayout((6, 35), 0), RowLayout((35, 6), 1), RowLayout((2, 3, 35), 2), RowLayout((4, 3, 5, 7), 1)]
 )
 @pytest.mark.parametrize("block", [0, 16])
 @pytest.mark.parametrize(("grid", "symmetric"), GRIDS, ids=lambda value: str(getattr(value, "dtype", value)))
@@ -433,7 +433,7 @@ def test_the_last_block_of_a_column_may_be_shorter(block):
 def test_blocks_hold_an_outlier_in():
     array = weight(8, 256)
     array[:, 7] *= 100
-    layout = Layout(array.shape, 1)
+    layout = RowLayout(array.shape, 1)
     errors = [pack(array, layout, WEIGHT_INT8, symmetric=True, block=block).error for block in (0, 128, 32)]
     assert errors[0] > errors[1] > errors[2]
 

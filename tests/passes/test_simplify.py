@@ -9,7 +9,7 @@ import onnxruntime as ort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.contract.passes import Context, Sites
 from optimizer.graph import traversal
 from optimizer.io.model import load, to_proto
@@ -120,8 +120,8 @@ def test_names_from_one_hint_are_numbered_and_do_not_look_at_each_other():
     model = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[2] s_2) => (float[2] s) { s = Exp(s_2) }'
     )
-    scope = Scope(model, Sites())
-    assert [scope.unique_name("s") for _ in range(3)] == ["s_1", "s_3", "s_4"]
-    assert scope.unique_name("t") == "t"
-    many = [scope.unique_name("s") for _ in range(20_000)]  # each costs the same, or this takes minutes
+    rewriter = Rewriter(model, Sites())
+    assert [rewriter.unique_name("s") for _ in range(3)] == ["s_1", "s_3", "s_4"]
+    assert rewriter.unique_name("t") == "t"
+    many = [rewriter.unique_name("s") for _ in range(20_000)]  # each costs the same, or this takes minutes
     assert len(set(many)) == len(many)

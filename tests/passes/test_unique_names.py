@@ -50,10 +50,10 @@ def node_names(model):
 
 def value_names(root):
     values = {
-        value for scope in traversal.with_subgraphs(root) for value in (*scope.inputs, *scope.initializers.values())
+        value for graph in traversal.with_subgraphs(root) for value in (*graph.inputs, *graph.initializers.values())
     }
     values |= {
-        value for scope in traversal.with_subgraphs(root) for node in scope for value in node.outputs if value.name
+        value for graph in traversal.with_subgraphs(root) for node in graph for value in node.outputs if value.name
     }
     return [value.name for value in values]
 
@@ -194,24 +194,24 @@ NAMES = st.sampled_from(["", "a", "a_1", "b", "Neg_a"])
 def test_any_names_become_unique_and_the_same_each_time(nodes, data):
     """A chain of nodes, each with a branch that holds two nodes; names at random."""
     model = load(onnx.parser.parse_model(FINE))
-    scope = model.graph
-    source = scope.inputs[0]
+    graph = model.graph
+    source = graph.inputs[0]
     for name, inner, value in nodes:
         inside = ir.node("Neg", [source], name=inner)
         last = ir.node("Abs", inside.outputs, name=name)
         inside.outputs[0].name, last.outputs[0].name = value, name
         branch = ir.Graph([], last.outputs, nodes=[inside, last], name="branch")
         branches = {"then_branch": branch, "else_branch": branch.clone(allow_outer_scope_values=True)}
-        outer = ir.node("If", [scope.inputs[1]], branches, name=name)
+        outer = ir.node("If", [graph.inputs[1]], branches, name=name)
         outer.outputs[0].name = data.draw(NAMES) or None
-        scope.insert_before(scope.outputs[0].producer(), outer)
+        graph.insert_before(graph.outputs[0].producer(), outer)
         source = outer.outputs[0]
-    scope.outputs[0].producer().attributes["then_branch"].as_graph()[0].replace_input_with(0, source)
-    borders = [value.name for value in (*scope.inputs, *scope.outputs)]
+    graph.outputs[0].producer().attributes["then_branch"].as_graph()[0].replace_input_with(0, source)
+    borders = [value.name for value in (*graph.inputs, *graph.outputs)]
     twin = clone(model)
     run(model)
     run(twin)
     assert_unique(model)
-    assert borders == [value.name for value in (*scope.inputs, *scope.outputs)]
+    assert borders == [value.name for value in (*graph.inputs, *graph.outputs)]
     assert to_proto(model) == to_proto(twin)
     assert run(model).changes == {}

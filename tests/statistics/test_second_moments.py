@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.errors import DataError, UsageError
 from optimizer.evaluation.calibration.moments import second_moments
 from optimizer.evaluation.feeds.sets import split
 from optimizer.evaluation.validation.budget import Budget
 from optimizer.statistics import second_moments as subject
-from optimizer.statistics.second_moments import SecondMoments, batches, refusal, sources
+from optimizer.statistics.second_moments import SecondMoments, batches, refusal, row_groups
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 NET = f"""{HEAD} g (float[N,2,6,6] x) => (float[N,3,4,4] y, float[N,2,6,6] d, float[N,4] s, float[N,4] t) {{
@@ -83,8 +83,8 @@ def test_a_constant_input_has_no_variance_below_zero():
 
 
 def test_kernels_that_read_the_same_rows_share_one_source():
-    assert [item.kernels for item in sources(net(), KERNELS)] == [("y",), ("d",), ("s", "t")]
-    assert [item.nbytes for item in sources(net(), KERNELS)] == [8 * 18 * 19, 8 * 2 * 9 * 10, 8 * 2 * 3]
+    assert [item.kernels for item in row_groups(net(), KERNELS)] == [("y",), ("d",), ("s", "t")]
+    assert [item.nbytes for item in row_groups(net(), KERNELS)] == [8 * 18 * 19, 8 * 2 * 9 * 10, 8 * 2 * 3]
 
 
 def test_too_large_is_refused_with_the_numbers(monkeypatch):
@@ -99,11 +99,11 @@ def test_too_large_is_refused_with_the_numbers(monkeypatch):
 
 def test_an_unknown_kernel_is_an_error():
     with pytest.raises(UsageError, match="gives 'nothing'"):
-        sources(net(), ["y", "nothing"])
+        row_groups(net(), ["y", "nothing"])
 
 
 def test_batches_keep_the_order_and_the_limit():
-    items = sources(net(), KERNELS)
+    items = row_groups(net(), KERNELS)
     assert batches(items, 10**9) == [items]
     assert batches(items, 1) == [[item] for item in items]
     assert batches(items, items[1].nbytes + items[2].nbytes) == [items[:1], items[1:]]
@@ -157,9 +157,9 @@ def zeros(groups, width):
 
 def test_the_lab_takes_the_feeds_to_fit_to():
     parts = split(lambda number: feeds(9)[number], 9, "files")
-    lab = RuntimeLab(net(), parts, Budget.parse("default"))
+    evaluator = RuntimeEvaluator(net(), parts, Budget.parse("default"))
     expected = dict(second_moments(net(), KERNELS, parts.fitting))
-    found = dict(lab.second_moments(net(), KERNELS))
+    found = dict(evaluator.second_moments(net(), KERNELS))
     assert list(found) == KERNELS
     assert {one.rows for one in found.values()} == {one.rows for one in expected.values()}
     np.testing.assert_array_equal(found["d"].sums, expected["d"].sums)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.evaluation.feeds.sets import split
 from optimizer.evaluation.validation.budget import Budget
 from optimizer.io.model import load
@@ -62,6 +62,6 @@ def planted_feeds(count: int = 90) -> list[dict[str, np.ndarray]]:
     return [{"x": rng.standard_normal((8, 8)).astype(np.float32) @ mixing} for _ in range(count)]
 
 
-def lab_for(reference: ir.Model, budget: str) -> RuntimeLab:
+def evaluator_for(reference: ir.Model, budget: str) -> RuntimeEvaluator:
     feeds = planted_feeds()
-    return RuntimeLab(reference, split(feeds.__getitem__, len(feeds), "iterable"), Budget.parse(budget))
+    return RuntimeEvaluator(reference, split(feeds.__getitem__, len(feeds), "iterable"), Budget.parse(budget))

@@ -71,10 +71,10 @@ def swept(model: ir.Model, rules: Sequence[Rule], sites: Sites | None = None) ->
         total.update(changes)
     else:
         raise AssertionError(f"the rules never come to rest: {total}")
-    for scope in traversal.graphs(model):
-        for name, value in list(scope.initializers.items()):
+    for graph in traversal.graphs(model):
+        for name, value in list(graph.initializers.items()):
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-                del scope.initializers[name]
+                del graph.initializers[name]
     return total
 
 

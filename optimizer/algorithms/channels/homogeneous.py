@@ -44,7 +44,7 @@ _MAX_RANK = 8
 
 
 @dataclass(frozen=True)
-class Shift:
+class HomogeneousShift:
     """A constant that scales with the channels: one number, or an axis of them."""
 
     value: ir.Value
@@ -52,7 +52,7 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Tie:
+class HomogeneousOperator:
     """Values that scale together.
 
     Attributes:
@@ -61,10 +61,10 @@ class Tie:
     """
 
     values: tuple[tuple[ir.Value, Channels], ...]
-    shifts: tuple[Shift, ...] = ()
+    shifts: tuple[HomogeneousShift, ...] = ()
 
 
-def tie(node: ir.Node, value: ir.Value, channels: Channels) -> Tie | None:
+def as_homogeneous(node: ir.Node, value: ir.Value, channels: Channels) -> HomogeneousOperator | None:
     """What scales with ``value``, an input or the output of ``node``, because of ``node``; ``None`` if it is not known.
 
     Args:
@@ -92,9 +92,9 @@ def _elsewhere(node: ir.Node, value: ir.Value, channels: Channels) -> tuple[Chan
     return reshaped(node, value, channels) if node.op_type in {"Flatten", "Reshape"} else None
 
 
-def _one_to_one(node: ir.Node, before: Channels, behind: Channels) -> Tie | None:
+def _one_to_one(node: ir.Node, before: Channels, behind: Channels) -> HomogeneousOperator | None:
     source = node.inputs[0]
-    return None if source is None else Tie(((source, before), (node.outputs[0], behind)))
+    return None if source is None else HomogeneousOperator(((source, before), (node.outputs[0], behind)))
 
 
 def _is_spatial(node: ir.Node, channels: Channels) -> bool:
@@ -162,7 +162,7 @@ def clip_bounds(node: ir.Node) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def _sum(node: ir.Node, channels: Channels) -> Tie | None:
+def _sum(node: ir.Node, channels: Channels) -> HomogeneousOperator | None:
     values, shifts = [(node.outputs[0], channels)], []
     for operand in node.inputs:
         if operand is None:
@@ -171,23 +171,23 @@ def _sum(node: ir.Node, channels: Channels) -> Tie | None:
         if tensor is None:
             values.append((operand, channels))
         elif tensor.size == 1 or _axis_size(tensor.shape.numpy(), channels.from_end) == channels.size:
-            shifts.append(Shift(operand, channels))
+            shifts.append(HomogeneousShift(operand, channels))
         else:
             return None
-    return Tie(tuple(values), tuple(shifts))
+    return HomogeneousOperator(tuple(values), tuple(shifts))
 
 
 def _axis_size(shape: Sequence[int], from_end: int) -> int:
     return shape[-from_end] if len(shape) >= from_end else 1
 
 
-def _gated(node: ir.Node, value: ir.Value, channels: Channels) -> Tie | None:
+def _gated(node: ir.Node, value: ir.Value, channels: Channels) -> HomogeneousOperator | None:
     """``x * g`` and ``x / g``: x scales, g is anything; it may not make more channels of one."""
     gate = gate_of(node)
     carried = None if gate is None else node.inputs[1 - gate]
     if gate is None or carried is None or node.inputs[gate] is value or node.inputs[gate] is carried:
         return None
-    return Tie(((carried, channels), (node.outputs[0], channels))) if channels.size > 1 else None
+    return HomogeneousOperator(((carried, channels), (node.outputs[0], channels))) if channels.size > 1 else None
 
 
 def gate_of(node: ir.Node) -> int | None:

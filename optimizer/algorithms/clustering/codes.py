@@ -22,10 +22,10 @@ from optimizer.algorithms.quantization.rows import square_sums
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optimizer.algorithms.clustering.activation_norms import ActivationNorms
     from optimizer.algorithms.clustering.gptq import Input
-    from optimizer.algorithms.clustering.input_power import InputPower
     from optimizer.algorithms.clustering.kmeans import Init
-    from optimizer.algorithms.quantization.weight_rows import Layout
+    from optimizer.algorithms.quantization.weight_rows import RowLayout
 
 _MOVED = 16  # entries may move by this part of the way to the next
 _SHARE = 64  # elements for each entry of a group's codebook: a quarter of a bit an element, for entries of 16 bits
@@ -99,7 +99,11 @@ def obstacle(shape: tuple[int, ...], coding: Coding) -> str | None:
 
 
 def cluster(
-    array: NDArray[Any], layout: Layout, coding: Coding, inputs: InputPower | None = None, source: Input | None = None
+    array: NDArray[Any],
+    layout: RowLayout,
+    coding: Coding,
+    inputs: ActivationNorms | None = None,
+    source: Input | None = None,
 ) -> Clustered:
     """``array`` in codebooks.
 
@@ -127,9 +131,9 @@ def cluster(
 
 def _indices(  # noqa: PLR0913 - the weight, what it may become, and what it meets
     array: NDArray[Any],
-    layout: Layout,
+    layout: RowLayout,
     found: tuple[NDArray[Any], NDArray[np.int64] | None],
-    inputs: InputPower | None,
+    inputs: ActivationNorms | None,
     source: Input | None,
     *,
     keep: bool,
@@ -147,7 +151,7 @@ def _indices(  # noqa: PLR0913 - the weight, what it may become, and what it mee
     return mean_error.mean_keeping(rows, indices, books=books, owners=owners, power=power, mean=mean, keep_zeros=keep)
 
 
-def _numbers(layout: Layout, books: NDArray[Any], owners: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def _numbers(layout: RowLayout, books: NDArray[Any], owners: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """Which codebook each element of the weight has, in its shape."""
     each = np.arange(len(books)) if owners is None else owners
     count = math.prod(layout.shape) // layout.length

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from optimizer.algorithms.clustering.kmeans_1d import Sums, count_below, fitted
+from optimizer.algorithms.clustering.kmeans_1d import PrefixSums, count_below, fitted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ def codebooks(
         mass = None if masses is None else np.broadcast_to(masses, rows.shape)[part]
         points, weights = _binned(rows[part], mass) if is_long else _sorted(rows[part], mass)
         begun = _start(points, weights, entries, init)
-        found[part] = np.sort(fitted(Sums.of(points, weights), begun, keep_zeros=keep_zeros), axis=1)
+        found[part] = np.sort(fitted(PrefixSums.of(points, weights), begun, keep_zeros=keep_zeros), axis=1)
         _exact(points, rows[part], found[part])
     return found
 

@@ -26,7 +26,7 @@ _ROUNDS, _ROUNDS_BETWEEN, _MOVES = 40, 4, 16
 
 
 @dataclass(frozen=True)
-class Sums:
+class PrefixSums:
     """Sorted points of rows, and running sums over them.
 
     Attributes:
@@ -42,7 +42,7 @@ class Sums:
     square: NDArray[np.float64]
 
     @classmethod
-    def of(cls, points: NDArray[np.float64], masses: NDArray[np.float64]) -> Sums:
+    def of(cls, points: NDArray[np.float64], masses: NDArray[np.float64]) -> PrefixSums:
         """The sums of ``points`` with these masses."""
         return cls(points, _running(masses), _running(masses * points), _running(masses * points**2))
 
@@ -77,7 +77,7 @@ class Cells:
         return np.maximum(self.square - self.moment * self.means(np.zeros_like(self.mass)), 0)
 
 
-def fitted(sums: Sums, centers: NDArray[np.float64], *, keep_zeros: bool) -> NDArray[np.float64]:
+def fitted(sums: PrefixSums, centers: NDArray[np.float64], *, keep_zeros: bool) -> NDArray[np.float64]:
     """Centers of least squared error, as far as it is found from ``centers``.
 
     Args:
@@ -96,7 +96,7 @@ def fitted(sums: Sums, centers: NDArray[np.float64], *, keep_zeros: bool) -> NDA
     return _rounds(sums, centers, _ROUNDS, keep_zeros=keep_zeros)
 
 
-def _best_pair(sums: Sums) -> NDArray[np.float64]:
+def _best_pair(sums: PrefixSums) -> NDArray[np.float64]:
     """The best two centers of each row: all borders are looked at."""
     ones = (sums.mass, sums.moment, sums.square)
     left = Cells(*ones)
@@ -106,7 +106,7 @@ def _best_pair(sums: Sums) -> NDArray[np.float64]:
     return sums.stretches(np.concatenate(ends, axis=1)).means(np.zeros((len(border), 2)))
 
 
-def _rounds(sums: Sums, centers: NDArray[np.float64], most: int, *, keep_zeros: bool) -> NDArray[np.float64]:
+def _rounds(sums: PrefixSums, centers: NDArray[np.float64], most: int, *, keep_zeros: bool) -> NDArray[np.float64]:
     """``centers`` after rounds of: borders half-way between centers, centers at the means between borders."""
     last = None
     for _ in range(most):
@@ -119,7 +119,7 @@ def _rounds(sums: Sums, centers: NDArray[np.float64], most: int, *, keep_zeros: 
     return centers
 
 
-def _moved(sums: Sums, centers: NDArray[np.float64]) -> NDArray[np.float64]:
+def _moved(sums: PrefixSums, centers: NDArray[np.float64]) -> NDArray[np.float64]:
     """``centers`` with two neighbours made one and the other put where it halves a cell, as often as that gains."""
     borders, cells = sums.cells(centers)
     count = centers.shape[1]

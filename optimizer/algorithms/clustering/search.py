@@ -15,28 +15,28 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.clustering import codes
+from optimizer.algorithms.clustering.activation_norms import input_power
 from optimizer.algorithms.clustering.gptq import Input
-from optimizer.algorithms.clustering.input_power import input_power
 from optimizer.algorithms.clustering.storage import OLDEST_OPSET, CodebookWriter, stored_bytes
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.algorithms.search.budgeted import Search, grouped
 from optimizer.algorithms.search.memory import digest
 from optimizer.contract.passes import PassResult, Step
 from optimizer.contract.progress import Progress
-from optimizer.contract.skipped import Leftovers
+from optimizer.contract.skipped import SkippedNodes
 from optimizer.graph import queries
-from optimizer.graph.scopes import ScopeTree
+from optimizer.graph.graph_tree import GraphTree
 from optimizer.io.model import clone
 from optimizer.statistics import second_moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from optimizer.algorithms.clustering.activation_norms import ActivationNorms
     from optimizer.algorithms.clustering.codes import Clustered, Coding
-    from optimizer.algorithms.clustering.input_power import InputPower
-    from optimizer.contract.evaluator import Lab
-    from optimizer.contract.node_filter import NodeChoice
+    from optimizer.contract.evaluator import Evaluator
+    from optimizer.contract.node_filter import NodeFilter
     from optimizer.contract.passes import Context
 
 STEP = Step("cluster-weights", "a weight is stored as indices into codebooks")
@@ -45,18 +45,18 @@ _WORTH = 0.9  # of a weight's bytes: what takes more stays
 
 
 @dataclass
-class _Memory:
+class _ClusteringMemory:
     """What was found out of one model, for the next try with another aim.
 
     Attributes:
-        powers: See ``optimizer.algorithms.clustering.input_power``.
+        powers: See ``optimizer.algorithms.clustering.activation_norms``.
         clustered: Weights by name and coding; ``None`` for what is no smaller.
         shares: Of the budget, for each level with the names of what is stored in the coarser of its two codings.
         errors: Of single weights, by level.
         fitted: Codings for which second moments were asked.
     """
 
-    powers: Mapping[str, InputPower]
+    powers: Mapping[str, ActivationNorms]
     clustered: dict[tuple[str, Coding], Clustered | None] = field(default_factory=dict)
     shares: dict[int, dict[frozenset[str], float]] = field(default_factory=dict)
     errors: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -78,61 +78,63 @@ class ClusterSearch:
     model: ir.Model
     context: Context
     codings: Sequence[Coding]
-    choice: NodeChoice
+    choice: NodeFilter
     min_elements: int
 
     def run(self) -> PassResult:
         """The model with its weights as indices; by ``context.choices``, or as measured."""
-        lab, choices = self.context.lab, self.context.choices
-        memory = self._memory(lab)
+        evaluator, choices = self.context.evaluator, self.context.choices
+        memory = self._memory(evaluator)
         if choices:
             level = choices.get("level", 0)
-            self._fit(memory, lab, self.codings[level : level + 2])
+            self._fit(memory, evaluator, self.codings[level : level + 2])
             return self._stored(self.model, memory, level, frozenset(choices.get("wide", ())))
-        if lab is None:
+        if evaluator is None:
             return self._stored(self.model, memory, 0, frozenset())
         for level in range(len(self.codings)):
-            self._fit(memory, lab, self.codings[level : level + 1])
+            self._fit(memory, evaluator, self.codings[level : level + 1])
             self.context.progress.begin(f"all weights in {self.codings[level].entries} values")
             result = self._stored(clone(self.model), memory, level, frozenset())
             if not result.changes:
                 return result
-            share = lab.share(result.model)
+            share = evaluator.budget_used(result.model)
             memory.shares.setdefault(level, {})[self._names()] = share
-            if share <= self.context.allowance:
-                return result if level == 0 else self._mixed(memory, level - 1, lab)
-        return self._mixed(memory, len(self.codings) - 1, lab)
+            if share <= self.context.budget_limit:
+                return result if level == 0 else self._mixed(memory, level - 1, evaluator)
+        return self._mixed(memory, len(self.codings) - 1, evaluator)
 
-    def _mixed(self, memory: _Memory, level: int, lab: Lab) -> PassResult:
+    def _mixed(self, memory: _ClusteringMemory, level: int, evaluator: Evaluator) -> PassResult:
         """As many bytes in the coding ``level`` as hold the aim, the others in the next, or as they are."""
         silent = replace(self, context=replace(self.context, progress=Progress()))  # to build is a part of the search
-        sizes = {weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(Leftovers())}
+        sizes = {weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(SkippedNodes())}
 
         def build(narrow: frozenset[str]) -> PassResult:
             return silent._stored(clone(self.model), memory, level, sizes.keys() - narrow)  # noqa: SLF001 - itself
 
         search = Search(
             lambda narrow: build(narrow).model,
-            lab,
-            self.context.allowance,
+            evaluator,
+            self.context.budget_limit,
             self.context.progress,
             memory.errors.setdefault(level, {}),
             memory.shares.setdefault(level, {}),
         )
         return build(search.run(grouped(list(sizes), sizes)))
 
-    def _stored(self, model: ir.Model, memory: _Memory, level: int, wide: frozenset[str] | set[str]) -> PassResult:
+    def _stored(
+        self, model: ir.Model, memory: _ClusteringMemory, level: int, wide: frozenset[str] | set[str]
+    ) -> PassResult:
         """``model`` in the coding ``level``, but for ``wide`` weights, which have the next or stay."""
-        left, changes = Leftovers(), Counter[str]()
-        scope = Scope(model, self.context.sites)
-        writer = CodebookWriter(scope)
+        left, changes = SkippedNodes(), Counter[str]()
+        rewriter = Rewriter(model, self.context.sites)
+        writer = CodebookWriter(rewriter)
         found = list(self._weights(left, model))
         if not found and not left:
             left.note("the model", "has no float weights that a kernel reads")
         for done, weight in enumerate(found):
             self.context.progress(done / len(found))
             at = level + (weight.holder.name in wide)
-            reason = self._obstacle(weight, scope, at)
+            reason = self._obstacle(weight, rewriter, at)
             clustered = self._clustered(weight, self.codings[at], memory) if reason is None else None
             if reason is None and clustered is None:
                 reason = "would not get smaller"
@@ -145,23 +147,25 @@ class ClusterSearch:
         choices = {"level": level, "wide": sorted(wide)} if changes else {}
         return PassResult(model, dict(changes), left.notes(), choices)
 
-    def _obstacle(self, weight: StoredWeight, scope: Scope, at: int) -> str | None:
+    def _obstacle(self, weight: StoredWeight, rewriter: Rewriter, at: int) -> str | None:
         if at >= len(self.codings):
             return "stays as it is: the budget has no room for its error"
-        if scope.opset(weight.nodes[0]) < OLDEST_OPSET:
+        if rewriter.opset(weight.nodes[0]) < OLDEST_OPSET:
             return f"is in a function of an opset before {OLDEST_OPSET}"
         reason = codes.obstacle(weight.holder.shape, self.codings[at])
         return reason if reason is not None or _is_finite(weight) else "is not finite"
 
-    def _fit(self, memory: _Memory, lab: Lab | None, asked: Sequence[Coding]) -> None:
+    def _fit(self, memory: _ClusteringMemory, evaluator: Evaluator | None, asked: Sequence[Coding]) -> None:
         """Cluster the weights of single kernels by the second moments of what they multiply with."""
         codings = [coding for coding in asked if coding not in memory.fitted and coding.dims == 1]
-        if lab is None or not lab.has_data or not codings:
+        if evaluator is None or not evaluator.has_data or not codings:
             return
         memory.fitted.update(codings)
-        weights = {_output(weight): weight for weight in self._weights(Leftovers()) if _has_moments(weight, self.model)}
-        for name, moments in lab.second_moments(self.model, list(weights)):
-            if lab.time_left() < 0:
+        weights = {
+            _output(weight): weight for weight in self._weights(SkippedNodes()) if _has_moments(weight, self.model)
+        }
+        for name, moments in evaluator.second_moments(self.model, list(weights)):
+            if evaluator.time_left() < 0:
                 return
             weight = weights[name]
             source = Input(weight.nodes[0], moments) if moments.rows else None
@@ -170,7 +174,7 @@ class ClusterSearch:
                     self._clustered(weight, coding, memory, source)
 
     def _clustered(
-        self, weight: StoredWeight, coding: Coding, memory: _Memory, source: Input | None = None
+        self, weight: StoredWeight, coding: Coding, memory: _ClusteringMemory, source: Input | None = None
     ) -> Clustered | None:
         key = weight.holder.name, coding
         if key not in memory.clustered:
@@ -180,33 +184,33 @@ class ClusterSearch:
             memory.clustered[key] = found if is_smaller else None
         return memory.clustered[key]
 
-    def _weights(self, left: Leftovers, model: ir.Model | None = None) -> Iterator[StoredWeight]:
+    def _weights(self, left: SkippedNodes, model: ir.Model | None = None) -> Iterator[StoredWeight]:
         chosen = model or self.model
         left.unmatched(self.choice.unmatched(chosen))
-        for weight in stored_weights(ScopeTree.of(chosen), TYPES):
+        for weight in stored_weights(GraphTree.of(chosen), TYPES):
             if not isinstance(weight, StoredWeight):
                 left.note(*weight)
             elif weight.holder.tensor.size < self.min_elements:
                 left.note(weight.holder.name, f"has less than {self.min_elements} elements")
-            elif all(self.choice.holds(node, weight.holder.name) for node in weight.nodes):
+            elif all(self.choice.matches(node, weight.holder.name) for node in weight.nodes):
                 yield weight
             else:
                 left.note(weight.holder.name, "is left out by include= or exclude=")
 
     def _names(self) -> frozenset[str]:
-        return frozenset(weight.holder.name for weight in self._weights(Leftovers()))
+        return frozenset(weight.holder.name for weight in self._weights(SkippedNodes()))
 
-    def _memory(self, lab: Lab | None) -> _Memory:
-        if lab is None:
-            return _Memory({})
+    def _memory(self, evaluator: Evaluator | None) -> _ClusteringMemory:
+        if evaluator is None:
+            return _ClusteringMemory({})
         inputs: Any = ("input power", digest(self.model), self.choice, self.min_elements)
-        if inputs not in lab.memory:
-            known = input_power(self.model, self._weights(Leftovers()), lab) if lab.has_data else {}
-            lab.memory[inputs] = known
+        if inputs not in evaluator.memory:
+            known = input_power(self.model, self._weights(SkippedNodes()), evaluator) if evaluator.has_data else {}
+            evaluator.memory[inputs] = known
         key: Any = (*inputs, tuple(self.codings))
-        if key not in lab.memory:
-            lab.memory[key] = _Memory(lab.memory[inputs])
-        found: _Memory = lab.memory[key]
+        if key not in evaluator.memory:
+            evaluator.memory[key] = _ClusteringMemory(evaluator.memory[inputs])
+        found: _ClusteringMemory = evaluator.memory[key]
         return found
 
 

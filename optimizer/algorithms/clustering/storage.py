@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from optimizer.algorithms.clustering.bit_packing import GRAIN, planes
 from optimizer.algorithms.quantization.weight_only import node_chain
-from optimizer.algorithms.quantization.weight_only.node_chain import Chain
+from optimizer.algorithms.quantization.weight_only.node_chain import NodeChain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.clustering.bit_packing import Plane
     from optimizer.algorithms.clustering.codes import Clustered
     from optimizer.algorithms.quantization.weight_only.weights import StoredWeight
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 OLDEST_OPSET = 11  # of GatherElements
 _FOUR_BITS_OPSET = 21
@@ -68,12 +68,12 @@ class CodebookWriter:
         scope: The model.
     """
 
-    scope: Scope
+    rewriter: Rewriter
     _tables: dict[tuple[int, int], ir.Value] = field(default_factory=dict)
 
     def put(self, weight: StoredWeight, clustered: Clustered) -> None:
         """Let all readers of ``weight`` read what ``clustered`` stands for."""
-        chain = Chain(self.scope, node_chain.anchor(self.scope, weight), _NAME)
+        chain = NodeChain(self.rewriter, node_chain.anchor(self.rewriter, weight), _NAME)
         name = weight.holder.value.name or "weight"
         along = 0 if len(clustered.books) > 1 and not weight.layout.lead else 1
         numbers = clustered.indices if along else np.ascontiguousarray(clustered.indices.T)
@@ -88,7 +88,7 @@ class CodebookWriter:
             result = chain.add("GatherElements", [books, indices], {"axis": along})
         node_chain.stand_in(weight, self._reshaped(chain, result, shape, weight.holder.shape))
 
-    def _books(self, chain: Chain, clustered: Clustered, along: int, name: str) -> ir.Value:
+    def _books(self, chain: NodeChain, clustered: Clustered, along: int, name: str) -> ir.Value:
         array = clustered.books if along else np.ascontiguousarray(clustered.books.T)
         books = self._entries(chain, array, name)
         if clustered.owners is None:
@@ -96,19 +96,19 @@ class CodebookWriter:
         owners = self._owners(chain, clustered.owners, f"{name}_owners")
         return chain.add("Gather", [books, owners], {"axis": 1 - along})
 
-    def _entries(self, chain: Chain, books: NDArray[Any], name: str) -> ir.Value:
+    def _entries(self, chain: NodeChain, books: NDArray[Any], name: str) -> ir.Value:
         if not is_half(books):
-            return self.scope.constant(chain.anchor, books, f"{name}_entries")
-        half = self.scope.constant(chain.anchor, books.astype(np.float16), f"{name}_entries")
+            return self.rewriter.constant(chain.anchor, books, f"{name}_entries")
+        half = self.rewriter.constant(chain.anchor, books.astype(np.float16), f"{name}_entries")
         return chain.add("Cast", [half], {"to": ir.DataType.FLOAT})
 
-    def _owners(self, chain: Chain, owners: NDArray[np.int64], name: str) -> ir.Value:
+    def _owners(self, chain: NodeChain, owners: NDArray[np.int64], name: str) -> ir.Value:
         if owners.size <= _MOST_VARINTS:
-            return self.scope.constant(chain.anchor, owners.astype(np.int32), name)
+            return self.rewriter.constant(chain.anchor, owners.astype(np.int32), name)
         kind = np.uint8 if owners.max() < 256 else np.uint16
-        return _as_int32(chain, self.scope.constant(chain.anchor, owners.astype(kind), name))
+        return _as_int32(chain, self.rewriter.constant(chain.anchor, owners.astype(kind), name))
 
-    def _indices(self, chain: Chain, numbers: NDArray[np.uint8], bits: int, name: str) -> ir.Value:
+    def _indices(self, chain: NodeChain, numbers: NDArray[np.uint8], bits: int, name: str) -> ir.Value:
         """int32 values of the shape of ``numbers``."""
         flat, shape = numbers.reshape(-1), numbers.shape
         is_padded = bits != GRAIN and flat.size % GRAIN != 0
@@ -125,41 +125,41 @@ class CodebookWriter:
             return total
         bounds = (np.array([number], np.int64) for number in (0, numbers.size))
         cut = chain.add(
-            "Slice", [total, *(self.scope.constant(chain.anchor, bound, f"{_NAME}_cut") for bound in bounds)]
+            "Slice", [total, *(self.rewriter.constant(chain.anchor, bound, f"{_NAME}_cut") for bound in bounds)]
         )
         return self._reshaped(chain, cut, (numbers.size,), numbers.shape)
 
-    def _plane(self, chain: Chain, plane: Plane, shape: tuple[int, ...], name: str) -> ir.Value:
+    def _plane(self, chain: NodeChain, plane: Plane, shape: tuple[int, ...], name: str) -> ir.Value:
         def constant(array: NDArray[Any]) -> ir.Value:
-            return self.scope.constant(chain.anchor, array, f"{name}_indices")
+            return self.rewriter.constant(chain.anchor, array, f"{name}_indices")
 
         if plane.width == GRAIN:
             return _as_int32(chain, constant(plane.digits.reshape(shape)))
-        if plane.width == 4 and self.scope.opset(chain.anchor) >= _FOUR_BITS_OPSET:
-            self.scope.model.ir_version = max(self.scope.model.ir_version, _FOUR_BITS_IR_VERSION)
+        if plane.width == 4 and self.rewriter.opset(chain.anchor) >= _FOUR_BITS_OPSET:
+            self.rewriter.model.ir_version = max(self.rewriter.model.ir_version, _FOUR_BITS_IR_VERSION)
             return _as_int32(chain, constant(plane.digits.reshape(shape).astype(ir.DataType.UINT4.numpy())))
         places = _as_int32(chain, constant(plane.packed))
         found = chain.add("Gather", [self._table(chain, plane), places], {"axis": 0})
         return _as_int32(chain, self._reshaped(chain, found, (len(plane.packed), GRAIN // plane.width), shape))
 
-    def _table(self, chain: Chain, plane: Plane) -> ir.Value:
+    def _table(self, chain: NodeChain, plane: Plane) -> ir.Value:
         """The table of ``plane``; all planes of its kind share one initializer."""
-        if not self.scope.may_lift(chain.anchor):
-            return self.scope.constant(chain.anchor, plane.table, f"{_NAME}_table")
+        if not self.rewriter.may_lift(chain.anchor):
+            return self.rewriter.constant(chain.anchor, plane.table, f"{_NAME}_table")
         key = (plane.width, plane.shift)
         if key not in self._tables:
-            self._tables[key] = self.scope.constant(chain.anchor, plane.table, f"{_NAME}_table")
+            self._tables[key] = self.rewriter.constant(chain.anchor, plane.table, f"{_NAME}_table")
         return self._tables[key]
 
-    def _reshaped(self, chain: Chain, value: ir.Value, old: tuple[int, ...], new: tuple[int, ...]) -> ir.Value:
+    def _reshaped(self, chain: NodeChain, value: ir.Value, old: tuple[int, ...], new: tuple[int, ...]) -> ir.Value:
         if old == new:
             return value
         if math.prod(old) != math.prod(new):
             raise ValueError(f"{old} cannot be reshaped to {new}")
         return chain.add(
-            "Reshape", [value, self.scope.constant(chain.anchor, np.array(new, np.int64), f"{_NAME}_shape")]
+            "Reshape", [value, self.rewriter.constant(chain.anchor, np.array(new, np.int64), f"{_NAME}_shape")]
         )
 
 
-def _as_int32(chain: Chain, value: ir.Value) -> ir.Value:
+def _as_int32(chain: NodeChain, value: ir.Value) -> ir.Value:
     return chain.add("Cast", [value], {"to": ir.DataType.INT32})

@@ -17,8 +17,8 @@ from optimizer.graph import queries
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.algorithms.rewriting.stored_constants import Holder
-    from optimizer.graph.scopes import ScopeTree
+    from optimizer.algorithms.rewriting.stored_constants import StoredConstant
+    from optimizer.graph.graph_tree import GraphTree
 
 # Below this the node costs more time at load than the bytes are worth; and constant folders, which fold what is
 # smaller than 8 KiB, would write the copy back.
@@ -43,38 +43,38 @@ _READERS = (
 )
 
 
-def must_stay(holder: Holder) -> str | None:
+def must_stay(holder: StoredConstant) -> str | None:
     """Why ``holder`` may not be made by a node, or ``None`` if it may."""
-    if holder.stay is not None:
-        return holder.stay.value
+    if holder.keep_reason is not None:
+        return holder.keep_reason.value
     if holder.tensor.dtype not in _DTYPES:
         return f"holds {holder.tensor.dtype.name}, on which Reshape and Transpose are not folded everywhere"
     strangers = [usage.node for usage in holder.value.uses() if not queries.is_standard(usage.node, *_READERS)]
     return f"is read by {strangers[0].op_type}, which may want an initializer" if strangers else None
 
 
-def is_source(kept: Holder, other: Holder, tree: ScopeTree) -> bool:
+def is_source(kept: StoredConstant, other: StoredConstant, tree: GraphTree) -> bool:
     """Whether a node beside ``kept`` can make ``other``: it lends itself, and the other's graph sees it."""
-    may_lend = kept.stay is None or (kept.stay.lends and kept.is_initializer)
-    is_seen = tree.encloses(kept.scope, other.scope) and tree.names[kept.name] == 1
-    return may_lend and is_seen and tree.root(kept.scope) not in tree.functions
+    may_lend = kept.keep_reason is None or (kept.keep_reason.may_stand_for_equals and kept.is_initializer)
+    is_seen = tree.encloses(kept.graph, other.graph) and tree.names[kept.name] == 1
+    return may_lend and is_seen and tree.root(kept.graph) not in tree.functions
 
 
-def derive_reshaped(kept: Holder, other: Holder, tree: ScopeTree) -> None:
+def derive_reshaped(kept: StoredConstant, other: StoredConstant, tree: GraphTree) -> None:
     """Let a Reshape of ``kept`` make what ``other`` holds, and remove ``other``; ``is_source`` holds."""
     name = tree.fresh_name(f"{kept.name}_shape")
     dims = ir.Tensor(np.array(other.shape, np.int64), name=name)
     shape = ir.Value(name=name, type=ir.TensorType(dims.dtype), shape=dims.shape, const_value=dims)
-    kept.scope.register_initializer(shape)
+    kept.graph.register_initializer(shape)
     _derive(kept, other, ir.node("Reshape", [kept.value, shape]), tree)
 
 
-def derive_transposed(kept: Holder, other: Holder, axes: Sequence[int], tree: ScopeTree) -> None:
+def derive_transposed(kept: StoredConstant, other: StoredConstant, axes: Sequence[int], tree: GraphTree) -> None:
     """Let a Transpose of ``kept`` by ``axes`` make what ``other`` holds, and remove ``other``."""
     _derive(kept, other, ir.node("Transpose", [kept.value], {"perm": list(axes)}), tree)
 
 
-def _derive(kept: Holder, other: Holder, node: ir.Node, tree: ScopeTree) -> None:
+def _derive(kept: StoredConstant, other: StoredConstant, node: ir.Node, tree: GraphTree) -> None:
     """The output of ``node``, first in the graph of ``kept``, takes the name of ``other`` if no other value has it."""
     output = node.outputs[0]
     output.type, output.shape = ir.TensorType(other.tensor.dtype), ir.Shape(other.shape)
@@ -82,4 +82,4 @@ def _derive(kept: Holder, other: Holder, node: ir.Node, tree: ScopeTree) -> None
     output.metadata_props.update(other.value.metadata_props)
     remove(other, output, tree)
     output.name = tree.fresh_name(other.name)
-    prepend(kept.scope, node)
+    prepend(kept.graph, node)

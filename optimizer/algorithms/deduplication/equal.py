@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 from onnx_ir.serde import TensorProtoTensor
 
-from optimizer.algorithms.rewriting.stored_constants import Holder
+from optimizer.algorithms.rewriting.stored_constants import StoredConstant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.graph.scopes import ScopeTree
+    from optimizer.graph.graph_tree import GraphTree
 
 
 # What is lifted out of a branch or loop body becomes an implicit input of it, bound anew at each run: 148 lifted
@@ -31,13 +31,13 @@ WORTH_LIFTING = 64
 class Merge:
     """Equal holders of equal shape that can become one: ``goes`` read ``kept``, or a new one if that is ``None``."""
 
-    kept: Holder | None
-    goes: tuple[Holder, ...]
+    kept: StoredConstant | None
+    goes: tuple[StoredConstant, ...]
 
 
-def plan_merge(group: Sequence[Holder], tree: ScopeTree) -> Merge | str | None:
+def plan_merge(group: Sequence[StoredConstant], tree: GraphTree) -> Merge | str | None:
     """How the equal holders of ``group`` become one; else the reason, or ``None`` if what must stay is the reason."""
-    free = [holder for holder in group if holder.stay is None]
+    free = [holder for holder in group if holder.keep_reason is None]
     reason = None
     for kept in _candidates(group, free, tree):
         goes = tuple(holder for holder in free if holder is not kept)
@@ -51,29 +51,31 @@ def plan_merge(group: Sequence[Holder], tree: ScopeTree) -> Merge | str | None:
     return reason
 
 
-def _candidates(group: Sequence[Holder], free: Sequence[Holder], tree: ScopeTree) -> list[Holder | None]:
+def _candidates(
+    group: Sequence[StoredConstant], free: Sequence[StoredConstant], tree: GraphTree
+) -> list[StoredConstant | None]:
     """What may stand for all of ``free``, best first: what must stay anyway, the shortest name, a new initializer.
 
     The name must be unique in the whole model: some inner graph might hide it else.
     """
     if not free:
         return []
-    common = tree.common(holder.scope for holder in free)
+    common = tree.common(holder.graph for holder in free)
     fit = [
         holder
         for holder in group
         if holder.is_initializer
         and tree.names[holder.name] == 1
-        and (holder.stay is None or holder.stay.lends)
-        and tree.encloses(holder.scope, common)
+        and (holder.keep_reason is None or holder.keep_reason.may_stand_for_equals)
+        and tree.encloses(holder.graph, common)
     ]
-    staying = [holder for holder in fit if holder.stay is not None]
-    going = [holder for holder in fit if holder.stay is None]
+    staying = [holder for holder in fit if holder.keep_reason is not None]
+    going = [holder for holder in fit if holder.keep_reason is None]
     best = [min(part, key=lambda holder: len(holder.name)) for part in (staying, going) if part]
     return [*best, *([] if going else [None])]
 
 
-def _growth(kept: Holder | None, goes: Sequence[Holder], tree: ScopeTree) -> int:
+def _growth(kept: StoredConstant | None, goes: Sequence[StoredConstant], tree: GraphTree) -> int:
     """At most how many bytes the input lists of the readers of ``goes`` grow by."""
     if kept is not None:
         length = len(kept.name)
@@ -84,7 +86,7 @@ def _growth(kept: Holder | None, goes: Sequence[Holder], tree: ScopeTree) -> int
     return sum(len(holder.value.uses()) * (length - len(holder.name)) for holder in goes)
 
 
-def merge(plan: Merge, tree: ScopeTree, *, as_node: bool) -> Holder:
+def merge(plan: Merge, tree: GraphTree, *, as_node: bool) -> StoredConstant:
     """Carry out ``plan``; returns the holder that is kept.
 
     Args:
@@ -99,7 +101,7 @@ def merge(plan: Merge, tree: ScopeTree, *, as_node: bool) -> Holder:
     return plan.kept
 
 
-def lift(group: Sequence[Holder], tree: ScopeTree, *, as_node: bool) -> Holder:
+def lift(group: Sequence[StoredConstant], tree: GraphTree, *, as_node: bool) -> StoredConstant:
     """Put the tensor of ``group``, all of them replaceable, where all can see it, and remove them.
 
     Args:
@@ -110,29 +112,29 @@ def lift(group: Sequence[Holder], tree: ScopeTree, *, as_node: bool) -> Holder:
     Returns:
         The new holder, which all readers now read.
     """
-    scope = tree.common(holder.scope for holder in group)
+    graph = tree.common(holder.graph for holder in group)
     first = min(group, key=lambda holder: len(holder.name))
-    value = _constant_node(first, scope) if as_node else _initializer(first)
+    value = _constant_node(first, graph) if as_node else _initializer(first)
     for holder in group:
         remove(holder, value, tree)
     value.name = tree.fresh_name(first.name)
     if not as_node:
-        scope.register_initializer(value)
-    return Holder(value, first.tensor, scope)
+        graph.register_initializer(value)
+    return StoredConstant(value, first.tensor, graph)
 
 
-def remove(holder: Holder, value: ir.Value, tree: ScopeTree) -> None:
+def remove(holder: StoredConstant, value: ir.Value, tree: GraphTree) -> None:
     """Let the readers of ``holder`` read ``value``, and take ``holder`` out of the model."""
     holder.value.replace_all_uses_with(value)
     producer = holder.value.producer()
     if producer is None:
-        holder.scope.initializers.pop(holder.name)
+        holder.graph.initializers.pop(holder.name)
     else:
-        holder.scope.remove(producer, safe=True)
+        holder.graph.remove(producer, safe=True)
     tree.names[holder.name] -= 1
 
 
-def _initializer(source: Holder) -> ir.Value:
+def _initializer(source: StoredConstant) -> ir.Value:
     value = ir.Value(
         type=ir.TensorType(source.tensor.dtype),
         shape=ir.Shape(source.shape),
@@ -143,21 +145,21 @@ def _initializer(source: Holder) -> ir.Value:
     return value
 
 
-def _constant_node(source: Holder, scope: ir.Graph) -> ir.Value:
+def _constant_node(source: StoredConstant, graph: ir.Graph) -> ir.Value:
     node = ir.node("Constant", [], {"value": source.tensor})
     value = node.outputs[0]
     value.type, value.shape = ir.TensorType(source.tensor.dtype), ir.Shape(source.shape)
-    prepend(scope, node)
+    prepend(graph, node)
     return value
 
 
-def prepend(scope: ir.Graph, node: ir.Node) -> None:
-    """Make ``node`` the first of ``scope``."""
-    first = next(iter(scope), None)
+def prepend(graph: ir.Graph, node: ir.Node) -> None:
+    """Make ``node`` the first of ``graph``."""
+    first = next(iter(graph), None)
     if first is None:
-        scope.append(node)
+        graph.append(node)
     else:
-        scope.insert_before(first, node)
+        graph.insert_before(first, node)
 
 
 def _own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

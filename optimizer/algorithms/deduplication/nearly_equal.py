@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from optimizer.algorithms.deduplication import equal
 from optimizer.algorithms.deduplication.near_groups import near_groups
-from optimizer.algorithms.rewriting.stored_constants import Holder, holders
+from optimizer.algorithms.rewriting.stored_constants import StoredConstant, stored_constants
 from optimizer.graph import constants, queries
-from optimizer.graph.scopes import ScopeTree
+from optimizer.graph.graph_tree import GraphTree
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io.model import clone
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.algorithms.deduplication.near_groups import Near
-    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.passes import Context, Sites, Step
 
 
@@ -55,16 +55,16 @@ class Merger:
         count = len(groups)
         if context.choices is not None:
             count = int(context.choices.get("near", 0))
-        elif context.lab is not None:
-            count = self._most(model, groups, context, context.lab)
+        elif context.evaluator is not None:
+            count = self._most(model, groups, context, context.evaluator)
         return self._merge(model, groups[:count], context.sites), count
 
     def _groups(self, model: ir.Model, seed: int) -> list[Near]:
-        tree = ScopeTree.of(model)
+        tree = GraphTree.of(model)
         found = self._holders(tree)
         by_root: dict[Hashable, list[int]] = {}
         for number, holder in enumerate(found):
-            by_root.setdefault(tree.root(holder.scope), []).append(number)
+            by_root.setdefault(tree.root(holder.graph), []).append(number)
         groups: list[Near] = []
         for numbers in by_root.values():
             tensors = [found[number].tensor for number in numbers]
@@ -73,39 +73,39 @@ class Merger:
             groups += [replace(one, members=tuple(numbers[member] for member in one.members)) for one in near]
         return sorted(groups, key=lambda one: (one.distance, one.members))
 
-    def _holders(self, tree: ScopeTree) -> list[Holder]:
+    def _holders(self, tree: GraphTree) -> list[StoredConstant]:
         """The weights that may be merged, in the same order for each clone of the model."""
-        return [holder for holder in holders(tree, self.is_excluded) if self._may_merge(holder)]
+        return [holder for holder in stored_constants(tree, self.is_excluded) if self._may_merge(holder)]
 
-    def _may_merge(self, holder: Holder) -> bool:
+    def _may_merge(self, holder: StoredConstant) -> bool:
         tensor = holder.tensor
         is_large = tensor.nbytes >= max(self.min_bytes, equal.WORTH_LIFTING)
         return (
-            holder.stay is None
+            holder.keep_reason is None
             and is_large
             and tensor.dtype in constants.FLOATS
             and not isinstance(tensor, SparseTensor)
         )
 
-    def _most(self, model: ir.Model, groups: Sequence[Near], context: Context, lab: Lab) -> int:
+    def _most(self, model: ir.Model, groups: Sequence[Near], context: Context, evaluator: Evaluator) -> int:
         low, high = 0, len(groups)
         while low < high:
             count = (low + high + 1) // 2
             candidate = clone(model)
             self._merge(candidate, groups[:count], replace(context.sites, permitted={}))
-            low, high = (count, high) if lab.share(candidate) <= context.allowance else (low, count - 1)
+            low, high = (count, high) if evaluator.budget_used(candidate) <= context.budget_limit else (low, count - 1)
         return low
 
     def _merge(self, model: ir.Model, groups: Sequence[Near], sites: Sites) -> int:
-        tree = ScopeTree.of(model)
+        tree = GraphTree.of(model)
         found, merged = self._holders(tree), 0
         for near in groups:
             part = [found[number] for number in near.members]
             plan = equal.plan_merge(part, tree)
             if not isinstance(plan, equal.Merge) or not sites.permits(self.step.name, part[0].name):
                 continue
-            is_node = model.ir_version < 4 or tree.root(part[0].scope) in tree.functions
+            is_node = model.ir_version < 4 or tree.root(part[0].graph) in tree.functions
             kept = equal.merge(plan, tree, as_node=is_node)
-            constants.rewrite(kept.value, near.shared)
+            constants.set_array(kept.value, near.shared)
             merged += len(part) - 1
         return merged

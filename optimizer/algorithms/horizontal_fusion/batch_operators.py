@@ -56,7 +56,7 @@ def acts_alone(node: ir.Node, moving: Collection[int], opset: int) -> bool:
 
 def _is_same_for_all(value: ir.Value | None, rank: int) -> bool:
     """Whether ``value`` broadcasts against batches of ``rank`` without having something else for each element."""
-    shape = constants.shape(value)
+    shape = constants.known_shape(value)
     return shape is not None and (len(shape) < rank or (len(shape) == rank and shape[0] == 1))
 
 

@@ -19,13 +19,13 @@ import onnx_ir as ir
 
 from optimizer.algorithms.horizontal_fusion.split import give_input, split
 from optimizer.graph import editing, file_size, queries, tensors
-from optimizer.graph.editing import like, take_place
+from optimizer.graph.editing import copy_of_node, replace_under_its_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from optimizer.algorithms.horizontal_fusion.branches import Branches
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _SIZES_AT_RUN_TIME, _SHAPE_OF_ONE_AXIS = 13, 15
 
@@ -53,38 +53,38 @@ class Batching:
         for node in self.nodes:
             editing.set_inputs(node, [None] * len(node.inputs))
 
-    def put(self, scope: Scope) -> None:
+    def put(self, rewriter: Rewriter) -> None:
         """Put the new nodes in the place of the old ones; the graph may have to be sorted then."""
         anchor = self.branches.steps[0][0]
         for node in self.nodes:
             anchor.prepend(node)
         if self.sizes is not None:
             stand_in, sizes = self.sizes
-            editing.replace_values({stand_in: scope.constant(self.nodes[0], np.array(sizes, np.int64), "sizes")})
+            editing.replace_values({stand_in: rewriter.constant(self.nodes[0], np.array(sizes, np.int64), "sizes")})
         for node, values in self.cuts:
             for output, value in zip(node.outputs, values, strict=True):
-                take_place(output, value)
+                replace_under_its_name(output, value)
         editing.remove_unused(list(self.branches.nodes()))
 
 
-def plan(branches: Branches, scope: Scope) -> Batching | str:
+def plan(branches: Branches, rewriter: Rewriter) -> Batching | str:
     """What batching ``branches`` would make and cost, or why they cannot be."""
     first = branches.steps[0][0]
     lengths = [_length(value) for value in branches.inputs]
-    opset = scope.opset(first)
+    opset = rewriter.opset(first)
     fixed = _fixed(lengths)
     if fixed is None and opset < _SIZES_AT_RUN_TIME:
         return "has batches of lengths that only a run tells, which takes opset 13"
     joined = ir.node("Concat", branches.inputs, {"axis": 0}, name="")
-    joined.outputs[0].name = scope.unique_name("batch")
+    joined.outputs[0].name = rewriter.unique_name("batch")
     nodes, batched = [joined], {branches.inputs[0]: joined.outputs[0]}
     for step in branches.steps:
         inputs = [value if value is None else batched.get(value, value) for value in step[0].inputs]
-        nodes.append(like(step[0], inputs, scope.unique_name("batch")))
+        nodes.append(copy_of_node(step[0], inputs, rewriter.unique_name("batch")))
         batched[step[0].outputs[0]] = nodes[-1].outputs[0]
     leaving = branches.leaving()
     cuts = [split(batched[values[0]], fixed or range(len(values)), 0, opset) for values in leaving]
-    sizes, making = _sizes(branches.inputs, fixed, opset, scope) if any(needs for _, needs in cuts) else (None, [])
+    sizes, making = _sizes(branches.inputs, fixed, opset, rewriter) if any(needs for _, needs in cuts) else (None, [])
     for (node, _), values in zip(cuts, leaving, strict=True):
         if sizes is not None:
             give_input(node, sizes)
@@ -93,7 +93,7 @@ def plan(branches: Branches, scope: Scope) -> Batching | str:
     nodes += [*making, *(node for node, _ in cuts)]
     constant = (sizes, fixed) if sizes is not None and fixed is not None else None
     grows = sum(map(file_size.node_bytes, nodes)) - sum(map(file_size.node_bytes, branches.nodes()))
-    grows += 0 if constant is None else _constant_bytes(constant[1], first, scope)
+    grows += 0 if constant is None else _constant_bytes(constant[1], first, rewriter)
     return Batching(branches, nodes, list(zip((node for node, _ in cuts), leaving, strict=True)), constant, grows)
 
 
@@ -111,29 +111,29 @@ def _fixed(lengths: Sequence[int | str | None]) -> list[int] | None:
 
 
 def _sizes(
-    inputs: Sequence[ir.Value], fixed: Sequence[int] | None, opset: int, scope: Scope
+    inputs: Sequence[ir.Value], fixed: Sequence[int] | None, opset: int, rewriter: Rewriter
 ) -> tuple[ir.Value, list[ir.Node]]:
     """The lengths of the batches: a stand-in for a constant, or made by nodes from the shapes of ``inputs``."""
     if fixed is not None:
         return ir.Value(name="sizes_999"), []
     one_axis = {"end": 1} if opset >= _SHAPE_OF_ONE_AXIS else {}
-    made = [_named(ir.node("Shape", [value], one_axis, name=""), scope) for value in inputs]
-    made.append(_named(ir.node("Concat", [node.outputs[0] for node in made], {"axis": 0}, name=""), scope))
+    made = [_named(ir.node("Shape", [value], one_axis, name=""), rewriter) for value in inputs]
+    made.append(_named(ir.node("Concat", [node.outputs[0] for node in made], {"axis": 0}, name=""), rewriter))
     if not one_axis:
         rank = queries.rank(inputs[0]) or 0
         firsts = {"value_ints": [rank * number for number in range(len(inputs))]}
-        made.append(_named(ir.node("Constant", [], firsts, name=""), scope))
-        made.append(_named(ir.node("Gather", [node.outputs[0] for node in made[-2:]], name=""), scope))
+        made.append(_named(ir.node("Constant", [], firsts, name=""), rewriter))
+        made.append(_named(ir.node("Gather", [node.outputs[0] for node in made[-2:]], name=""), rewriter))
     return made[-1].outputs[0], made
 
 
-def _named(node: ir.Node, scope: Scope) -> ir.Node:
-    node.outputs[0].name = scope.unique_name("batch_size")
+def _named(node: ir.Node, rewriter: Rewriter) -> ir.Node:
+    node.outputs[0].name = rewriter.unique_name("batch_size")
     return node
 
 
-def _constant_bytes(sizes: Sequence[int], node: ir.Node, scope: Scope) -> int:
+def _constant_bytes(sizes: Sequence[int], node: ir.Node, rewriter: Rewriter) -> int:
     tensor = tensors.compact(np.array(sizes, np.int64), "sizes_999")
-    if scope.may_lift(node):
+    if rewriter.may_lift(node):
         return file_size.tensor_bytes(tensor, "sizes_999")
     return file_size.constant_node_bytes(tensor, "sizes_999")

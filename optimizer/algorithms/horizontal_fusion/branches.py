@@ -34,14 +34,14 @@ class Branches:
     """Parallel branches.
 
     Attributes:
-        scope: The graph that they are in.
+        graph: The graph that they are in.
         inputs: What each branch reads, in order.
         steps: Equal nodes, one of each branch, in topological order.
         bundles: The values of a step's outputs by branch, and the inputs, each by the value of the first branch.
         places: The number of the branch that a value of a bundle belongs to, and the value of the first branch.
     """
 
-    scope: ir.Graph | None
+    graph: ir.Graph | None
     inputs: tuple[ir.Value, ...]
     steps: list[tuple[ir.Node, ...]] = field(default_factory=list)
     bundles: dict[ir.Value, tuple[ir.Value, ...]] = field(default_factory=dict)
@@ -68,10 +68,10 @@ def _is_needed(value: ir.Value, inside: set[ir.Node]) -> bool:
     return value.is_graph_output() or any(use.node not in inside for use in value.uses())
 
 
-def seeds(scope: ir.Graph) -> list[list[ir.Node]]:
-    """The kernels of ``scope`` itself that share a weight and all else but their inputs, in groups of at least two."""
+def seeds(graph: ir.Graph) -> list[list[ir.Node]]:
+    """The kernels of ``graph`` itself that share a weight and all else but their inputs, in groups of at least two."""
     found: dict[Hashable, list[ir.Node]] = defaultdict(list)
-    for node in traversal.in_order(scope):
+    for node in traversal.in_order(graph):
         key = attributes_key(node) if queries.is_standard(node, *_SEEDS) and len(node.inputs) > 1 else None
         if key is not None and _dims(node.inputs[0]):
             found[node.op_type, key, node.inputs[1:], _dims(node.inputs[0])].append(node)
@@ -86,12 +86,12 @@ def _dims(value: ir.Value | None) -> Hashable:
     return None if None in sizes or 0 in sizes else (int(value.dtype), tuple(sizes))
 
 
-def side_by_side(nodes: Sequence[ir.Node], scope: ir.Graph) -> list[list[ir.Node]]:
+def side_by_side(nodes: Sequence[ir.Node], graph: ir.Graph) -> list[list[ir.Node]]:
     """Those of ``nodes`` that do not need each other, in groups of at least two that read different values."""
     members = set(nodes)
     levels: dict[ir.Node, int] = {}
     groups: dict[int, dict[ir.Value | None, ir.Node]] = defaultdict(dict)
-    for node in traversal.in_order(scope):
+    for node in traversal.in_order(graph):
         reads = [*node.inputs, *(traversal.captured(node) if node.attributes.data else ())]
         before = (value.producer() for value in reads if value is not None)
         level = max((levels.get(producer, 0) for producer in before if producer is not None), default=0)
@@ -127,7 +127,7 @@ def _step(first: ir.Node, position: int, branches: Branches, opset: int) -> tupl
     read, key = first.inputs[position], attributes_key(first)
     moving = [number for number, value in enumerate(first.inputs) if value in branches.places]
     is_first = all(value not in branches.places or value in branches.bundles for value in first.inputs if value)
-    if read is None or key is None or not is_first or first.graph is not branches.scope:
+    if read is None or key is None or not is_first or first.graph is not branches.graph:
         return None
     if not acts_alone(first, moving, opset):
         return None

@@ -5,7 +5,7 @@ window, strides, padding, factors, type. Behind them go on, together, operators 
 and, behind MatMul, the Add of a bias, as long as every sibling has the same one there and nobody else reads between.
 
 Groups of siblings that read the same weights (an unrolled loop, a filter bank over several octaves) are one
-``Family``: their wide weight is stored once.
+``WidthGroup``: their wide weight is stored once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 
 from optimizer.graph import queries
 from optimizer.graph.constants import FLOATS
-from optimizer.graph.kernels import Kernel, kernel
+from optimizer.graph.linear_nodes import LinearNode, as_linear
 from optimizer.graph.operators import attributes_key
-from optimizer.graph.queries import reader
-from optimizer.graph.weight_sources import Source, readers, source
+from optimizer.graph.queries import only_consumer
+from optimizer.graph.weight_sources import ConstantOrigin, origin_of, readers
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.contract.node_filter import NodeChoice
-    from optimizer.contract.skipped import Leftovers
+    from optimizer.contract.node_filter import NodeFilter
+    from optimizer.contract.skipped import SkippedNodes
 
 ELEMENTWISE = frozenset(
     {
@@ -56,11 +56,11 @@ class Sibling:
         place: The position of the kernel in its graph.
     """
 
-    item: Kernel
-    weight: Source
-    bias: Source | None = None
+    item: LinearNode
+    weight: ConstantOrigin
+    bias: ConstantOrigin | None = None
     tail: tuple[ir.Node, ...] = ()
-    added: tuple[Source, ...] = ()
+    added: tuple[ConstantOrigin, ...] = ()
     place: int = 0
 
     @property
@@ -74,7 +74,7 @@ class Sibling:
         return self.nodes[-1].outputs[0]
 
     @property
-    def constants(self) -> tuple[Source, ...]:
+    def constants(self) -> tuple[ConstantOrigin, ...]:
         """Everything constant that it has for itself."""
         return (self.weight, *(() if self.bias is None else (self.bias,)), *self.added)
 
@@ -83,12 +83,12 @@ Group: TypeAlias = "tuple[Sibling, ...]"
 Family: TypeAlias = "list[Group]"
 
 
-def families(scope: ir.Graph, choice: NodeChoice, left: Leftovers) -> list[Family]:
-    """All groups of at least two siblings in ``scope`` itself, those with the same constants together."""
+def families(graph: ir.Graph, choice: NodeFilter, left: SkippedNodes) -> list[Family]:
+    """All groups of at least two siblings in ``graph`` itself, those with the same constants together."""
     by_reader: dict[Hashable, list[Sibling]] = defaultdict(list)
     seen: dict[ir.Value, int] = {}
     read_with: dict[ir.Value, frozenset[ir.Value | None]] = {}
-    for place, node in enumerate(scope):
+    for place, node in enumerate(graph):
         if queries.is_standard(node, *_OPS) and (found := _sibling(node, choice, left)) is not None:
             seen.setdefault(found.weight.root, len(seen))
             key = node.inputs[0], _key(found), _read_with(found.weight.root, read_with)
@@ -128,11 +128,11 @@ def parts(family: Family) -> Iterator[Family]:
             yield longer if len(set(map(family_key, longer))) == 1 else bare
 
 
-def _sibling(node: ir.Node, choice: NodeChoice, left: Leftovers) -> Sibling | None:
-    item = kernel(node)
+def _sibling(node: ir.Node, choice: NodeFilter, left: SkippedNodes) -> Sibling | None:
+    item = as_linear(node)
     if item is None or item.node.inputs[0] is None or attributes_key(node) is None:
         return None
-    if not choice.holds(node):
+    if not choice.matches(node):
         left.note(node, "is left out by include= or exclude=")
         return None
     if item.groups > 1:
@@ -147,15 +147,15 @@ def _sibling(node: ir.Node, choice: NodeChoice, left: Leftovers) -> Sibling | No
     return Sibling(item, weight, bias)
 
 
-def _constant(value: ir.Value | None) -> Source | None:
+def _constant(value: ir.Value | None) -> ConstantOrigin | None:
     """The float constant behind ``value``, through nothing but Identity nodes: what is packed stays packed."""
-    found = source(value)
+    found = origin_of(value)
     if found is None or any(node.op_type != "Identity" for node in found.path):
         return None
     return found if found.tensor.dtype in FLOATS else None
 
 
-def bias_of(item: Kernel, bias: Source) -> NDArray[np.floating] | None:
+def bias_of(item: LinearNode, bias: ConstantOrigin) -> NDArray[np.floating] | None:
     """The bias of ``item``, one number for each output channel, in its own type; ``None`` if it is more than that."""
     array: NDArray[np.floating] = bias.tensor.numpy()
     wide = item.node.op_type == "Gemm" and array.ndim <= 2 and array.size in {1, item.outputs}
@@ -192,7 +192,7 @@ def with_tails(group: Sequence[Sibling]) -> Group:
 
 def _longer(group: Group) -> Group | None:
     """``group`` with one more node behind each, ``None`` if those are not alike."""
-    readers = [reader(sibling.output) for sibling in group]
+    readers = [only_consumer(sibling.output) for sibling in group]
     nodes = [node for node in readers if node is not None and node.graph is group[0].item.node.graph]
     if len(set(nodes)) < len(group):
         return None
@@ -216,7 +216,7 @@ def _tail_key(node: ir.Node) -> Hashable:
     return node if key is None else (node.domain, node.op_type, key, node.inputs[1:])
 
 
-def _added(one: Sibling, node: ir.Node) -> Source | None:
+def _added(one: Sibling, node: ir.Node) -> ConstantOrigin | None:
     """What the Add ``node`` adds to the output of the MatMul ``one``, if it is one number for each channel."""
     others = [value for value in node.inputs if value is not one.output]
     if one.item.node.op_type != "MatMul" or not queries.is_standard(node, "Add") or len(others) != 1:

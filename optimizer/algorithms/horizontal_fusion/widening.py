@@ -22,7 +22,7 @@ from optimizer.algorithms.horizontal_fusion.split import give_input, split
 from optimizer.algorithms.rewriting import replacement
 from optimizer.graph import editing, file_size, tensors
 from optimizer.graph.constants import constant_bytes
-from optimizer.graph.editing import like, take_place
+from optimizer.graph.editing import copy_of_node, replace_under_its_name
 from optimizer.graph.weight_sources import discard, is_given_out, readers
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.horizontal_fusion.siblings import Family, Group, Sibling
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Widening:
 
     family: Family
     nodes: list[list[ir.Node]]
-    wanted: dict[ir.Value, replacement.Swap]
+    wanted: dict[ir.Value, replacement.ReplacementConstant]
     grows: int
 
     def abandon(self) -> None:
@@ -55,33 +55,33 @@ class Widening:
         for node in (node for made in self.nodes for node in made):
             editing.set_inputs(node, [None] * len(node.inputs))
 
-    def put(self, scope: Scope) -> None:
+    def put(self, rewriter: Rewriter) -> None:
         """Put the new nodes in the place of the old ones, which go with all that was there for them alone."""
         for group, made in zip(self.family, self.nodes, strict=True):
             anchor = min(group, key=lambda sibling: sibling.place).item.node
             for node in made:
                 anchor.prepend(node)
         first = self.nodes[0][0]
-        editing.replace_values({stand_in: swap.put(first, scope) for stand_in, swap in self.wanted.items()})
+        editing.replace_values({stand_in: swap.put(first, rewriter) for stand_in, swap in self.wanted.items()})
         for group, made in zip(self.family, self.nodes, strict=True):
             for sibling, output in zip(group, made[-1].outputs, strict=True):
-                take_place(output, sibling.output)
+                replace_under_its_name(output, sibling.output)
         discard(_old_nodes(self.family))
 
 
-def plan(family: Family, scope: Scope) -> Widening:
+def plan(family: Family, rewriter: Rewriter) -> Widening:
     """What widening ``family`` would make and cost."""
     constants = _dying(family)
     spares = [value for value in constants if value.is_initializer()]
-    wanted: dict[ir.Value, replacement.Swap] = {}
+    wanted: dict[ir.Value, replacement.ReplacementConstant] = {}
     reads = []
     for number, (array, hint) in enumerate(_joined(family[0])):
-        swap = replacement.Swap(array, hint, spares[number] if number < len(spares) else None)
+        swap = replacement.ReplacementConstant(array, hint, spares[number] if number < len(spares) else None)
         reads.append(_want(wanted, swap))
-    nodes = [_made(group, reads, scope) for group in family]
-    _give_sizes(family, nodes, wanted, scope)
+    nodes = [_made(group, reads, rewriter) for group in family]
+    _give_sizes(family, nodes, wanted, rewriter)
     grows = sum(file_size.node_bytes(node) for made in nodes for node in made)
-    grows += sum(_constant_bytes(swap, stand_in, family[0][0].item.node, scope) for stand_in, swap in wanted.items())
+    grows += sum(_constant_bytes(swap, stand_in, family[0][0].item.node, rewriter) for stand_in, swap in wanted.items())
     grows -= sum(map(file_size.node_bytes, {*_old_nodes(family), *_dying_paths(family, constants)}))
     grows -= sum(map(constant_bytes, constants))
     return Widening(family, nodes, wanted, grows)
@@ -122,27 +122,27 @@ def _bias(one: Sibling) -> NDArray[np.floating]:
     return np.zeros(one.item.outputs, one.weight.tensor.dtype.numpy()) if array is None else array
 
 
-def _want(wanted: dict[ir.Value, replacement.Swap], swap: replacement.Swap) -> ir.Value:
+def _want(wanted: dict[ir.Value, replacement.ReplacementConstant], swap: replacement.ReplacementConstant) -> ir.Value:
     """A stand-in for the constant that ``swap`` will put, with a name at least as long."""
-    stand_in = ir.Value(name=f"{swap.hint}_999" if swap.spare is None else swap.spare.name)
+    stand_in = ir.Value(name=f"{swap.hint}_999" if swap.reusable is None else swap.reusable.name)
     wanted[stand_in] = swap
     return stand_in
 
 
-def _made(group: Group, reads: list[ir.Value], scope: Scope) -> list[ir.Node]:
+def _made(group: Group, reads: list[ir.Value], rewriter: Rewriter) -> list[ir.Node]:
     """The wide kernel, its tail, and a Split."""
     first = min(group, key=lambda sibling: sibling.place)
     old, waiting = first.item.node, list(reads)
     inputs = [old.inputs[0], waiting.pop(0)]
     if any(one.bias is not None for one in group):
         inputs.append(waiting.pop(0))
-    made = [like(old, inputs, scope.unique_name("wide"))]
+    made = [copy_of_node(old, inputs, rewriter.unique_name("wide"))]
     for node in first.tail:
         added = waiting.pop(0) if node.op_type == "Add" else None
         rest = node.inputs[1:] if added is None else [added]
-        made.append(like(node, [made[-1].outputs[0], *rest], scope.unique_name("wide")))
+        made.append(copy_of_node(node, [made[-1].outputs[0], *rest], rewriter.unique_name("wide")))
     axis = first.item.axis % first.item.rank if first.item.rank else first.item.axis
-    cut, _ = split(made[-1].outputs[0], _sizes(group), axis, scope.opset(old))
+    cut, _ = split(made[-1].outputs[0], _sizes(group), axis, rewriter.opset(old))
     for output, sibling in zip(cut.outputs, group, strict=True):
         output.name = sibling.output.name
     return [*made, cut]
@@ -153,20 +153,25 @@ def _sizes(group: Group) -> list[int]:
 
 
 def _give_sizes(
-    family: Family, nodes: list[list[ir.Node]], wanted: dict[ir.Value, replacement.Swap], scope: Scope
+    family: Family,
+    nodes: list[list[ir.Node]],
+    wanted: dict[ir.Value, replacement.ReplacementConstant],
+    rewriter: Rewriter,
 ) -> None:
     """Let the Splits read their sizes where they have to."""
     sizes = _sizes(family[0])
-    if not split(ir.Value(), sizes, 1, scope.opset(family[0][0].item.node))[1]:
+    if not split(ir.Value(), sizes, 1, rewriter.opset(family[0][0].item.node))[1]:
         return
-    stand_in = _want(wanted, replacement.Swap(np.array(sizes, np.int64), "sizes"))
+    stand_in = _want(wanted, replacement.ReplacementConstant(np.array(sizes, np.int64), "sizes"))
     for made in nodes:
         give_input(made[-1], stand_in)
 
 
-def _constant_bytes(swap: replacement.Swap, stand_in: ir.Value, node: ir.Node, scope: Scope) -> int:
+def _constant_bytes(
+    swap: replacement.ReplacementConstant, stand_in: ir.Value, node: ir.Node, rewriter: Rewriter
+) -> int:
     name = stand_in.name or ""
-    tensor = ir.tensor(swap.array) if swap.spare is not None else tensors.compact(swap.array, name)
-    if swap.spare is None and not scope.may_lift(node):
+    tensor = ir.tensor(swap.array) if swap.reusable is not None else tensors.compact(swap.array, name)
+    if swap.reusable is None and not rewriter.may_lift(node):
         return file_size.constant_node_bytes(tensor, name)
     return file_size.tensor_bytes(tensor, name)

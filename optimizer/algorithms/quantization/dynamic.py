@@ -33,7 +33,7 @@ import onnx_ir as ir
 
 from optimizer.algorithms.quantization.linear import WEIGHT_INT7, WEIGHT_INT8
 from optimizer.algorithms.quantization.rows import quantize_rows
-from optimizer.algorithms.rewriting.rewriter import Scope, owner
+from optimizer.algorithms.rewriting.rewriter import Rewriter, owner
 from optimizer.graph import constants, editing, traversal, weight_sources
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.quantization.dynamic_candidates import Candidate
-    from optimizer.algorithms.quantization.linear import Grid
+    from optimizer.algorithms.quantization.linear import IntegerRange
     from optimizer.algorithms.quantization.rows import Rows
-    from optimizer.graph.weight_sources import Source
+    from optimizer.graph.weight_sources import ConstantOrigin
 
 CONTRIB = "com.microsoft"
 _MIDDLE = 128
@@ -62,7 +62,7 @@ class Quantizer:
         known: What was quantized before, for the same weights of another copy of the model; is added to.
     """
 
-    scope: Scope
+    rewriter: Rewriter
     per_channel: bool = True
     reduced: bool = False
     unsigned: bool = False
@@ -73,7 +73,7 @@ class Quantizer:
         self._weights: dict[Hashable, tuple[ir.Value, ...]] = {}
 
     @property
-    def grid(self) -> Grid:
+    def grid(self) -> IntegerRange:
         """The integers of weights, before ``unsigned`` shifts them."""
         return WEIGHT_INT7 if self.reduced and not self.unsigned else WEIGHT_INT8
 
@@ -105,12 +105,12 @@ class Quantizer:
         if key not in self._activations:
             maker = ir.node("DynamicQuantizeLinear", [value], num_outputs=3, name=self._name(node, "quantize"))
             for output, suffix in zip(maker.outputs, ("quantized", "scale", "zero_point"), strict=True):
-                output.name = self.scope.unique_name(f"{'' if value is None else value.name}_{suffix}")
+                output.name = self.rewriter.unique_name(f"{'' if value is None else value.name}_{suffix}")
             owner(node).insert_before(node, maker)
             self._activations[key] = tuple(maker.outputs)
         return self._activations[key]
 
-    def _matrix(self, node: ir.Node, weight: Source) -> tuple[ir.Value, ...]:
+    def _matrix(self, node: ir.Node, weight: ConstantOrigin) -> tuple[ir.Value, ...]:
         """The weight in integers as (inputs, outputs), its scale, and its zero point if that is not 0."""
         alpha, transposed = node.attributes.get_float("alpha", 1.0), node.attributes.get_int("transB", 0) != 0
         key = (weight.key, alpha, transposed, self._place(node))
@@ -131,7 +131,7 @@ class Quantizer:
             return None
         array = constants.float_array(value)
         if array is None:
-            factor = None if beta == 1.0 else self.scope.constant(node, np.array(beta, np.float32), "beta")
+            factor = None if beta == 1.0 else self.rewriter.constant(node, np.array(beta, np.float32), "beta")
             return value if factor is None else self._node(node, "Mul", [value, factor])
         is_row = array.ndim == 2 and array.shape[0] == 1
         if beta == 1.0 and not is_row:
@@ -140,7 +140,7 @@ class Quantizer:
         if key not in self._weights:
             row = array.reshape(-1) if is_row else array  # only a vector is fused
             scaled = np.asarray(row * np.float32(beta), np.float32)
-            self._weights[key] = (self.scope.constant(node, scaled, f"{value.name}_row"),)
+            self._weights[key] = (self.rewriter.constant(node, scaled, f"{value.name}_row"),)
         return self._weights[key][0]
 
     def _recurrence(self, item: Candidate) -> None:
@@ -160,12 +160,12 @@ class Quantizer:
                 made.attributes.add(attribute)
         made.metadata_props.update(node.metadata_props)
         for old, new in zip(node.outputs, made.outputs, strict=True):
-            new.name = self.scope.unique_name(f"{old.name}_dynamic") if old.name else ""
+            new.name = self.rewriter.unique_name(f"{old.name}_dynamic") if old.name else ""
         owner(node).insert_before(node, made)
         self._import_contrib(node)
         _take_place(node, made.outputs)
 
-    def _directions(self, node: ir.Node, weight: Source) -> tuple[ir.Value, ...]:
+    def _directions(self, node: ir.Node, weight: ConstantOrigin) -> tuple[ir.Value, ...]:
         """An LSTM's weight in integers as (directions, inputs, gates), its scales and zero points."""
         key = (weight.key, "LSTM", self._place(node))
         if key not in self._weights:
@@ -179,31 +179,31 @@ class Quantizer:
             self._weights[key] = (*made, self._zero_points(node, weight, scale))
         return self._weights[key]
 
-    def _rows(self, weight: Source, rows: NDArray[Any], *form: Hashable) -> Rows:
+    def _rows(self, weight: ConstantOrigin, rows: NDArray[Any], *form: Hashable) -> Rows:
         named = (weight.root.name, weight.steps, rows.shape, form)
         if named not in self.known:
             self.known[named] = quantize_rows(rows, self.grid)
         return self.known[named]
 
     def _constants(
-        self, node: ir.Node, weight: Source, integers: NDArray[Any], scale: NDArray[np.float32] | np.float32
+        self, node: ir.Node, weight: ConstantOrigin, integers: NDArray[Any], scale: NDArray[np.float32] | np.float32
     ) -> tuple[ir.Value, ...]:
         """Integers and scales as constants."""
         name = weight.root.name
         stored = (integers.astype(np.int16) + _MIDDLE).astype(np.uint8) if self.unsigned else integers
         return (
-            self.scope.constant(node, np.ascontiguousarray(stored), f"{name}_{stored.dtype}"),
-            self.scope.constant(node, np.asarray(scale), f"{name}_scale"),
+            self.rewriter.constant(node, np.ascontiguousarray(stored), f"{name}_{stored.dtype}"),
+            self.rewriter.constant(node, np.asarray(scale), f"{name}_scale"),
         )
 
-    def _zero_points(self, node: ir.Node, weight: Source, scale: NDArray[np.float32] | np.float32) -> ir.Value:
+    def _zero_points(self, node: ir.Node, weight: ConstantOrigin, scale: NDArray[np.float32] | np.float32) -> ir.Value:
         """Zero points in the shape of ``scale``."""
         kind, zero = (np.uint8, _MIDDLE) if self.unsigned else (np.int8, 0)
-        return self.scope.constant(node, np.full(np.shape(scale), zero, kind), f"{weight.root.name}_zero_point")
+        return self.rewriter.constant(node, np.full(np.shape(scale), zero, kind), f"{weight.root.name}_zero_point")
 
     def _place(self, node: ir.Node) -> ir.Graph | None:
         """Where constants that ``node`` reads are seen: everywhere, or only in its graph."""
-        return None if self.scope.may_lift(node) else owner(node)
+        return None if self.rewriter.may_lift(node) else owner(node)
 
     def _node(
         self,
@@ -218,18 +218,18 @@ class Quantizer:
         made = ir.node(op_type, inputs, attributes, name=node.name if keep else self._name(node, op_type))
         if keep:
             made.metadata_props.update(node.metadata_props)
-        made.outputs[0].name = self.scope.unique_name(f"{node.outputs[0].name}_{op_type}")
+        made.outputs[0].name = self.rewriter.unique_name(f"{node.outputs[0].name}_{op_type}")
         owner(node).insert_before(node, made)
         return made.outputs[0]
 
     def _name(self, node: ir.Node, suffix: str) -> str:
-        return self.scope.unique_name(f"{node.name}_{suffix}") if node.name else ""
+        return self.rewriter.unique_name(f"{node.name}_{suffix}") if node.name else ""
 
     def _import_contrib(self, node: ir.Node) -> None:
-        for function in self.scope.model.functions.values():
+        for function in self.rewriter.model.functions.values():
             if owner(node) in set(traversal.with_subgraphs(function.graph)):
                 function.opset_imports.setdefault(CONTRIB, 1)
-        self.scope.model.opset_imports.setdefault(CONTRIB, 1)
+        self.rewriter.model.opset_imports.setdefault(CONTRIB, 1)
 
 
 def _take_place(node: ir.Node, results: Sequence[ir.Value]) -> None:

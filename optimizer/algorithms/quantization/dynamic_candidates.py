@@ -17,7 +17,7 @@ import onnx_ir as ir
 from optimizer.graph import queries, weight_sources
 
 if TYPE_CHECKING:
-    from optimizer.graph.weight_sources import Source
+    from optimizer.graph.weight_sources import ConstantOrigin
 
 OLDEST_OPSET = 11  # of DynamicQuantizeLinear
 PRODUCTS = frozenset({"MatMul", "Gemm"})
@@ -36,7 +36,7 @@ class Candidate:
     """
 
     node: ir.Node
-    sources: tuple[Source, ...]
+    sources: tuple[ConstantOrigin, ...]
 
     @property
     def elements(self) -> int:
@@ -69,15 +69,15 @@ def candidate(node: ir.Node) -> Candidate | str | None:
     if not queries.is_standard(node, *PRODUCTS, *RECURRENT) or queries.has_references(node) or len(node.inputs) < 2:
         return None
     positions = (1,) if node.op_type in PRODUCTS else (1, 2)
-    sources = [weight_sources.source(node.inputs[position]) for position in positions]
+    sources = [weight_sources.origin_of(node.inputs[position]) for position in positions]
     found = tuple(item for item in sources if item is not None)
-    if len(found) < len(sources) or weight_sources.source(node.inputs[0]) is not None:
+    if len(found) < len(sources) or weight_sources.origin_of(node.inputs[0]) is not None:
         return None
     reason = _obstacle(node, found)
     return Candidate(node, found) if reason is None else reason
 
 
-def _obstacle(node: ir.Node, sources: tuple[Source, ...]) -> str | None:
+def _obstacle(node: ir.Node, sources: tuple[ConstantOrigin, ...]) -> str | None:
     kinds = {item.dtype for item in sources}
     if not all(item.is_float_throughout for item in sources):
         return "is quantized already"

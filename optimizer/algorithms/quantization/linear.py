@@ -23,7 +23,7 @@ _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
-class Grid:
+class IntegerRange:
     """The integers that values are mapped to.
 
     Attributes:
@@ -37,11 +37,11 @@ class Grid:
     qmax: int
 
 
-INT8 = Grid(np.dtype(np.int8), -128, 127)
-UINT8 = Grid(np.dtype(np.uint8), 0, 255)
-WEIGHT_INT8 = Grid(np.dtype(np.int8), -127, 127)
-WEIGHT_INT7 = Grid(np.dtype(np.int8), -63, 63)
-INT32 = Grid(np.dtype(np.int32), -(2**31), 2**31 - 1)
+INT8 = IntegerRange(np.dtype(np.int8), -128, 127)
+UINT8 = IntegerRange(np.dtype(np.uint8), 0, 255)
+WEIGHT_INT8 = IntegerRange(np.dtype(np.int8), -127, 127)
+WEIGHT_INT7 = IntegerRange(np.dtype(np.int8), -63, 63)
+INT32 = IntegerRange(np.dtype(np.int32), -(2**31), 2**31 - 1)
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Parameters:
 
     scale: NDArray[np.float32]
     zero_point: NDArray[Any]
-    grid: Grid
+    grid: IntegerRange
     axis: int | None = None
 
 
-def asymmetric(rmin: float, rmax: float, grid: Grid) -> Parameters:
+def asymmetric(rmin: float, rmax: float, grid: IntegerRange) -> Parameters:
     """Parameters per tensor that map [rmin, rmax] to the whole grid."""
     rmin, rmax = min(float(rmin), 0.0), max(float(rmax), 0.0)
     scale = np.float32(max((rmax - rmin) / (grid.qmax - grid.qmin), _SMALLEST_SCALE))
@@ -69,7 +69,7 @@ def asymmetric(rmin: float, rmax: float, grid: Grid) -> Parameters:
     return Parameters(np.array(scale), np.array(zero_point, grid.dtype), grid)
 
 
-def symmetric(largest: NDArray[Any] | float, grid: Grid, axis: int | None = None) -> Parameters:
+def symmetric(largest: NDArray[Any] | float, grid: IntegerRange, axis: int | None = None) -> Parameters:
     """Parameters that map [-largest, largest] to the grid around its middle: 0 if it is signed.
 
     Args:

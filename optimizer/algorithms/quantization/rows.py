@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer.algorithms.quantization.linear import Grid
+from optimizer.algorithms.quantization.linear import IntegerRange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-INT4 = Grid(np.dtype(np.int8), -8, 7)
-UINT4 = Grid(np.dtype(np.uint8), 0, 15)
+INT4 = IntegerRange(np.dtype(np.int8), -8, 7)
+UINT4 = IntegerRange(np.dtype(np.uint8), 0, 15)
 _FACTORS = tuple(step / 32 for step in range(32, 15, -1))
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _CHUNK = 1 << 16  # elements at a time: they stay in the cache, and a large table needs no more memory
@@ -47,7 +47,7 @@ class Rows:
     integers: NDArray[Any]
     scale: NDArray[np.float32]
     zero_point: NDArray[Any]
-    grid: Grid
+    grid: IntegerRange
 
     def floats(self) -> NDArray[np.float32]:
         """What the integers stand for, (rows, elements)."""
@@ -55,7 +55,7 @@ class Rows:
         return shifted * self.scale[:, None]
 
 
-def quantize_rows(rows: NDArray[Any], grid: Grid, *, symmetric: bool = True, search: bool = True) -> Rows:
+def quantize_rows(rows: NDArray[Any], grid: IntegerRange, *, symmetric: bool = True, search: bool = True) -> Rows:
     """Quantize each row of (rows, elements) with a scale of its own.
 
     Args:
@@ -96,7 +96,7 @@ def square_sums(rows: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _least_error(
-    rows: NDArray[np.float32], grid: Grid, symmetric: bool, factors: tuple[float, ...]
+    rows: NDArray[np.float32], grid: IntegerRange, symmetric: bool, factors: tuple[float, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scale and zero point of each row, (rows, 1) both."""
     low = np.minimum(rows.min(axis=1, keepdims=True, initial=0), 0)
@@ -117,7 +117,7 @@ def _least_error(
 
 
 def _parameters(
-    low: NDArray[np.float32], high: NDArray[np.float32], factor: float, grid: Grid, symmetric: bool
+    low: NDArray[np.float32], high: NDArray[np.float32], factor: float, grid: IntegerRange, symmetric: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     steps = grid.qmax if symmetric else grid.qmax - grid.qmin
     width = high.astype(np.float64) if symmetric else high.astype(np.float64) - low
@@ -129,7 +129,7 @@ def _parameters(
 
 
 def _integers(
-    rows: NDArray[np.float32], scale: NDArray[np.float32], zero: NDArray[np.float32], grid: Grid
+    rows: NDArray[np.float32], scale: NDArray[np.float32], zero: NDArray[np.float32], grid: IntegerRange
 ) -> NDArray[np.float32]:
     steps = np.rint(rows / scale) + zero
     saturated: NDArray[np.float32] = np.clip(steps, np.float32(grid.qmin), np.float32(grid.qmax))
@@ -137,6 +137,6 @@ def _integers(
 
 
 def _squared_error(
-    rows: NDArray[np.float32], scale: NDArray[np.float32], zero: NDArray[np.float32], grid: Grid
+    rows: NDArray[np.float32], scale: NDArray[np.float32], zero: NDArray[np.float32], grid: IntegerRange
 ) -> NDArray[np.float64]:
     return square_sums(rows - (_integers(rows, scale, zero, grid) - zero) * scale)

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.quantization.linear import Grid
+    from optimizer.algorithms.quantization.linear import IntegerRange
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """Where the rows of a weight are.
 
     Attributes:
@@ -87,7 +87,7 @@ def divisor(length: int, block: int) -> int:
     return found if found * 2 >= block else length
 
 
-def pack(array: NDArray[Any], layout: Layout, grid: Grid, *, symmetric: bool, block: int) -> Packed:
+def pack(array: NDArray[Any], layout: RowLayout, grid: IntegerRange, *, symmetric: bool, block: int) -> Packed:
     """Quantize ``array`` in blocks that divide its rows, for a product of integers and scales.
 
     Args:
@@ -119,7 +119,7 @@ def pack(array: NDArray[Any], layout: Layout, grid: Grid, *, symmetric: bool, bl
     )
 
 
-def pack_matrix(array: NDArray[Any], grid: Grid, *, symmetric: bool, block: int) -> Packed:
+def pack_matrix(array: NDArray[Any], grid: IntegerRange, *, symmetric: bool, block: int) -> Packed:
     """Quantize the matrix (inputs, outputs) for DequantizeLinear: the last block of a column may be shorter.
 
     Args:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.contract.passes import Sites
 from optimizer.graph import constants, queries, weight_sources
-from optimizer.graph.kernels import kernel
+from optimizer.graph.linear_nodes import as_linear
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.graph.kernels import Kernel
+    from optimizer.graph.linear_nodes import LinearNode
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Bias:
         if not np.isfinite(fitting).all():
             return False
         if self.value is not None:
-            constants.rewrite(self.value, fitting)
+            constants.set_array(self.value, fitting)
             return True
-        made = Scope(model, Sites()).constant(self.node, fitting, f"{self.node.outputs[0].name}_bias")
+        made = Rewriter(model, Sites()).constant(self.node, fitting, f"{self.node.outputs[0].name}_bias")
         self.node.resize_inputs(max(len(self.node.inputs), self.position + 1))
         self.node.replace_input_with(self.position, made)
         return True
@@ -64,14 +64,14 @@ class Bias:
         """What is there; zeros if there is nothing."""
         if self.value is not None:
             return constants.float_array(self.value)
-        source = weight_sources.source(self.node.inputs[1])
+        source = weight_sources.origin_of(self.node.inputs[1])
         kind = self.node.outputs[0].dtype if source is None else source.dtype
         return None if kind not in constants.FLOATS else np.zeros(self.channels, kind.numpy())
 
 
 def bias_of(node: ir.Node) -> Bias | None:
     """The bias of the kernel ``node``; ``None`` if none can be changed without changing something else."""
-    item = kernel(node)
+    item = as_linear(node)
     if item is None:
         return None
     if node.op_type == "MatMul":
@@ -82,8 +82,8 @@ def bias_of(node: ir.Node) -> Bias | None:
     return Bias(node, 2, item.bias, item.outputs, factor) if factor and _is_fitting(item.bias, node, item) else None
 
 
-def _behind(item: Kernel) -> Bias | None:
-    add = queries.reader(item.node.outputs[0])
+def _behind(item: LinearNode) -> Bias | None:
+    add = queries.only_consumer(item.node.outputs[0])
     if add is None or not queries.is_standard(add, "Add") or add.graph is not item.node.graph:
         return None
     position = 1 if add.inputs[0] is item.node.outputs[0] else 0
@@ -93,9 +93,9 @@ def _behind(item: Kernel) -> Bias | None:
     return Bias(add, position, value, item.outputs)
 
 
-def _is_fitting(value: ir.Value, reader: ir.Node, item: Kernel) -> bool:
+def _is_fitting(value: ir.Value, reader: ir.Node, item: LinearNode) -> bool:
     """Whether it is a constant of one number a channel, along its last axis, that nobody else reads."""
     array = constants.float_array(value)
     if array is None or array.ndim == 0 or array.size not in {1, item.outputs} or array.shape[-1] != array.size:
         return False
-    return constants.is_private(value, (reader,)) and queries.use_count(value) == 1
+    return constants.is_only_read_by(value, (reader,)) and queries.use_count(value) == 1

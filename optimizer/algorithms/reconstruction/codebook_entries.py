@@ -21,8 +21,8 @@ import onnx_ir as ir
 
 from optimizer.analysis import constant_evaluation
 from optimizer.graph import queries
-from optimizer.graph.constants import constant_array, constant_tensor, rewrite
-from optimizer.graph.kernels import OPS, kernel
+from optimizer.graph.constants import constant_array, constant_tensor, set_array
+from optimizer.graph.linear_nodes import OPS, as_linear
 from optimizer.statistics import im2col, second_moments
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Codebook:
         """Store ``entries``, in their type."""
         tensor = constant_tensor(self.value)
         if tensor is not None:
-            rewrite(self.value, entries.astype(tensor.dtype.numpy()).reshape(tensor.shape.numpy()))
+            set_array(self.value, entries.astype(tensor.dtype.numpy()).reshape(tensor.shape.numpy()))
 
 
 def codebook(node: ir.Node, opset: int) -> Codebook | None:
@@ -96,7 +96,7 @@ def codebook(node: ir.Node, opset: int) -> Codebook | None:
         return None
     if value.shape is None:
         value.shape = ir.Shape(looked_up.shape)
-    if kernel(node) is None or second_moments.refusal(node) is not None:
+    if as_linear(node) is None or second_moments.refusal(node) is not None:
         return None
     places = numbered.astype(np.intp)
     if not (places.min() >= 0 and places.max() < array.size and np.array_equal(array.reshape(-1)[places], looked_up)):

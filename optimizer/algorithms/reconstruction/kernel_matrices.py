@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.stored_constants import holders
+from optimizer.algorithms.rewriting.stored_constants import stored_constants
 from optimizer.graph import constants, queries, traversal, weight_sources
-from optimizer.graph.kernels import OPS, kernel
-from optimizer.graph.scopes import ScopeTree
+from optimizer.graph.graph_tree import GraphTree
+from optimizer.graph.linear_nodes import OPS, as_linear
 from optimizer.graph.sparse import SparseTensor
 from optimizer.statistics import im2col, second_moments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.rewriting.stored_constants import Holder
-    from optimizer.contract.node_filter import NodeChoice
-    from optimizer.contract.skipped import Leftovers
+    from optimizer.algorithms.rewriting.stored_constants import StoredConstant
+    from optimizer.contract.node_filter import NodeFilter
+    from optimizer.contract.skipped import SkippedNodes
 
 _INTEGER_KERNELS = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -43,7 +43,7 @@ class Prunable:
         is_alike: Whether all of the kernels read it as the same matrix.
     """
 
-    holder: Holder
+    holder: StoredConstant
     nodes: tuple[ir.Node, ...]
     shape: tuple[int, int, int, int]
     is_alike: bool
@@ -68,7 +68,7 @@ class Prunable:
         flat = np.empty(tensor.size, tensor.dtype.numpy())
         places = self.places
         flat[places.reshape(-1)] = matrix.reshape(-1).astype(flat.dtype)
-        constants.rewrite(self.holder.value, flat.reshape(self.holder.shape))
+        constants.set_array(self.holder.value, flat.reshape(self.holder.shape))
         return np.asarray(flat[places], np.float64)
 
     def measured(self, model: ir.Model) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class Prunable:
         return tuple(name for name in names if name) if is_main and self.is_alike and all(names) else ()
 
 
-def prunable(model: ir.Model, choice: NodeChoice, left: Leftovers, *, guard: bool) -> list[Prunable]:
+def prunable(model: ir.Model, choice: NodeFilter, left: SkippedNodes, *, guard: bool) -> list[Prunable]:
     """The weights of kernels in ``model``, in its subgraphs and functions too.
 
     Shapes of views of weights are filled in, where shape inference has not run.
@@ -96,7 +96,7 @@ def prunable(model: ir.Model, choice: NodeChoice, left: Leftovers, *, guard: boo
             left.note(node, reason)
     guarded = _ends(model.graph) if guard else frozenset()
     found = []
-    for holder in holders(ScopeTree.of(model), lambda _: False):
+    for holder in stored_constants(GraphTree.of(model), lambda _: False):
         nodes = tuple(node for node, position in weight_sources.readers(holder.value) if _is_weight(node, position))
         if not nodes or not holder.tensor.dtype.is_floating_point():
             continue
@@ -118,7 +118,7 @@ def _obstacle(node: ir.Node) -> str | None:
     if not queries.is_standard(node, "Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 2:
         return None
     value = node.inputs[1]
-    source = weight_sources.source(value)
+    source = weight_sources.origin_of(value)
     if source is not None:
         return None if source.is_float_throughout else "has a weight cast from integers: it is quantized already"
     producer = None if value is None else value.producer()
@@ -131,20 +131,22 @@ def _is_weight(node: ir.Node, position: int) -> bool:
     """Whether ``node`` is a kernel that reads its weight at ``position``, of a shape that is filled in if unknown."""
     if position != 1 or not queries.is_standard(node, *OPS):
         return False
-    value, source = node.inputs[1], weight_sources.source(node.inputs[1])
+    value, source = node.inputs[1], weight_sources.origin_of(node.inputs[1])
     if value is not None and source is not None and source.path and queries.static_shape(value) is None:
         value.shape, value.type = ir.Shape(_index(source).shape), ir.TensorType(source.dtype)
-    return kernel(node) is not None
+    return as_linear(node) is not None
 
 
-def _reason(holder: Holder, nodes: tuple[ir.Node, ...], choice: NodeChoice, guarded: frozenset[ir.Node]) -> str | None:
+def _reason(
+    holder: StoredConstant, nodes: tuple[ir.Node, ...], choice: NodeFilter, guarded: frozenset[ir.Node]
+) -> str | None:
     others = [node.op_type for node, _ in weight_sources.readers(holder.value) if node not in nodes]
-    if not all(choice.holds(node, holder.name) for node in nodes):
+    if not all(choice.matches(node, holder.name) for node in nodes):
         return "is left out by include= or exclude="
     if any(node in guarded for node in nodes):
         return "belongs to a first or a last kernel, which guard=true leaves alone"
-    if holder.stay is not None:
-        return holder.stay.value
+    if holder.keep_reason is not None:
+        return holder.keep_reason.value
     if isinstance(holder.tensor, SparseTensor):
         return "is stored sparse"
     if others:
@@ -153,14 +155,14 @@ def _reason(holder: Holder, nodes: tuple[ir.Node, ...], choice: NodeChoice, guar
         return "is a graph output"
     if not np.isfinite(holder.tensor.numpy().astype(np.float32)).all():
         return "is not finite"
-    sources = [weight_sources.source(node.inputs[1]) for node in nodes]
+    sources = [weight_sources.origin_of(node.inputs[1]) for node in nodes]
     if not all(source is not None and source.is_float_throughout for source in sources):
         return "is cast from integers or to them: it is quantized already"
     return None
 
 
-def _prunable(holder: Holder, nodes: tuple[ir.Node, ...]) -> Prunable:
-    found = [item for node in nodes if (item := kernel(node)) is not None]
+def _prunable(holder: StoredConstant, nodes: tuple[ir.Node, ...]) -> Prunable:
+    found = [item for node in nodes if (item := as_linear(node)) is not None]
     views = {(_source(item.node).steps, item.node.op_type in {"Gemm", "MatMul"} or item.node.op_type,
               item.shape, item.groups, item.transposed) for item in found}  # fmt: skip
     first = found[0]
@@ -169,14 +171,14 @@ def _prunable(holder: Holder, nodes: tuple[ir.Node, ...]) -> Prunable:
     return Prunable(holder, nodes, shape, len(views) == 1)
 
 
-def _source(node: ir.Node) -> weight_sources.Source:
-    source = weight_sources.source(node.inputs[1])
+def _source(node: ir.Node) -> weight_sources.ConstantOrigin:
+    source = weight_sources.origin_of(node.inputs[1])
     if source is None:
         raise ValueError(f"{queries.site(node)} has no constant weight")
     return source
 
 
-def _index(source: weight_sources.Source) -> NDArray[np.intp]:
+def _index(source: weight_sources.ConstantOrigin) -> NDArray[np.intp]:
     """Where in the flat constant each element lies that the reader sees."""
     shape = tuple(source.tensor.shape.numpy())
     index = np.arange(math.prod(shape), dtype=np.intp).reshape(shape)
@@ -208,4 +210,4 @@ def _ends(main: ir.Graph) -> frozenset[ir.Node]:
 
 
 def _multiplies_constant(node: ir.Node) -> bool:
-    return len(node.inputs) > 1 and weight_sources.source(node.inputs[1]) is not None
+    return len(node.inputs) > 1 and weight_sources.origin_of(node.inputs[1]) is not None

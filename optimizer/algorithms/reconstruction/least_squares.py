@@ -86,7 +86,7 @@ def damping(width: int, rows: int) -> float:
     return part_for(width, rows, _LEAST_DAMPING)
 
 
-def refit(
+def least_squares(
     start: NDArray[np.float64], stays: NDArray[np.bool_], fit: Fit, *, iterations: int = ITERATIONS
 ) -> NDArray[np.float64]:
     """``start`` with the weights that stay fitted anew, and 0 elsewhere.
@@ -131,7 +131,7 @@ def without_columns(start: NDArray[np.float64], kept: NDArray[np.bool_], fit: Fi
     return np.where(worse[..., np.newaxis], first, found)
 
 
-def prune(matrix: NDArray[np.float64], fit: Fit, mask: Mask) -> NDArray[np.float64]:
+def optimal_brain_surgeon(matrix: NDArray[np.float64], fit: Fit, mask: Mask) -> NDArray[np.float64]:
     """``matrix`` with some weights at 0 and the others fitted anew.
 
     Args:
@@ -149,7 +149,7 @@ def prune(matrix: NDArray[np.float64], fit: Fit, mask: Mask) -> NDArray[np.float
     for part in _PARTS:
         cost = found**2 * (power if inverse is None else power[:, np.newaxis, :])
         stays = mask(cost, part) & (matrix != 0)
-        found = refit(found, stays, fit)
+        found = least_squares(found, stays, fit)
     return found
 
 

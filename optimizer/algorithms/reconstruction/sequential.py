@@ -18,9 +18,9 @@ import numpy as np
 
 from optimizer.algorithms.reconstruction import codebook_entries
 from optimizer.algorithms.reconstruction.bias import bias_of
-from optimizer.algorithms.reconstruction.least_squares import Fit, damping, refit
+from optimizer.algorithms.reconstruction.least_squares import Fit, damping, least_squares
 from optimizer.graph import traversal
-from optimizer.graph.kernels import kernel
+from optimizer.graph.linear_nodes import as_linear
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from optimizer.algorithms.reconstruction.codebook_entries import Codebook
     from optimizer.algorithms.reconstruction.kernel_matrices import Prunable
-    from optimizer.contract.evaluator import Lab
-    from optimizer.statistics.cross_moments import PairedMoments
+    from optimizer.contract.evaluator import Evaluator
+    from optimizer.statistics.cross_moments import CrossMoments
 
 _STRANGE = 0.5  # of the variance of an answer: what is further off is no version of the same value
 
@@ -57,7 +57,7 @@ def refit_all(  # noqa: PLR0913 - what to fit, to what; by keyword from the fift
     model: ir.Model,
     reference: ir.Model,
     found: Sequence[Prunable],
-    lab: Lab,
+    evaluator: Evaluator,
     *,
     books: Sequence[Codebook] = (),
     trusts_names: bool = False,
@@ -68,7 +68,7 @@ def refit_all(  # noqa: PLR0913 - what to fit, to what; by keyword from the fift
         model: The changed model.
         reference: The model as it was; outputs of kernels have the same names in it.
         found: Weights of ``model`` with ``measured`` kernels; one that several kernels read keeps its elements.
-        lab: Runs the calibration feeds.
+        evaluator: Runs the calibration feeds.
         books: Weights of ``model`` that are looked up.
         trusts_names: Whether a value of ``reference`` is known to be what its name says, however far off ``model`` is.
     """
@@ -77,7 +77,7 @@ def refit_all(  # noqa: PLR0913 - what to fit, to what; by keyword from the fift
     result = Refitted({}, [], [], [])
     limit = math.inf if trusts_names else _STRANGE
     for part in _independent(model.graph, weights):
-        for name, moments in lab.paired_moments(model, reference, part):
+        for name, moments in evaluator.cross_moments(model, reference, part):
             if moments.rows:
                 _fit_one(model, name, weights[name], moments, result=result, limit=limit)
     return result
@@ -102,7 +102,7 @@ def _independent(main: ir.Graph, names: Collection[str]) -> list[list[str]]:
 
 
 def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
-    model: ir.Model, name: str, weight: Prunable | Codebook, moments: PairedMoments, *, result: Refitted, limit: float
+    model: ir.Model, name: str, weight: Prunable | Codebook, moments: CrossMoments, *, result: Refitted, limit: float
 ) -> None:
     nodes = (weight.node,) if isinstance(weight, codebook_entries.Codebook) else weight.nodes
     node = next(node for node in nodes if node.outputs[0].name == name)
@@ -123,7 +123,7 @@ def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
             matrix = weight.matrix()
             result.codebooks.append(name)
     elif len(nodes) == 1:
-        matrix = weight.write(refit(matrix, matrix != 0, answer))
+        matrix = weight.write(least_squares(matrix, matrix != 0, answer))
         result.weights[name] = float(answer.errors(matrix).sum() / max(before.sum(), np.finfo(np.float64).tiny))
     missing = moments.mean - constant - (matrix @ moments.own.mean[..., np.newaxis])[..., 0]
     if bias is not None and bias.add(missing.reshape(-1), model):
@@ -132,12 +132,12 @@ def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
 
 def _constant(node: ir.Node) -> NDArray[np.float64] | None:
     """What ``node`` adds to the product, one number for each output channel; ``None`` if it is not known."""
-    item = kernel(node)
+    item = as_linear(node)
     added = None if item is None else item.bias_array()
     return None if added is None or item is None else np.broadcast_to(added, (item.outputs,))
 
 
-def _answer(moments: PairedMoments, constant: NDArray[np.float64], *, centred: bool) -> Fit:
+def _answer(moments: CrossMoments, constant: NDArray[np.float64], *, centred: bool) -> Fit:
     """What a kernel is to answer, less the constant that it adds, or around the means where the bias can be chosen."""
     own, given = moments.own, moments.mean
     part = damping(own.sums.shape[-1], moments.rows)

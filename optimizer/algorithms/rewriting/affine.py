@@ -50,7 +50,7 @@ class Affine:
         return np.array_equal(self.scale, other.scale)
 
 
-def affine(node: ir.Node, operand: int, axis: int, channels: int, rank: int | None) -> Affine | None:
+def as_affine(node: ir.Node, operand: int, axis: int, channels: int, rank: int | None) -> Affine | None:
     """``node`` as a scaling and shift of its input ``operand``, if it is one.
 
     Args:
@@ -106,7 +106,7 @@ def _batch_norm(node: ir.Node, source: ir.Value, channels: int) -> Affine | None
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class AffineStep:
     """``source * array`` if it scales, else ``source + array``; the constant has any shape and may enlarge.
 
     Attributes:
@@ -122,31 +122,31 @@ class Step:
     scales: bool
 
     @property
-    def before(self) -> Step | None:
+    def before(self) -> AffineStep | None:
         """The step that computes the source, if nobody else reads that."""
         node = self.source.producer()
-        if node is None or node.graph is not self.node.graph or queries.reader(self.source) is not self.node:
+        if node is None or node.graph is not self.node.graph or queries.only_consumer(self.source) is not self.node:
             return None
-        return step(node)
+        return affine_step(node)
 
 
-def step(node: ir.Node) -> Step | None:
+def affine_step(node: ir.Node) -> AffineStep | None:
     """``node`` as a scaling or shift by a constant of a float type, if it is one."""
     if not queries.is_standard(node, *SCALES, *SHIFTS):
         return None
     if node.op_type == "Neg":
         known = node.inputs[0] is not None and node.inputs[0].dtype in constants.FLOATS
-        return Step(node, node.inputs[0], np.array(-1.0), scales=True) if known and node.inputs[0] else None
+        return AffineStep(node, node.inputs[0], np.array(-1.0), scales=True) if known and node.inputs[0] else None
     for operand in (0, 1) if node.op_type in {"Add", "Mul"} else (0,):
         source, array = node.inputs[operand], _constant(node.inputs[1 - operand])
         if source is None or array is None or constants.constant_tensor(source) is not None:
             continue
         match node.op_type:
             case "Div":
-                return Step(node, source, 1.0 / array, scales=True) if np.all(array != 0) else None
+                return AffineStep(node, source, 1.0 / array, scales=True) if np.all(array != 0) else None
             case "Sub":
-                return Step(node, source, -array, scales=False)
-        return Step(node, source, array, scales=node.op_type == "Mul")
+                return AffineStep(node, source, -array, scales=False)
+        return AffineStep(node, source, array, scales=node.op_type == "Mul")
     return None
 
 

@@ -61,10 +61,10 @@ class _Seen:
             self.known.setdefault(_key(first), first)
 
 
-def _merge_in(scope: ir.Graph, outside: Sequence[_Seen], step: Step, sites: Sites) -> int:
+def _merge_in(graph: ir.Graph, outside: Sequence[_Seen], step: Step, sites: Sites) -> int:
     merged, seen = 0, _Seen()
-    for node in list(scope):
-        if node.graph is not scope:
+    for node in list(graph):
+        if node.graph is not graph:
             continue
         for inner in traversal.subgraphs_of(node):
             sees = [*outside, seen] if queries.is_standard(node, *_SEES_OUTSIDE) else []

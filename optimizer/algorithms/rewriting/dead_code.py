@@ -27,11 +27,11 @@ def remove_dead(model: ir.Model, step: Step, sites: Sites) -> Mapping[str, int]:
     changes["unused outputs"] += remove_unused_outputs(model, step, sites)
     if changes["unused outputs"]:
         changes["unused nodes"] += _remove_nodes(model, step, sites)
-    for scope in traversal.graphs(model):
-        for name, value in list(scope.initializers.items()):
+    for graph in traversal.graphs(model):
+        for name, value in list(graph.initializers.items()):
             is_dead = not queries.has_uses(value) and not value.is_graph_input()
             if is_dead and sites.permits(step.name, name):
-                del scope.initializers[name]
+                del graph.initializers[name]
                 changes["unused initializers"] += 1
     changes["unused functions"] += _remove_functions(model)
     changes["unused imports"] += _remove_imports(model)
@@ -53,8 +53,8 @@ def _remove_functions(model: ir.Model) -> int:
     called: set[tuple[str, str, str]] = set()
     waiting = [model.graph]
     while waiting:
-        for scope in traversal.with_subgraphs(waiting.pop()):
-            for node in scope:
+        for graph in traversal.with_subgraphs(waiting.pop()):
+            for node in graph:
                 key = node.op_identifier()
                 if key in model.functions and key not in called:
                     called.add(key)
@@ -84,8 +84,8 @@ def remove_unused_outputs(model: ir.Model, step: Step, sites: Sites) -> int:
     removed = 0
     for root in (model.graph, *(function.graph for function in model.functions.values())):
         opset = queries.opset_version(model if root is model.graph else root)
-        for scope in list(traversal.with_subgraphs(root)):
-            for node in list(scope):
+        for graph in list(traversal.with_subgraphs(root)):
+            for node in list(graph):
                 used = [queries.has_uses(output) for output in node.outputs]
                 if node.domain not in queries.STANDARD_DOMAINS or all(used) or not any(used):
                     continue
@@ -182,8 +182,8 @@ def _keep(values: MutableSequence[ir.Value], gone: Collection[int]) -> None:
 
 
 def _succeed(node: ir.Node, inputs: list[ir.Value | None], outputs: list[ir.Value]) -> None:
-    scope = node.graph
-    if scope is None:
+    graph = node.graph
+    if graph is None:
         raise ValueError(f"{queries.site(node)} belongs to no graph")
     successor = ir.Node(
         node.domain,
@@ -199,10 +199,10 @@ def _succeed(node: ir.Node, inputs: list[ir.Value | None], outputs: list[ir.Valu
         new.name, old.name = old.name, None
         new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
         new.metadata_props.update(old.metadata_props)
-    scope.insert_before(node, successor)
+    graph.insert_before(node, successor)
     for old, new in zip(outputs, successor.outputs, strict=True):
         if old.is_graph_output():
             editing.replace_graph_output(old, new)
     editing.replace_values(dict(zip(outputs, successor.outputs, strict=True)))
     editing.set_inputs(node, [None] * len(node.inputs))
-    scope.remove(node)
+    graph.remove(node)

@@ -73,10 +73,10 @@ def _name_for(node: ir.Node) -> str:
 def _name_values_below(root: ir.Graph) -> Counter[str]:
     names, changes = Names(), Counter[str]()
     doubtful: dict[ir.Graph, list[ir.Value]] = defaultdict(list)
-    for scope, value in _values_below(root):
+    for graph, value in _values_below(root):
         if not (names.take(value.name) if value.name else not queries.has_uses(value)):
-            doubtful[scope].append(value)
-    for scope, values in doubtful.items():
+            doubtful[graph].append(value)
+    for graph, values in doubtful.items():
         renamed: dict[str, str] = {}
         for value in values:
             old = value.name
@@ -84,7 +84,7 @@ def _name_values_below(root: ir.Graph) -> Counter[str]:
             rename(value, names.fresh(old or "value"))
             if old:
                 renamed[old] = value.name or old
-        _follow(scope, renamed)
+        _follow(graph, renamed)
     return changes
 
 
@@ -92,17 +92,17 @@ def _values_below(root: ir.Graph) -> Iterator[tuple[ir.Graph, ir.Value]]:
     """Every value once with the graph that it is in, those whose names must stay first."""
     seen: set[ir.Value] = set()
     borders = ((root, value) for value in (*root.inputs, *root.outputs))
-    inside = ((scope, value) for scope in traversal.with_subgraphs(root) for value in _held(scope))
-    for scope, value in itertools.chain(borders, inside):
+    inside = ((graph, value) for graph in traversal.with_subgraphs(root) for value in _held(graph))
+    for graph, value in itertools.chain(borders, inside):
         if value not in seen:
             seen.add(value)
-            yield scope, value
+            yield graph, value
 
 
-def _held(scope: ir.Graph) -> Iterator[ir.Value]:
-    yield from scope.inputs
-    yield from scope.initializers.values()
-    for node in scope:
+def _held(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
         yield from node.outputs
 
 
@@ -129,10 +129,10 @@ def _called(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name, doc_string=tensor.doc_string, metadata_props=props)
 
 
-def _follow(scope: ir.Graph, renamed: dict[str, str]) -> None:
-    """Let what speaks of values of ``scope`` by name speak of them by their new names."""
-    preserved.follow(scope, renamed)
-    for value in _held(scope):
+def _follow(graph: ir.Graph, renamed: dict[str, str]) -> None:
+    """Let what speaks of values of ``graph`` by name speak of them by their new names."""
+    preserved.follow(graph, renamed)
+    for value in _held(graph):
         spoken_of = value.meta.get(_ANNOTATION) or {}
         if not renamed.keys().isdisjoint(spoken_of.values()):
             value.meta[_ANNOTATION] = {key: renamed.get(name, name) for key, name in spoken_of.items()}

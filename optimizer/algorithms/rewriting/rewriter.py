@@ -12,8 +12,8 @@ import onnx_ir as ir
 from optimizer.analysis.symbolic.nonzero import nonzero_symbols
 from optimizer.analysis.symbolic.shape_values import ShapeValues
 from optimizer.graph import editing, queries, tensors, traversal
+from optimizer.graph.graph_tree import GraphTree
 from optimizer.graph.names import names_in_use
-from optimizer.graph.scopes import ScopeTree
 from optimizer.graph.tensors import ContentKey, content_key
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _ANY_CONSTANT = 9  # first opset in which Constant nodes hold any type
 _FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
 
-class Scope:
+class Rewriter:
     """What rules know and need of the whole model while a sweep runs: opsets, shapes, free names, permissions."""
 
     def __init__(self, model: ir.Model, sites: Sites, values: ShapeValues | None = None) -> None:
@@ -111,8 +111,8 @@ class Scope:
         return self.may_lift(node) or self.opset(node) >= _ANY_CONSTANT or kind in _FLOATS
 
     @cached_property
-    def _tree(self) -> ScopeTree:
-        return ScopeTree.of(self.model)
+    def _tree(self) -> GraphTree:
+        return GraphTree.of(self.model)
 
     def sees(self, node: ir.Node, value: ir.Value) -> bool:
         """Whether ``node`` may read ``value``, if it is computed before."""

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.contract.passes import Step
 from optimizer.graph import editing, queries, traversal
 
@@ -31,15 +31,15 @@ class Rule(ABC):
     ops: ClassVar[frozenset[str]]
 
     @abstractmethod
-    def rewrite(self, node: ir.Node, scope: Scope) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Rewrite at ``node`` if the rule applies there; returns whether the graph was changed.
 
         Nodes that the rewrite leaves unused are removed by the sweep, if they are ``node`` or feed it.
         """
 
-    def permits(self, node: ir.Node, scope: Scope) -> bool:
+    def permits(self, node: ir.Node, rewriter: Rewriter) -> bool:
         """Whether the manager lets this rule change ``node``; ask it only where the change would be made."""
-        return scope.sites.permits(self.name, queries.site(node))
+        return rewriter.sites.permits(self.name, queries.site(node))
 
     @classmethod
     def step(cls) -> Step:
@@ -47,16 +47,16 @@ class Rule(ABC):
         return Step(cls.name, cls.summary)
 
 
-def sweep(model: ir.Model, rules: Sequence[Rule], sites: Sites, scope: Scope | None = None) -> Mapping[str, int]:
+def sweep(model: ir.Model, rules: Sequence[Rule], sites: Sites, rewriter: Rewriter | None = None) -> Mapping[str, int]:
     """Visit every node once and apply the rules of its op type; returns the changes by rule name.
 
     Args:
         model: Changed in place.
         rules: Tried in order at each node.
         sites: What the manager allows.
-        scope: What is known of the model, if it was looked at before and has not changed since.
+        rewriter: What is known of the model, if it was looked at before and has not changed since.
     """
-    scope = scope or Scope(model, sites)
+    rewriter = rewriter or Rewriter(model, sites)
     by_op: dict[str, list[Rule]] = defaultdict(list)
     for rule in rules:
         for op in rule.ops if sites.allows_step(rule.name) else ():
@@ -66,23 +66,23 @@ def sweep(model: ir.Model, rules: Sequence[Rule], sites: Sites, scope: Scope | N
         for node in _in_turn(root):
             fitting = by_op.get(node.op_type)
             if fitting and node.domain in queries.STANDARD_DOMAINS and not queries.has_references(node):
-                _apply(node, fitting, scope, changes)
+                _apply(node, fitting, rewriter, changes)
     return changes
 
 
-def _in_turn(scope: ir.Graph) -> Iterator[ir.Node]:
-    """The nodes of ``scope`` and of the subgraphs of those that are still there after their turn."""
-    for node in scope:
+def _in_turn(graph: ir.Graph) -> Iterator[ir.Node]:
+    """The nodes of ``graph`` and of the subgraphs of those that are still there after their turn."""
+    for node in graph:
         yield node
-        if node.attributes.data and node.graph is scope:
+        if node.attributes.data and node.graph is graph:
             for inner in traversal.subgraphs_of(node):
                 yield from _in_turn(inner)
 
 
-def _apply(node: ir.Node, rules: Sequence[Rule], scope: Scope, changes: Counter[str]) -> None:
+def _apply(node: ir.Node, rules: Sequence[Rule], rewriter: Rewriter, changes: Counter[str]) -> None:
     op_type, before = node.op_type, node.predecessors()
     for rule in rules:
-        if rule.rewrite(node, scope):
+        if rule.rewrite(node, rewriter):
             changes[rule.name] += 1
             editing.remove_unused([node, *before])
             if node.graph is None or node.op_type != op_type:

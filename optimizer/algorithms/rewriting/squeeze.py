@@ -13,7 +13,7 @@ from optimizer.graph import file_size, tensors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
     from optimizer.analysis.symbolic.expressions import Element
 
 _AXES_ARE_INPUTS = 13
@@ -27,24 +27,24 @@ class View:
     op_type: str
     axes: tuple[int, ...]
 
-    def cost(self, node: ir.Node, scope: Scope) -> int:
+    def cost(self, node: ir.Node, rewriter: Rewriter) -> int:
         """Bytes of the axes where ``node`` is, if they are not there already."""
-        if scope.opset(node) < _AXES_ARE_INPUTS:
+        if rewriter.opset(node) < _AXES_ARE_INPUTS:
             return _ATTRIBUTE_BYTES + len(self.axes)
-        if scope.known_constant(node, self._array()) is not None:
+        if rewriter.known_constant(node, self._array()) is not None:
             return 0
         return file_size.tensor_bytes(tensors.compact(self._array(), ""), "axes_99")
 
-    def put(self, node: ir.Node, source: ir.Value, scope: Scope) -> None:
+    def put(self, node: ir.Node, source: ir.Value, rewriter: Rewriter) -> None:
         """Make ``node`` this view of ``source``."""
         node.op_type = self.op_type
         node.attributes.clear()
-        if scope.opset(node) < _AXES_ARE_INPUTS:
+        if rewriter.opset(node) < _AXES_ARE_INPUTS:
             node.resize_inputs(1)
             node.attributes.add(ir.AttrInt64s("axes", self.axes))
         else:
             node.resize_inputs(2)
-            node.replace_input_with(1, scope.constant(node, self._array(), "axes"))
+            node.replace_input_with(1, rewriter.constant(node, self._array(), "axes"))
         node.replace_input_with(0, source)
 
     def _array(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -1,7 +1,7 @@
 """Values that hold a tensor known before any run: initializers, and the outputs of Constant nodes.
 
-Some must stay as they are (``Stay``): inputs, outputs, and tensors that the model names elsewhere. An output, or a
-named one, may still stand for its equals; an input may not, since a caller may override it.
+Some must stay as they are (``KeepReason``): inputs, outputs, and tensors that the model names elsewhere. An output, or
+a named one, may still stand for its equals; an input may not, since a caller may override it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.graph.scopes import ScopeTree
+    from optimizer.graph.graph_tree import GraphTree
 
 
-class Stay(enum.Enum):
+class KeepReason(enum.Enum):
     """Why a holder is not to be replaced by an equal one."""
 
     INPUT = "is a graph input, whose value a caller may override"
@@ -31,26 +31,26 @@ class Stay(enum.Enum):
     EXCLUDED = "is excluded by the options"
 
     @property
-    def lends(self) -> bool:
+    def may_stand_for_equals(self) -> bool:
         """Whether others may be replaced by it nonetheless."""
-        return self in {Stay.OUTPUT, Stay.NAMED}
+        return self in {KeepReason.OUTPUT, KeepReason.NAMED}
 
 
 @dataclass(frozen=True)
-class Holder:
+class StoredConstant:
     """A value that holds a tensor.
 
     Attributes:
         value: The initializer, or the output of the Constant node.
         tensor: What it holds.
-        scope: The graph that it belongs to.
+        graph: The graph that it belongs to.
         stay: Why it may not be replaced, or ``None``.
     """
 
     value: ir.Value
     tensor: ir.TensorProtocol
-    scope: ir.Graph
-    stay: Stay | None = None
+    graph: ir.Graph
+    keep_reason: KeepReason | None = None
 
     @property
     def name(self) -> str:
@@ -68,55 +68,55 @@ class Holder:
         return self.value.producer() is None
 
 
-def holders(tree: ScopeTree, is_excluded: Callable[[ir.Value], bool]) -> list[Holder]:
+def stored_constants(tree: GraphTree, is_excluded: Callable[[ir.Value], bool]) -> list[StoredConstant]:
     """Every constant of the model, in its subgraphs and functions too, in the order of ``tree``."""
     named = frozenset(_named(tree))
     found = []
-    for scope in tree.parents:
-        for value in _constants(scope):
+    for graph in tree.parents:
+        for value in _constants(graph):
             tensor = value.const_value if value.is_initializer() else constants.constant_tensor(value)
             if tensor is not None and value.name:
-                found.append(Holder(value, tensor, scope, _stay(value, named, is_excluded)))
+                found.append(StoredConstant(value, tensor, graph, _stay(value, named, is_excluded)))
     return found
 
 
-def _constants(scope: ir.Graph) -> Iterator[ir.Value]:
-    yield from scope.initializers.values()
-    for node in scope:
+def _constants(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.initializers.values()
+    for node in graph:
         if queries.is_standard(node, "Constant"):
             yield node.outputs[0]
 
 
-def _stay(value: ir.Value, named: frozenset[str], is_excluded: Callable[[ir.Value], bool]) -> Stay | None:
+def _stay(value: ir.Value, named: frozenset[str], is_excluded: Callable[[ir.Value], bool]) -> KeepReason | None:
     if value.is_graph_input():
-        return Stay.INPUT
+        return KeepReason.INPUT
     if is_excluded(value):
-        return Stay.EXCLUDED
+        return KeepReason.EXCLUDED
     if value.is_graph_output():
-        return Stay.OUTPUT
-    return Stay.NAMED if value.name in named else None
+        return KeepReason.OUTPUT
+    return KeepReason.NAMED if value.name in named else None
 
 
-def _named(tree: ScopeTree) -> Iterator[str]:
+def _named(tree: GraphTree) -> Iterator[str]:
     """Names that something else than a node refers to: quantization annotations, and the training part."""
-    for scope in tree.parents:
-        for value in [*scope.inputs, *_constants(scope), *(value for node in scope for value in node.outputs)]:
+    for graph in tree.parents:
+        for value in [*graph.inputs, *_constants(graph), *(value for node in graph for value in node.outputs)]:
             if value.meta and (annotation := value.meta.get("quant_parameter_tensor_names")):
                 yield from (name for name in (value.name, *annotation.values()) if name)
-        if (kept := scope.meta.get(preserved.KEPT)) is not None:
+        if (kept := graph.meta.get(preserved.KEPT)) is not None:
             for _, lone in kept.extra_annotations:
                 yield lone.tensor_name
                 yield from (entry.value for entry in lone.quant_parameter_tensor_names)
-        if (training := scope.meta.get(preserved.TRAINING)) is not None:
+        if (training := graph.meta.get(preserved.TRAINING)) is not None:
             yield from training.needs
 
 
-def equal_holders(found: Sequence[Holder], tree: ScopeTree) -> list[list[Holder]]:
+def groups_of_equals(found: Sequence[StoredConstant], tree: GraphTree) -> list[list[StoredConstant]]:
     """Groups of at least two holders of equal content that see a common graph; shapes may differ in a group."""
-    groups: list[list[Holder]] = []
+    groups: list[list[StoredConstant]] = []
     for indices in equal_groups([holder.tensor for holder in found]):
-        by_root: dict[ir.Graph, list[Holder]] = {}
+        by_root: dict[ir.Graph, list[StoredConstant]] = {}
         for index in indices:
-            by_root.setdefault(tree.root(found[index].scope), []).append(found[index])
+            by_root.setdefault(tree.root(found[index].graph), []).append(found[index])
         groups += [group for group in by_root.values() if len(group) > 1]
     return groups

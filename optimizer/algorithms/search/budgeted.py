@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.evaluator import Evaluator
 
 _SAFETY = 0.9  # of the allowance, on the selection feeds: the validation feeds are others
 _MOST_GROUPS = 64  # units are searched in groups of neighbours where there are more
@@ -54,7 +54,7 @@ class Search:
 
     Attributes:
         build: Makes the model in which the units of the given names are quantized.
-        lab: Measures.
+        evaluator: Measures.
         allowance: The share of the budget that may be used.
         progress: Told how many measurements there are to come, and how many of them are done.
         errors: What each group uses of the budget alone, by its first name; what is known is not measured again.
@@ -62,7 +62,7 @@ class Search:
     """
 
     build: Callable[[frozenset[str]], ir.Model]
-    lab: Lab
+    evaluator: Evaluator
     allowance: float
     progress: Progress = field(default_factory=Progress)
     errors: dict[str, float] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Search:
 
     def run(self, groups: Sequence[Group]) -> frozenset[str]:
         """The names of the units to quantize; empty if no choice keeps the allowance."""
-        self._budget = max(self.lab.time_left(), 0.0)
+        self._budget = max(self.evaluator.time_left(), 0.0)
         self.progress.begin("measuring all together")
         everything = _names(groups)
         paying = [group for group in groups if group.gain > _NOTHING] or list(groups)
@@ -91,7 +91,7 @@ class Search:
         """``more`` if it holds and is clearly faster, or times may not decide; else ``fewer``."""
         if more == fewer or not self._holds(more):
             return fewer
-        return more if not self.lab.is_timed or self._ratio(more, fewer) < _CLEARLY_FASTER else fewer
+        return more if not self.evaluator.is_timed or self._ratio(more, fewer) < _CLEARLY_FASTER else fewer
 
     def _spared(self, chosen: frozenset[str], groups: Sequence[Group]) -> frozenset[str]:
         """``chosen`` without the groups that cost much of the error and save next to nothing."""
@@ -104,11 +104,11 @@ class Search:
         fewer = _names(left)
         if not fewer or fewer == chosen or self._share(fewer) > _CLEARLY_LESS * self._share(chosen):
             return chosen
-        return fewer if not self.lab.is_timed or self._ratio(fewer, chosen) < _AS_FAST else chosen
+        return fewer if not self.evaluator.is_timed or self._ratio(fewer, chosen) < _AS_FAST else chosen
 
     def _ratio(self, one: frozenset[str], other: frozenset[str]) -> float:
         """How many times as long ``one`` takes as ``other``."""
-        return self.lab.seconds(self.build(one)) / self.lab.seconds(self.build(other))
+        return self.evaluator.seconds(self.build(one)) / self.evaluator.seconds(self.build(other))
 
     def _ordered(self, groups: Sequence[Group]) -> list[Group]:
         """``groups`` by the price of a second; those for which there was no time come last."""
@@ -125,7 +125,7 @@ class Search:
         self.progress.begin(f"search, at least {planned} measurements")
         for number, group in enumerate(groups):
             self.progress(number / planned)
-            if self.lab.time_left() < (1 - _MEASURING) * self._budget:
+            if self.evaluator.time_left() < (1 - _MEASURING) * self._budget:
                 return
             self.errors.update(dict.fromkeys(group.names, self._share(frozenset(group.names))))
 
@@ -148,7 +148,7 @@ class Search:
         self.progress.begin("trying what is left one by one")
         for number, group in enumerate(ordered[prefix + 1 :]):
             self.progress(number / (len(ordered) - prefix - 1))
-            if self.lab.time_left() < (1 - _REFINING) * self._budget:
+            if self.evaluator.time_left() < (1 - _REFINING) * self._budget:
                 break
             alone = self.errors.get(group.names[0], math.inf)
             if self._share(chosen) ** 2 + alone**2 > (self.allowance * _SAFETY) ** 2:
@@ -164,7 +164,7 @@ class Search:
         if not names:
             return 0.0
         if names not in self.shares:
-            self.shares[names] = self.lab.share(self.build(names))
+            self.shares[names] = self.evaluator.budget_used(self.build(names))
         return self.shares[names]
 
 

@@ -1,4 +1,4 @@
-"""A digest of a model's nodes and weights, under which the lab's memory keeps what was found out about it."""
+"""A digest of a model's nodes and weights, under which the evaluator's memory keeps what was found out about it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Magnitudes:
+class WeightMagnitudes:
     """What the size of weights says.
 
     Attributes:

@@ -15,7 +15,7 @@ from optimizer.algorithms.reconstruction import least_squares
 from optimizer.algorithms.reconstruction.bias import bias_of
 from optimizer.algorithms.reconstruction.kernel_matrices import Prunable, prunable
 from optimizer.algorithms.reconstruction.least_squares import Fit
-from optimizer.contract.skipped import Leftovers
+from optimizer.contract.skipped import SkippedNodes
 from optimizer.statistics.second_moments import SecondMoments
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.sparsity.magnitudes import Magnitudes
-    from optimizer.contract.evaluator import Lab
-    from optimizer.contract.node_filter import NodeChoice
+    from optimizer.algorithms.sparsity.magnitudes import WeightMagnitudes
+    from optimizer.contract.evaluator import Evaluator
+    from optimizer.contract.node_filter import NodeFilter
 
 PARTS = (1.0, 0.8, 0.6, 0.4)
 
 
 @dataclass(frozen=True)
-class Plan:
+class SparsityPlan:
     """What to prune.
 
     Attributes:
@@ -43,10 +43,10 @@ class Plan:
         guard: Whether the first and the last kernels are left out.
     """
 
-    magnitudes: Magnitudes
+    magnitudes: WeightMagnitudes
     by_error: bool
     repair: bool
-    choice: NodeChoice
+    choice: NodeFilter
     guard: bool
 
     @property
@@ -54,9 +54,9 @@ class Plan:
         """The shares of what is asked for to try."""
         return (1.0,) if self.magnitudes.pattern.is_fixed else PARTS
 
-    def weights(self, model: ir.Model, left: Leftovers | None = None) -> list[Prunable]:
+    def weights(self, model: ir.Model, left: SkippedNodes | None = None) -> list[Prunable]:
         """The weights of ``model`` that may be pruned; ``left`` is told of the others."""
-        return prunable(model, self.choice, Leftovers() if left is None else left, guard=self.guard)
+        return prunable(model, self.choice, SkippedNodes() if left is None else left, guard=self.guard)
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Pruner:
     Attributes:
         model: Not changed but for shapes of views of weights.
         plan: What to prune.
-        lab: Where second moments come from; ``None`` for no repair.
+        evaluator: Where second moments come from; ``None`` for no repair.
     """
 
     model: ir.Model
-    plan: Plan
-    lab: Lab | None
+    plan: SparsityPlan
+    evaluator: Evaluator | None
 
     def run(self, part: float) -> Iterator[tuple[str, Pruned]]:
         """Each weight by name, at ``part`` of the sparsity that is asked for."""
@@ -110,23 +110,23 @@ class Pruner:
                 wanted = goal * done if pattern.is_fixed else round(goal * done)
                 return pattern.stays(costs.reshape(weight.shape), wanted).reshape(matrix.shape)
 
-            fitted = least_squares.prune(matrix, fit, mask)
+            fitted = least_squares.optimal_brain_surgeon(matrix, fit, mask)
         else:
-            fitted = least_squares.refit(matrix, self._by_size(weight, goal, part) & (matrix != 0), fit)
+            fitted = least_squares.least_squares(matrix, self._by_size(weight, goal, part) & (matrix != 0), fit)
         shift = ((matrix - fitted) @ moments.mean[..., np.newaxis]).reshape(-1) if centred else None
         return Pruned(fitted.astype(np.float32), shift)
 
     def _moments(self, found: Sequence[Prunable]) -> Iterator[tuple[str, SecondMoments, bool]]:
         """Name of a weight, moments of all that its kernels read, and whether a bias makes up for the mean."""
-        lab = self.lab
-        if lab is None or not (self.plan.repair and lab.has_data):
+        evaluator = self.evaluator
+        if evaluator is None or not (self.plan.repair and evaluator.has_data):
             return
         owners = {output: weight for weight in found for output in weight.measured(self.model)}
         if not owners:
             return
         sums: dict[str, SecondMoments] = {}
         missing = {weight.name: len(weight.nodes) for weight in found}
-        for output, moments in lab.second_moments(self.model, list(owners)):
+        for output, moments in evaluator.second_moments(self.model, list(owners)):
             weight = owners[output]
             sums[weight.name] = _added(sums[weight.name], moments) if weight.name in sums else moments
             missing[weight.name] -= 1

@@ -22,7 +22,7 @@ from optimizer.algorithms.search.memory import digest
 from optimizer.algorithms.sparsity.pruner import Pruned, Pruner, put
 from optimizer.contract.passes import Note, PassResult, Step
 from optimizer.contract.progress import Progress
-from optimizer.contract.skipped import Leftovers
+from optimizer.contract.skipped import SkippedNodes
 from optimizer.graph import queries
 from optimizer.io.model import clone
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.sparsity.pruner import Plan
-    from optimizer.contract.evaluator import Lab
+    from optimizer.algorithms.sparsity.pruner import SparsityPlan
+    from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.passes import Context
 
 STEP = Step("prune-magnitude", "some weights of a kernel become 0")
@@ -40,7 +40,7 @@ _NEARLY = 2.0  # times the allowance: what fitting once more may still bring und
 
 
 @dataclass
-class _Memory:
+class _PruningMemory:
     """What was found out of one model, for the next try with another aim.
 
     Attributes:
@@ -66,32 +66,32 @@ class PruneSearch:
 
     model: ir.Model
     context: Context
-    plan: Plan
+    plan: SparsityPlan
 
     def run(self) -> PassResult:
         """The pruned model; by ``context.choices``, or as measured."""
-        lab, choices = self.context.lab, self.context.choices
-        memory = self._memory(lab)
+        evaluator, choices = self.context.evaluator, self.context.choices
+        memory = self._memory(evaluator)
         if choices:
             result = self._built(memory, choices.get("level", 0), frozenset(choices.get("less", ())))
-            return self._refitted(result, lab) if choices.get("refitted") and lab is not None else result
-        if lab is None:
+            return self._refitted(result, evaluator) if choices.get("refitted") and evaluator is not None else result
+        if evaluator is None:
             return self._built(memory, 0, frozenset())
         for level, part in enumerate(self.plan.parts):
             self.context.progress.begin(f"all kernels, {part:.0%} of what is asked for")
             result = self._built(memory, level, frozenset())
-            share = memory.shares.setdefault(part, {})[self._names()] = lab.share(result.model)
+            share = memory.shares.setdefault(part, {})[self._names()] = evaluator.budget_used(result.model)
             if not result.changes:
                 return result
-            if share <= self.context.allowance:
-                return self._better(result, lab) if level == 0 else self._mixed(memory, level - 1, lab)
-            if share <= _NEARLY * self.context.allowance:
-                better = self._better(result, lab)
-                if lab.share(better.model) <= self.context.allowance:
+            if share <= self.context.budget_limit:
+                return self._better(result, evaluator) if level == 0 else self._mixed(memory, level - 1, evaluator)
+            if share <= _NEARLY * self.context.budget_limit:
+                better = self._better(result, evaluator)
+                if evaluator.budget_used(better.model) <= self.context.budget_limit:
                     return better
-        return self._mixed(memory, len(self.plan.parts) - 1, lab)
+        return self._mixed(memory, len(self.plan.parts) - 1, evaluator)
 
-    def _mixed(self, memory: _Memory, level: int, lab: Lab) -> PassResult:
+    def _mixed(self, memory: _PruningMemory, level: int, evaluator: Evaluator) -> PassResult:
         """As many weights at this level as hold the aim, the others at the next, or as they are."""
         part, names = self.plan.parts[level], self._names()
         silent = replace(self, context=replace(self.context, progress=Progress()))  # to build is a part of the search
@@ -102,33 +102,33 @@ class PruneSearch:
 
         search = Search(
             lambda pruned: build(pruned).model,
-            lab,
-            self.context.allowance,
+            evaluator,
+            self.context.budget_limit,
             self.context.progress,
             memory.errors.setdefault(part, {}),
             memory.shares.setdefault(part, {}),
         )
-        return self._better(build(search.run(grouped(list(sizes), sizes))), lab)
+        return self._better(build(search.run(grouped(list(sizes), sizes))), evaluator)
 
-    def _better(self, result: PassResult, lab: Lab) -> PassResult:
+    def _better(self, result: PassResult, evaluator: Evaluator) -> PassResult:
         """``result`` fitted once more where that has a smaller error."""
-        if not (self.plan.repair and lab.has_data and result.changes):
+        if not (self.plan.repair and evaluator.has_data and result.changes):
             return result
-        again = self._refitted(result, lab)
-        return again if lab.share(again.model) < lab.share(result.model) else result
+        again = self._refitted(result, evaluator)
+        return again if evaluator.budget_used(again.model) < evaluator.budget_used(result.model) else result
 
-    def _refitted(self, result: PassResult, lab: Lab) -> PassResult:
+    def _refitted(self, result: PassResult, evaluator: Evaluator) -> PassResult:
         model = clone(result.model)
         touched = frozenset(result.choices.get("pruned", ()))
         found = [weight for weight in self.plan.weights(model) if weight.name in touched]
-        done = refit_all(model, self.model, found, lab, trusts_names=True)
+        done = refit_all(model, self.model, found, evaluator, trusts_names=True)
         choices = {**result.choices, "refitted": True}
         changes = {**result.changes, "kernels fitted to their answers": len(done.weights)}
         return replace(result, model=model, changes=changes, choices=choices)
 
-    def _built(self, memory: _Memory, level: int, less: frozenset[str]) -> PassResult:
+    def _built(self, memory: _PruningMemory, level: int, less: frozenset[str]) -> PassResult:
         """A copy pruned at ``level``, but for the weights ``less``, which are at the next or stay."""
-        model, left, changes = clone(self.model), Leftovers(), Counter[str]()
+        model, left, changes = clone(self.model), SkippedNodes(), Counter[str]()
         zeros, touched, sizes = 0, [], 0
         for weight in self.plan.weights(model, left):
             reason = self.plan.magnitudes.pattern.refusal(weight.shape)
@@ -156,21 +156,21 @@ class PruneSearch:
         choices = {"level": level, "less": sorted(less), "pruned": touched} if changes else {}
         return PassResult(model, dict(changes), notes, choices)
 
-    def _at(self, memory: _Memory, level: int) -> dict[str, Pruned]:
+    def _at(self, memory: _PruningMemory, level: int) -> dict[str, Pruned]:
         """All weights pruned at ``level``."""
         part = self.plan.parts[level]
         if part not in memory.pruned:
-            memory.pruned[part] = dict(Pruner(self.model, self.plan, self.context.lab).run(part))
+            memory.pruned[part] = dict(Pruner(self.model, self.plan, self.context.evaluator).run(part))
         return memory.pruned[part]
 
     def _names(self) -> frozenset[str]:
         return frozenset(weight.name for weight in self.plan.weights(self.model))
 
-    def _memory(self, lab: Lab | None) -> _Memory:
-        if lab is None:
-            return _Memory()
+    def _memory(self, evaluator: Evaluator | None) -> _PruningMemory:
+        if evaluator is None:
+            return _PruningMemory()
         key: Any = ("pruning", digest(self.model), self.plan)
-        found: _Memory = lab.memory.setdefault(key, _Memory())
+        found: _PruningMemory = evaluator.memory.setdefault(key, _PruningMemory())
         return found
 
 

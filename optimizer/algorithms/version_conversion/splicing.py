@@ -109,16 +109,16 @@ class Splicer:
 
     def _constant(self, node: ir.Node, proto: onnx.TensorProto, hint: str) -> ir.Value:
         tensor = ir.serde.deserialize_tensor(proto)
-        scope = node.graph
-        assert scope is not None, "a node of a model is in a graph"  # noqa: S101 - for the type checker
-        key = (id(scope), tensor.dtype, tensor.shape.numpy(), tensor.tobytes())
+        graph = node.graph
+        assert graph is not None, "a node of a model is in a graph"  # noqa: S101 - for the type checker
+        key = (id(graph), tensor.dtype, tensor.shape.numpy(), tensor.tobytes())
         if self.holds_initializers and key in self._constants:
             return self._constants[key]
         name = self.names.fresh(hint)
         named = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
         if self.holds_initializers:
             value = ir.Value(name=name, const_value=named, type=ir.TensorType(named.dtype), shape=named.shape)
-            scope.initializers.add(value)
+            graph.initializers.add(value)
             self._constants[key] = value
             return value
         constant = ir.node("Constant", [], {"value": named}, name=self.names.fresh(f"Constant_{name}"))

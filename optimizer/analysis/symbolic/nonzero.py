@@ -48,23 +48,23 @@ def found_dimension(node: ir.Node, wanted: Sequence[Element]) -> int | None:
 
 
 def _collect(
-    scope: ir.Graph,
+    graph: ir.Graph,
     outside: frozenset[str],
     values: ShapeValues,
     found: dict[ir.Graph, frozenset[str]],
     needed: set[ir.Value],
 ) -> None:
-    """Look at ``scope`` from its outputs up, and at the graphs below it; ``needed`` are values that are used."""
-    needed.update(scope.outputs)
+    """Look at ``graph`` from its outputs up, and at the graphs below it; ``needed`` are values that are used."""
+    needed.update(graph.outputs)
     live = []
-    for node in reversed(scope):
+    for node in reversed(graph):
         if not node.outputs or any(value in needed for value in node.outputs):
             live.append(node)
             needed.update(value for value in node.inputs if value is not None)
             needed.update(traversal.captured(node))
     symbols = outside.union(*(_not_zero(node, values) for node in live if queries.is_standard(node, "Reshape")))
-    found[scope] = symbols
-    for node in scope:
+    found[graph] = symbols
+    for node in graph:
         for inner in traversal.subgraphs_of(node):
             _collect(inner, symbols, values, found, set())
 

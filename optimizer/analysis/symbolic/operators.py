@@ -48,17 +48,17 @@ def dims(shape: ir.Shape | None) -> list[Element] | None:
     return None if None in found else found
 
 
-class Source(Protocol):
+class ShapeSource(Protocol):
     """Where the elements of a value are looked up."""
 
     def of(self, value: ir.Value | None) -> Array | None:
         """The elements of ``value``, if known."""
 
 
-class Reader:
+class ShapeReader:
     """What an evaluator may ask of its node."""
 
-    def __init__(self, node: ir.Node, values: Source, opset: int) -> None:
+    def __init__(self, node: ir.Node, values: ShapeSource, opset: int) -> None:
         self.node = node
         self.opset = opset
         self._values = values
@@ -100,7 +100,7 @@ class Reader:
 Results: TypeAlias = "list[Array]"
 
 
-def _shape(read: Reader) -> Results:
+def _shape(read: ShapeReader) -> Results:
     source = read.node.inputs[0]
     found = dims(source.shape if source is not None else None)
     if found is None:
@@ -108,7 +108,7 @@ def _shape(read: Reader) -> Results:
     return [array_of(found[read.integer("start", 0) : read.integer("end", len(found))])]
 
 
-def _size(read: Reader) -> Results:
+def _size(read: ShapeReader) -> Results:
     source = read.node.inputs[0]
     found = dims(source.shape if source is not None else None)
     if found is None:
@@ -116,11 +116,11 @@ def _size(read: Reader) -> Results:
     return [array_of([_fold("Mul", found, 1)]).reshape(())]
 
 
-def _same(read: Reader) -> Results:
+def _same(read: ShapeReader) -> Results:
     return [read.array(0)]
 
 
-def _cast(read: Reader) -> Results:
+def _cast(read: ShapeReader) -> Results:
     array, to = read.array(0), ir.DataType(read.integer("to", 0))
     source = read.node.inputs[0]
     if source is None or to not in INTEGERS or source.dtype not in INTEGERS:
@@ -130,7 +130,7 @@ def _cast(read: Reader) -> Results:
     return [array]
 
 
-def _gather(read: Reader) -> Results:
+def _gather(read: ShapeReader) -> Results:
     indices = np.array(read.ints(1), dtype=np.int64).reshape(read.array(1).shape)
     return [_asarray_of(np.take(read.array(0), indices, axis=read.integer("axis", 0)))]
 
@@ -140,7 +140,7 @@ def _asarray_of(found: object) -> Array:
     return found if isinstance(found, np.ndarray) else array_of([found]).reshape(())
 
 
-def _slice(read: Reader) -> Results:
+def _slice(read: ShapeReader) -> Results:
     data, starts, ends = read.array(0), read.ints(1), read.ints(2)
     axes = read.ints(3) if read.has(3) else list(range(len(starts)))
     steps = read.ints(4) if read.has(4) else [1] * len(starts)
@@ -154,40 +154,40 @@ def _slice(read: Reader) -> Results:
     return [data[tuple(index)]]
 
 
-def _concat(read: Reader) -> Results:
+def _concat(read: ShapeReader) -> Results:
     return [np.concatenate(read.arrays(), axis=read.integer("axis", 0))]
 
 
-def _unsqueeze(read: Reader) -> Results:
+def _unsqueeze(read: ShapeReader) -> Results:
     return [np.expand_dims(read.array(0), tuple(read.axes() or ()))]
 
 
-def _squeeze(read: Reader) -> Results:
+def _squeeze(read: ShapeReader) -> Results:
     axes = read.axes()
     return [_asarray_of(np.squeeze(read.array(0), axis=None if axes is None else tuple(axes)))]
 
 
-def _reshape(read: Reader) -> Results:
+def _reshape(read: ShapeReader) -> Results:
     shape, data = read.ints(1), read.array(0)
     if 0 in shape and not read.integer("allowzero", 0):
         shape = [data.shape[index] if size == 0 else size for index, size in enumerate(shape)]
     return [data.reshape(shape)]
 
 
-def _transpose(read: Reader) -> Results:
+def _transpose(read: ShapeReader) -> Results:
     return [np.transpose(read.array(0), read.node.attributes.get_ints("perm"))]
 
 
-def _expand(read: Reader) -> Results:
+def _expand(read: ShapeReader) -> Results:
     data = read.array(0)
     return [np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(read.ints(1)))).copy()]
 
 
-def _tile(read: Reader) -> Results:
+def _tile(read: ShapeReader) -> Results:
     return [np.tile(read.array(0), read.ints(1))]
 
 
-def _split(read: Reader) -> Results:
+def _split(read: ShapeReader) -> Results:
     data, axis, count = read.array(0), read.integer("axis", 0), len(read.node.outputs)
     sizes: Sequence[int] | None = read.ints(1) if read.has(1) else read.node.attributes.get_ints("split")
     if sizes is None:
@@ -197,7 +197,7 @@ def _split(read: Reader) -> Results:
     return list(np.split(data, np.cumsum(sizes)[:-1], axis=axis))
 
 
-def _range(read: Reader) -> Results:
+def _range(read: ShapeReader) -> Results:
     (start,), (limit,), (delta,) = read.ints(0), read.ints(1), read.ints(2)
     numbers = range(start, limit, delta)
     if len(numbers) > MAX_ELEMENTS:
@@ -205,37 +205,37 @@ def _range(read: Reader) -> Results:
     return [array_of(list(numbers))]
 
 
-def _constant_of_shape(read: Reader) -> Results:
+def _constant_of_shape(read: ShapeReader) -> Results:
     shape, tensor = read.ints(0), read.node.attributes.get_tensor("value")
     if tensor is None or tensor.dtype not in KNOWN_TYPES or np.prod(shape, dtype=np.int64) > MAX_ELEMENTS:
         raise UnknownElementError("ConstantOfShape")
     return [np.full(shape, tensor.numpy().item(), dtype=object)]
 
 
-def _binary(name: str, read: Reader) -> Results:
+def _binary(name: str, read: ShapeReader) -> Results:
     left, *others = read.arrays()
     for right in others:
         left = _asarray_of(np.frompyfunc(partial(combine, name), 2, 1)(left, right))
     return [left]
 
 
-def _not(read: Reader) -> Results:
+def _not(read: ShapeReader) -> Results:
     if not all(map(is_known, read.array(0).flat)):
         raise UnknownElementError("Not")
     return [_asarray_of(np.frompyfunc(lambda element: not element, 1, 1)(read.array(0)))]
 
 
-def _abs(read: Reader) -> Results:
+def _abs(read: ShapeReader) -> Results:
     if not all(map(never_negative, read.array(0).flat)):
         raise UnknownElementError("Abs")
     return [read.array(0)]
 
 
-def _where(read: Reader) -> Results:
+def _where(read: ShapeReader) -> Results:
     return [_asarray_of(np.frompyfunc(choose, 3, 1)(*read.arrays()))]
 
 
-def _reduce(name: str, read: Reader) -> Results:
+def _reduce(name: str, read: ShapeReader) -> Results:
     data, axes = read.array(0), read.axes()
     if data.ndim != 1 or axes not in (None, [], [0], [-1]) or read.integer("noop_with_empty_axes", 0):
         raise UnknownElementError("reduction")
@@ -251,7 +251,7 @@ def _fold(name: str, elements: list[Element], start: Element | None = None) -> E
     return result
 
 
-EVALUATORS: dict[str, Callable[[Reader], Results]] = {
+EVALUATORS: dict[str, Callable[[ShapeReader], Results]] = {
     "Shape": _shape,
     "Size": _size,
     "Identity": _same,

@@ -28,8 +28,8 @@ Factors: TypeAlias = "tuple[int, Counter[str]]"
 def reshape_hints(model: ir.Model, values: ShapeValues) -> dict[ir.Value, ir.Shape]:
     """The shapes of what Reshape nodes give out, where they say more than those that are on the values."""
     found: dict[ir.Value, ir.Shape] = {}
-    for scope in traversal.graphs(model):
-        for node in scope:
+    for graph in traversal.graphs(model):
+        for node in graph:
             if not queries.is_standard(node, "Reshape") or queries.has_references(node) or len(node.inputs) != 2:
                 continue
             source, wanted, output = node.inputs[0], values.elements(node.inputs[1]), node.outputs[0]

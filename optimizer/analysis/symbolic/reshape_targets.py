@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ReshapeTarget:
     """What a Reshape is to come to.
 
     Attributes:

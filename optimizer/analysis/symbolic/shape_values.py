@@ -16,7 +16,7 @@ from optimizer.analysis.symbolic.operators import (
     KNOWN_TYPES,
     MAX_ELEMENTS,
     Array,
-    Reader,
+    ShapeReader,
     array_of,
 )
 from optimizer.graph import constants, queries, traversal
@@ -60,8 +60,8 @@ class ShapeValues:
         array = self._arrays.get(value)
         return None if value.producer() is None or array is None or _is_opaque(array, value) else array
 
-    def _walk(self, scope: ir.Graph, opset: int) -> None:
-        for node in traversal.in_order(scope):
+    def _walk(self, graph: ir.Graph, opset: int) -> None:
+        for node in traversal.in_order(graph):
             for inner in traversal.subgraphs_of(node):
                 self._walk(inner, opset)
             if (
@@ -72,7 +72,7 @@ class ShapeValues:
                 self._evaluate(node, opset)
 
     def _evaluate(self, node: ir.Node, opset: int) -> None:
-        reader = Reader(node, self, opset)
+        reader = ShapeReader(node, self, opset)
         try:
             results = EVALUATORS[node.op_type](reader)
         except (UnknownElementError, ValueError, IndexError, TypeError, KeyError, ZeroDivisionError):

@@ -21,8 +21,8 @@ from optimizer.evaluation.calibration.sweep import (
     visit,
 )
 from optimizer.evaluation.runtime import session
-from optimizer.statistics.cross_moments import PairedMoments, draw_for
-from optimizer.statistics.second_moments import MOST_ROWS, Collection, batches, sources
+from optimizer.statistics.cross_moments import CrossMoments, draw_for
+from optimizer.statistics.second_moments import MOST_ROWS, Collection, batches, row_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,7 +69,7 @@ def second_moments(  # noqa: PLR0913 - what to sum up, over what, and how; by ke
         DataError: If there are no feeds.
         ReferenceRunError: If ONNX Runtime cannot run the model.
     """
-    found = sources(model, kernels)
+    found = row_groups(model, kernels)
     names = set(observable(model, {item.value for item in found}))
     groups = batches([item for item in found if item.value in names], group_bytes)
     share = -(-most_rows // max(len(feeds), 1))
@@ -82,7 +82,7 @@ def second_moments(  # noqa: PLR0913 - what to sum up, over what, and how; by ke
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _PairedSums:
     """A kernel of the changed model and the value of the reference that its output stands for.
 
     Attributes:
@@ -107,7 +107,7 @@ def paired_moments(  # noqa: PLR0913 - as above
     threads: int = 1,
     progress: Callable[[float], None] = lambda _share: None,
     group_bytes: int = GROUP_BYTES,
-) -> Iterator[tuple[str, PairedMoments]]:
+) -> Iterator[tuple[str, CrossMoments]]:
     """Moments of what kernels of ``model`` read together with the values of ``reference`` that their outputs stand for.
 
     One kernel after the other, in the order of the graph of ``model``, as ``second_moments`` does; arguments and errors
@@ -128,13 +128,13 @@ def paired_moments(  # noqa: PLR0913 - as above
     pairs = _pairs(model, reference, kernels)
     own = sizes(model, _computed(pairs.values(), feeds[0]), feeds[0], threads)
     given = sizes(reference, list(pairs), feeds[0], threads)
-    taken = {pair.name: PairedMoments.nbytes(pair.node) + own.get(pair.read, 0) + given.get(pair.name, 0)
+    taken = {pair.name: CrossMoments.nbytes(pair.node) + own.get(pair.read, 0) + given.get(pair.name, 0)
              for pair in pairs.values()}  # fmt: skip
     groups = [[pairs[name] for name in group] for group in packed(taken, group_bytes) if group]
     share = -(-most_rows // len(feeds))
     for number, group in enumerate(groups):
         told = partial(_tell, progress, number, len(groups))
-        sums = {pair.name: PairedMoments.of(pair.node) for pair in group}
+        sums = {pair.name: CrossMoments.of(pair.node) for pair in group}
         draws = {pair.name: draw_for(pair.name, seed) for pair in group}
         for seen, wanted in _both(model, reference, group, feeds, threads=threads, progress=told):
             for pair in group:
@@ -144,20 +144,20 @@ def paired_moments(  # noqa: PLR0913 - as above
         yield from sums.items()
 
 
-def _pairs(model: ir.Model, reference: ir.Model, kernels: Sequence[str]) -> dict[str, _Pair]:
+def _pairs(model: ir.Model, reference: ir.Model, kernels: Sequence[str]) -> dict[str, _PairedSums]:
     """Those kernels of which both sides can be observed, by name, in the order of the graph."""
-    wanted = {name for item in sources(model, kernels) for name in item.kernels}
+    wanted = {name for item in row_groups(model, kernels) for name in item.kernels}
     found = {}
     for node in model.graph:
         name, value = node.outputs[0].name if node.outputs else None, node.inputs[0] if node.inputs else None
         if name in wanted and name is not None and value is not None:
-            found[name] = _Pair(name, node, str(value.name))
+            found[name] = _PairedSums(name, node, str(value.name))
     known = set(observable(model, {pair.read for pair in found.values()}))
     given = set(observable(reference, found))
     return {name: pair for name, pair in found.items() if pair.read in known and name in given}
 
 
-def _computed(pairs: Iterable[_Pair], feed: Mapping[str, Any]) -> list[str]:
+def _computed(pairs: Iterable[_PairedSums], feed: Mapping[str, Any]) -> list[str]:
     """What the kernels read and no feed has."""
     return [name for name in dict.fromkeys(pair.read for pair in pairs) if name not in feed]
 
@@ -165,7 +165,7 @@ def _computed(pairs: Iterable[_Pair], feed: Mapping[str, Any]) -> list[str]:
 def _both(  # noqa: PLR0913 - what to run, on what, and how; by keyword from the fifth on
     model: ir.Model,
     reference: ir.Model,
-    group: Sequence[_Pair],
+    group: Sequence[_PairedSums],
     feeds: Sequence[Mapping[str, Any]],
     *,
     threads: int,

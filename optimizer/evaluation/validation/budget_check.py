@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.evaluation.validation.budget import Budget
-    from optimizer.evaluation.validation.reference_outputs import Answers
+    from optimizer.evaluation.validation.reference_outputs import ReferenceOutputs
     from optimizer.evaluation.validation.task_metric import Score, TaskMetric
 
 
@@ -31,7 +31,7 @@ _Key = tuple[str, Part]
 class BudgetCheck:
     """Holds what the reference answers; any number of candidates are compared with it."""
 
-    def __init__(self, reference: ir.Model, answers: Answers, random: frozenset[str] = frozenset()) -> None:
+    def __init__(self, reference: ir.Model, answers: ReferenceOutputs, random: frozenset[str] = frozenset()) -> None:
         """Read the outputs' parts off the graph; nothing runs yet.
 
         Args:

@@ -25,7 +25,7 @@ _BLOCK = 1 << 20  # elements that are looked at in one go, in double precision
 
 
 @dataclass(frozen=True)
-class Sums:
+class ErrorSums:
     """What is known about pairs of arrays; sums of two describe both.
 
     Attributes:
@@ -56,8 +56,8 @@ class Sums:
     flips: int = 0
     gap: float = 0.0
 
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(
+    def __add__(self, other: ErrorSums) -> ErrorSums:
+        return ErrorSums(
             self.elements + other.elements,
             self.differing + other.differing,
             self.misplaced + other.misplaced,
@@ -111,14 +111,14 @@ def is_discrete(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "iubOUS" or dtype.name.startswith(("int", "uint"))
 
 
-def sums(reference: NDArray[Any], candidate: NDArray[Any]) -> Sums:
+def sums(reference: NDArray[Any], candidate: NDArray[Any]) -> ErrorSums:
     """Compare two arrays of one shape and dtype."""
     if is_discrete(reference.dtype):
-        return Sums(elements=reference.size, differing=int(np.count_nonzero(reference != candidate)))
+        return ErrorSums(elements=reference.size, differing=int(np.count_nonzero(reference != candidate)))
     if np.iscomplexobj(reference):
         parts = (np.ascontiguousarray(array).view(array.real.dtype) for array in (reference, candidate))
         reference, candidate = (part.reshape(-1, 1) for part in parts)
-    total = Sums()
+    total = ErrorSums()
     for left, right in _blocks(reference, candidate):
         total += _block_sums(left, right)
     return total
@@ -143,13 +143,13 @@ def _blocks(reference: NDArray[Any], candidate: NDArray[Any]) -> Iterator[tuple[
         yield left[start : start + step].astype(np.float64), right[start : start + step].astype(np.float64)
 
 
-def _block_sums(left: NDArray[np.float64], right: NDArray[np.float64]) -> Sums:
+def _block_sums(left: NDArray[np.float64], right: NDArray[np.float64]) -> ErrorSums:
     finite = np.isfinite(left) & np.isfinite(right)
     unequal = (left != right) & ~(np.isnan(left) & np.isnan(right))
     known, found = (left, right) if finite.all() else (np.where(finite, left, 0), np.where(finite, right, 0))
     error = found - known
     rows, flips, gap = _arg_max(left, right)
-    return Sums(
+    return ErrorSums(
         elements=left.size,
         differing=int(np.count_nonzero(unequal)),
         misplaced=int(np.count_nonzero(unequal & ~finite)),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer.evaluation.validation.metrics import Sums, is_discrete, sums
+from optimizer.evaluation.validation.metrics import ErrorSums, is_discrete, sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,8 +59,8 @@ class Difference:
         rms: Largest root of the mean squared error of one feed, over finite elements.
     """
 
-    floats: Sums = field(default_factory=Sums)
-    discrete: Sums = field(default_factory=Sums)
+    floats: ErrorSums = field(default_factory=ErrorSums)
+    discrete: ErrorSums = field(default_factory=ErrorSums)
     worst: float = 0.0
     from_zero: float = 0.0
     failure: str = ""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.evaluation.runtime.session import Slot
-    from optimizer.evaluation.validation.reference_outputs import Answers
+    from optimizer.evaluation.validation.reference_outputs import ReferenceOutputs
 
 
 _SLOW_SECONDS = 5.0  # runs without optimizations are skipped where one takes longer
@@ -34,7 +34,7 @@ _MOVING = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"
 
 
 @dataclass(frozen=True)
-class OwnChanges:
+class ReferenceNoise:
     """What was learned from the reference before any candidate ran.
 
     Attributes:
@@ -52,8 +52,8 @@ class OwnChanges:
 
     random: frozenset[str]
     tolerances: Mapping[str, Tolerance]
-    flips: Flips
-    off: Answers | None
+    flips: UnstableElements
+    off: ReferenceOutputs | None
     skipped: str
     constant: frozenset[str]
     sigmoids: frozenset[str]
@@ -62,7 +62,7 @@ class OwnChanges:
     outputs: tuple[Slot, ...]
 
 
-def own_changes(reference: ir.Model, on: Answers, off: Answers) -> OwnChanges:
+def own_changes(reference: ir.Model, on: ReferenceOutputs, off: ReferenceOutputs) -> ReferenceNoise:
     """Run ``reference`` in all ways; its answers are in ``on`` and ``off`` afterwards, no session stays loaded.
 
     Raises:
@@ -73,7 +73,7 @@ def own_changes(reference: ir.Model, on: Answers, off: Answers) -> OwnChanges:
     types = {slot.name: slot.type for slot in outputs}
     half = _computes_in_half(reference)
     random = random_outputs(reference) | _unsteady(on, types, half=half)
-    flips = Flips()
+    flips = UnstableElements()
     noise, constant = _noise(on, flips)
     del loaded
     on.close()  # one session at a time: large models fit once
@@ -90,12 +90,12 @@ def own_changes(reference: ir.Model, on: Answers, off: Answers) -> OwnChanges:
         for name, text in types.items()
         if name not in random
     }
-    return OwnChanges(
+    return ReferenceNoise(
         random, tolerances, flips, None if skipped else off, skipped, constant - random, sigmoids, half, inputs, outputs
     )
 
 
-def _unsteady(on: Answers, types: Mapping[str, str], *, half: bool) -> frozenset[str]:
+def _unsteady(on: ReferenceOutputs, types: Mapping[str, str], *, half: bool) -> frozenset[str]:
     """Outputs in which two runs of one feed differ by more than rounding ever explains; one feed is tried."""
     for feed, answer in on:
         again = on.session().run(feed)
@@ -104,7 +104,7 @@ def _unsteady(on: Answers, types: Mapping[str, str], *, half: bool) -> frozenset
     return frozenset()
 
 
-def _noise(on: Answers, flips: Flips) -> tuple[dict[str, Difference], frozenset[str]]:
+def _noise(on: ReferenceOutputs, flips: UnstableElements) -> tuple[dict[str, Difference], frozenset[str]]:
     """The change of each output under noise of one ulp, and the outputs that no feed changes.
 
     Every feed's answer is computed on the way.
@@ -133,7 +133,9 @@ def _same(one: Any, other: Any) -> bool:
     return not (found.failure or found.floats.differing or found.discrete.differing)
 
 
-def _without_optimizations(on: Answers, off: Answers, flips: Flips) -> tuple[dict[str, Difference], str]:
+def _without_optimizations(
+    on: ReferenceOutputs, off: ReferenceOutputs, flips: UnstableElements
+) -> tuple[dict[str, Difference], str]:
     """What switching optimizations off changes; and why candidates cannot be checked so, if they cannot."""
     change: dict[str, Difference] = {}
     if on.seconds > _SLOW_SECONDS:
@@ -177,7 +179,7 @@ def _skipped(why: str) -> str:
     return f"not checked without ONNX Runtime's optimizations: {why}"
 
 
-class Flips:
+class UnstableElements:
     """Collects the places, by number of the feed and name of the output."""
 
     def __init__(self) -> None:

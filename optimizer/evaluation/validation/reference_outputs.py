@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _ROOM = 256 << 20  # bytes of answers that are kept, with optimizations on and off each
 
 
-class Answers:
+class ReferenceOutputs:
     """Pairs of feed and answer; ``seconds`` is the fastest run that was needed."""
 
     def __init__(self, loadable: Loadable, feeds: Sequence[Mapping[str, Any]], *, optimize: bool, threads: int) -> None:

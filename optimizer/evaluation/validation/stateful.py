@@ -16,7 +16,7 @@ import numpy as np
 
 from optimizer.errors import ReferenceRunError
 from optimizer.evaluation.validation.output_error import Difference, difference
-from optimizer.evaluation.validation.reference_noise import Flips
+from optimizer.evaluation.validation.reference_noise import UnstableElements
 from optimizer.evaluation.validation.reference_outputs import held_bytes
 from optimizer.evaluation.validation.state_pairs import next_feed, state_pairs
 from optimizer.evaluation.validation.tolerance import SLACK, Tolerance, loosest, shrunk_by_an_ulp, tolerance
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from optimizer.evaluation.runtime.session import Session, Slot
-    from optimizer.evaluation.validation.reference_noise import OwnChanges
-    from optimizer.evaluation.validation.reference_outputs import Answers
+    from optimizer.evaluation.validation.reference_noise import ReferenceNoise
+    from optimizer.evaluation.validation.reference_outputs import ReferenceOutputs
 
     Answer = Mapping[str, Any]
     Run = Callable[[Mapping[str, Any]], Answer]
@@ -38,7 +38,7 @@ _ROOM = 256 << 20  # bytes of answers
 
 
 @dataclass(frozen=True)
-class Course:
+class Rollout:
     """How a chain goes.
 
     Attributes:
@@ -54,7 +54,7 @@ class Course:
     def __str__(self) -> str:
         return ", ".join(f"{out} to {into}" for into, out in self.pairs.items())
 
-    def walk(self, run: Run) -> Iterator[Answer]:
+    def steps(self, run: Run) -> Iterator[Answer]:
         """The answers of each step."""
         states: Mapping[str, Any] = {}
         for number in range(STEPS):
@@ -64,7 +64,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Chain:
+class ReferenceRollout:
     """What the reference answers when it is fed its own states.
 
     Attributes:
@@ -74,10 +74,10 @@ class Chain:
         flips: Where integers change from one of the reference's walks to another, by step.
     """
 
-    course: Course
+    course: Rollout
     answers: Sequence[Answer]
     limits: Sequence[Mapping[str, Tolerance]]
-    flips: Flips
+    flips: UnstableElements
 
     def failure(self, candidate: Session) -> str:
         """Why ``candidate`` does not hold; empty if it does.
@@ -85,7 +85,7 @@ class Chain:
         Raises:
             ReferenceRunError: If it does not run.
         """
-        known = zip(self.answers, self.limits, self.course.walk(candidate.run), strict=False)
+        known = zip(self.answers, self.limits, self.course.steps(candidate.run), strict=False)
         for number, (answer, limits, found) in enumerate(known):
             for name, value in answer.items():
                 limit = limits.get(name)
@@ -98,8 +98,8 @@ class Chain:
 
 
 def chained(
-    on: Answers, off: Answers | None, feeds: Sequence[Mapping[str, Any]], own: OwnChanges
-) -> tuple[Chain | None, str]:
+    on: ReferenceOutputs, off: ReferenceOutputs | None, feeds: Sequence[Mapping[str, Any]], own: ReferenceNoise
+) -> tuple[ReferenceRollout | None, str]:
     """Let the reference walk, if it has states; the chain, and what the report should say of it.
 
     Args:
@@ -113,13 +113,13 @@ def chained(
     if not pairs.keys() <= first.keys() or not pairs:
         return None, ""
     alike = (feed for feed in feeds if _shapes(feed, pairs) == _shapes(first, pairs))
-    course = Course(pairs, own.inputs, list(itertools.islice(alike, STEPS)))
+    course = Rollout(pairs, own.inputs, list(itertools.islice(alike, STEPS)))
     try:
         course, answers = _longest(on.session().run, course)
-        others = [list(zip(answers, course.walk(_noisy(on.session().run)), strict=False))]
+        others = [list(zip(answers, course.steps(_noisy(on.session().run)), strict=False))]
         on.close()
         if off is not None:
-            others.append(list(zip(answers, course.walk(off.session().run), strict=False)))
+            others.append(list(zip(answers, course.steps(off.session().run), strict=False)))
             off.close()
     except ReferenceRunError as error:
         return None, f"exact checks cover no chained steps, feeding {course}: {error}"
@@ -127,7 +127,7 @@ def chained(
     if len(limits) < _FEWEST:
         return None, f"exact checks cover no chained steps, feeding {course}: rounding alone changes what comes of it"
     return (
-        Chain(course, answers[: len(limits)], limits, flips),
+        ReferenceRollout(course, answers[: len(limits)], limits, flips),
         f"exact checks cover {len(limits)} chained steps too, feeding {course}",
     )
 
@@ -136,14 +136,14 @@ def _shapes(feed: Mapping[str, Any], names: Iterable[str]) -> list[tuple[int, ..
     return [np.shape(feed[name]) for name in names]
 
 
-def _longest(run: Run, course: Course) -> tuple[Course, list[Answer]]:
+def _longest(run: Run, course: Rollout) -> tuple[Rollout, list[Answer]]:
     """The first walk, with all feeds in turn, or with the first alone where that gets further.
 
     Raises:
         ReferenceRunError: If neither gets beyond the first step.
     """
-    found: list[tuple[Course, list[Answer]]] = []
-    for one in (course, Course(course.pairs, course.inputs, course.feeds[:1])):
+    found: list[tuple[Rollout, list[Answer]]] = []
+    for one in (course, Rollout(course.pairs, course.inputs, course.feeds[:1])):
         answers, reason = _attempted(run, one)
         found.append((one, answers))
         if reason is None:
@@ -154,12 +154,12 @@ def _longest(run: Run, course: Course) -> tuple[Course, list[Answer]]:
     return longest
 
 
-def _attempted(run: Run, course: Course) -> tuple[list[Answer], str | None]:
+def _attempted(run: Run, course: Rollout) -> tuple[list[Answer], str | None]:
     """The answers until time or room is used up or the model does not run; why it does not."""
     answers: list[Answer] = []
     begun, room = time.perf_counter(), _ROOM
     try:
-        for answer in course.walk(run):
+        for answer in course.steps(run):
             room -= held_bytes(list(answer.values()))
             if room < 0:
                 break
@@ -177,11 +177,11 @@ def _noisy(run: Run) -> Run:
 
 
 def _limits(
-    others: Sequence[Sequence[tuple[Answer, Answer]]], own: OwnChanges
-) -> tuple[list[Mapping[str, Tolerance]], Flips]:
+    others: Sequence[Sequence[tuple[Answer, Answer]]], own: ReferenceNoise
+) -> tuple[list[Mapping[str, Tolerance]], UnstableElements]:
     """The limits of all steps until rounding has grown too far, and where integers change."""
     limits: list[Mapping[str, Tolerance]] = []
-    flips = Flips()
+    flips = UnstableElements()
     for number, walks in enumerate(zip(*others, strict=False)):
         step: dict[str, Tolerance] = {}
         for slot in own.outputs:

@@ -16,7 +16,7 @@ from optimizer.evaluation.validation.budget import Budget
 from optimizer.evaluation.validation.budget_check import BudgetCheck
 from optimizer.evaluation.validation.output_error import Difference, OutputError, Verdict, difference
 from optimizer.evaluation.validation.reference_noise import own_changes
-from optimizer.evaluation.validation.reference_outputs import Answers
+from optimizer.evaluation.validation.reference_outputs import ReferenceOutputs
 from optimizer.evaluation.validation.stateful import chained
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class Validator:
             raise DataError("there are no validation feeds; give some with --data")
         self._threads = threads
         loadable = prepare(reference)
-        self._on = Answers(loadable, feeds, optimize=True, threads=threads)
+        self._on = ReferenceOutputs(loadable, feeds, optimize=True, threads=threads)
         try:
-            own = own_changes(reference, self._on, Answers(loadable, feeds, optimize=False, threads=threads))
+            own = own_changes(reference, self._on, ReferenceOutputs(loadable, feeds, optimize=False, threads=threads))
         except ReferenceRunError as error:
             raise ReferenceRunError(f"{error}; --no-run optimizes without running it") from error
         self.random, self.tolerances, self._flips, self._off = own.random, own.tolerances, own.flips, own.off
@@ -89,7 +89,7 @@ class Validator:
         """
         return self._budget.points(metric)
 
-    def _exact(self, candidate: ir.Model, answers: Answers, how: str) -> Verdict:
+    def _exact(self, candidate: ir.Model, answers: ReferenceOutputs, how: str) -> Verdict:
         try:
             loaded = session(prepare(candidate), optimize=answers is not self._off, threads=self._threads)
             found = self._differences(loaded, answers)
@@ -110,7 +110,7 @@ class Validator:
         except ReferenceRunError as error:
             return f"the candidate: {error}, where it is fed its own states"
 
-    def _differences(self, loaded: Session, answers: Answers) -> dict[str, Difference]:
+    def _differences(self, loaded: Session, answers: ReferenceOutputs) -> dict[str, Difference]:
         """The difference of each output over all feeds, without what the reference itself flips."""
         found = {name: Difference() for name in (*self.tolerances, *self.random)}
         for number, (feed, answer) in enumerate(answers):

@@ -23,12 +23,12 @@ from optimizer.io.checker.tensors import KNOWN_TYPES, check_sparse, check_tensor
 from optimizer.io.checker.topological_order import sort_nodes
 from optimizer.io.external_data import byte_count
 from optimizer.io.protos.proto_places import described, survey
-from optimizer.io.protos.skeleton import SMALL, outline
+from optimizer.io.protos.skeleton import SMALL, skeleton_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from optimizer.io.protos.proto_places import Survey
+    from optimizer.io.protos.proto_places import ProtoPlaces
 
 EXPANDED_LIMIT = 10_000_000  # nodes, when all functions are inlined
 _INITIALIZERS_ALONE, _FUNCTIONS = 4, 8  # first IR versions: initializers that are no inputs; functions
@@ -45,14 +45,14 @@ def check_structure(model: ir.Model | onnx.ModelProto, label: str = "the model")
         ModelError: With one line: ``label``, what was found, what to do.
     """
     with utf8_expected(label):
-        proto = outline(model).proto if isinstance(model, ir.Model) else model
+        proto = skeleton_of(model).proto if isinstance(model, ir.Model) else model
         examine(proto, label)
         check_examined(proto, label)
 
 
 def complaint_of_checker(model: ir.Model) -> str | None:
     """What ``onnx.checker`` says about ``model`` as it is, nothing mended; ``None`` if it accepts it."""
-    return _complaint(outline(model).proto)
+    return _complaint(skeleton_of(model).proto)
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ def utf8_expected(label: str) -> Iterator[None]:
         raise ModelError(f"{label}: a name or text is not UTF-8, {error.object[:40]!r}; export it as UTF-8") from error
 
 
-def examine(model: onnx.ModelProto, label: str) -> Survey:
+def examine(model: onnx.ModelProto, label: str) -> ProtoPlaces:
     """Check what the checker lets pass.
 
     Raises:
@@ -146,8 +146,8 @@ def check_examined(model: onnx.ModelProto, label: str) -> None:
     _mend(lean, label)
     complaint = _complaint(lean)
     if complaint is not None and any(text in complaint for text in _MENDABLE):
-        for scope in (lean.graph, *lean.functions):
-            sort_nodes(scope, label)
+        for graph in (lean.graph, *lean.functions):
+            sort_nodes(graph, label)
         complaint = put_aside(lean) or _complaint(lean)
     if complaint is not None:
         raise ModelError(f"{label}: {explained(complaint)}")

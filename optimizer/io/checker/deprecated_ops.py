@@ -23,8 +23,8 @@ def put_aside(model: onnx.ModelProto) -> str | None:
     for owner, nodes in ((model, model.graph.node), *((function, function.node) for function in model.functions)):
         versions = {_plain(opset.domain): opset.version for opset in owner.opset_import}
         pending, hidden = [nodes], 0
-        for scope in pending:  # grows while it is walked over
-            for node in scope:
+        for graph in pending:  # grows while it is walked over
+            for node in graph:
                 for attribute in node.attribute:
                     pending.extend(graph.node for graph in (attribute.g, *attribute.graphs))
                 schema = _schema(node, versions)

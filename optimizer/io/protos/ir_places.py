@@ -22,7 +22,7 @@ _LISTS = frozenset({ir.AttributeType.GRAPHS, ir.AttributeType.TENSORS})
 _HELD = _GRAPHS | _LISTS | {ir.AttributeType.TENSOR}
 
 
-class Place(NamedTuple):
+class IrPlace(NamedTuple):
     """A graph or tensor in an attribute: the numbers of its scope, node, attribute, and item (-1: no list)."""
 
     scope: int
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 @dataclass
-class Anatomy:
+class IrPlaces:
     """What one walk over a model finds.
 
     Attributes:
@@ -43,8 +43,8 @@ class Anatomy:
     """
 
     scopes: list[ir.Graph]
-    subgraphs: list[Place] = field(default_factory=list)
-    tensors: list[tuple[Place, ir.Node, str, ir.TensorProtocol]] = field(default_factory=list)
+    subgraphs: list[IrPlace] = field(default_factory=list)
+    tensors: list[tuple[IrPlace, ir.Node, str, ir.TensorProtocol]] = field(default_factory=list)
     open_ended: list[tuple[int, int, int]] = field(default_factory=list)
 
     def protos(self, model: onnx.ModelProto) -> list[ScopeProto]:
@@ -56,9 +56,9 @@ class Anatomy:
         return found
 
 
-def anatomy(model: ir.Model) -> Anatomy:
+def anatomy(model: ir.Model) -> IrPlaces:
     """Walk over all nodes of ``model`` once."""
-    found = Anatomy([model.graph, *(function.graph for function in model.functions.values())])
+    found = IrPlaces([model.graph, *(function.graph for function in model.functions.values())])
     for number, scope in enumerate(found.scopes):  # grows while it is walked over
         for position, node in enumerate(scope):
             if node.outputs and not node.outputs[-1].name:
@@ -68,13 +68,13 @@ def anatomy(model: ir.Model) -> Anatomy:
     return found
 
 
-def _look_at_attributes(found: Anatomy, scope: int, position: int, node: ir.Node) -> None:
+def _look_at_attributes(found: IrPlaces, scope: int, position: int, node: ir.Node) -> None:
     for index, (name, attribute) in enumerate(node.attributes.data.items()):
         if attribute.type not in _HELD or attribute.is_ref():
             continue
         items = enumerate(attribute.value) if attribute.type in _LISTS else [(-1, attribute.value)]
         for item, value in items:
-            place = Place(scope, position, index, item)
+            place = IrPlace(scope, position, index, item)
             if attribute.type in _GRAPHS:
                 found.subgraphs.append(place)
                 found.scopes.append(value)
@@ -82,7 +82,7 @@ def _look_at_attributes(found: Anatomy, scope: int, position: int, node: ir.Node
                 found.tensors.append((place, node, name, value))
 
 
-def tensor_proto(scopes: list[ScopeProto], place: Place) -> onnx.TensorProto:
+def tensor_proto(scopes: list[ScopeProto], place: IrPlace) -> onnx.TensorProto:
     """The tensor at ``place``."""
     attribute: onnx.AttributeProto = scopes[place.scope].node[place.node].attribute[place.attribute]
     return attribute.t if place.item < 0 else attribute.tensors[place.item]

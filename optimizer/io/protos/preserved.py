@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.io.protos.ir_places import Anatomy, ScopeProto
+    from optimizer.io.protos.ir_places import IrPlaces, ScopeProto
 
 KEPT, TRAINING = "onnxhone.kept", "onnxhone.training_info"
 _Message = TypeVar("_Message", onnx.ValueInfoProto, onnx.TensorAnnotation)
@@ -36,7 +36,7 @@ _FIRST_WITH_FUNCTION_INFOS = 10  # IR version; before it, onnx-ir writes them in
 
 
 @dataclass(frozen=True)
-class Kept:
+class Preserved:
     """What is kept aside for one graph or function.
 
     Attributes:
@@ -60,15 +60,15 @@ class Training:
     needs: frozenset[str]
 
 
-def remember(original: Sequence[ScopeProto], drafted: Sequence[ScopeProto], parts: Anatomy) -> None:
+def preserve(original: Sequence[ScopeProto], drafted: Sequence[ScopeProto], parts: IrPlaces) -> None:
     """Keep aside, on the graphs of ``parts``, what ``original`` has and ``drafted``, which onnx-ir wrote, has not."""
     for graph, before, after in zip(parts.scopes, original, drafted, strict=True):
         kept = _missing(before, after, graph)
-        if kept != Kept():
+        if kept != Preserved():
             graph.meta[KEPT] = kept
 
 
-def remember_training(model: ir.Model, original: onnx.ModelProto) -> None:
+def preserve_training(model: ir.Model, original: onnx.ModelProto) -> None:
     """Keep aside the training part of ``original``."""
     if original.training_info:
         needs = _names_in(original.training_info) & _Names(original.graph).all()
@@ -80,7 +80,7 @@ def follow(graph: ir.Graph, renamed: Mapping[str, str]) -> None:
     kept = graph.meta.get(KEPT)
     if kept is None or not renamed:
         return
-    graph.meta[KEPT] = Kept(
+    graph.meta[KEPT] = Preserved(
         frozenset(renamed.get(name, name) for name in kept.infos),
         tuple((kind, _called(info, "name", renamed)) for kind, info in kept.extra_infos),
         tuple((kind, _annotation_called(one, renamed)) for kind, one in kept.extra_annotations),
@@ -103,7 +103,7 @@ def _called(message: _Message, field: str, renamed: Mapping[str, str]) -> _Messa
     return twin
 
 
-def put_back(model: ir.Model, proto: onnx.ModelProto, scopes: Sequence[ScopeProto], parts: Anatomy) -> None:
+def restore(model: ir.Model, proto: onnx.ModelProto, scopes: Sequence[ScopeProto], parts: IrPlaces) -> None:
     """Make ``proto``, as onnx-ir wrote it from ``model``, whole.
 
     Raises:
@@ -113,11 +113,11 @@ def put_back(model: ir.Model, proto: onnx.ModelProto, scopes: Sequence[ScopeProt
         outputs = scopes[number].node[position].output
         outputs.extend([""] * (count - len(outputs)))
     for graph, scope in zip(parts.scopes, scopes, strict=True):
-        kept = graph.meta.get(KEPT) or Kept()
+        kept = graph.meta.get(KEPT) or Preserved()
         _remove_made_up(graph, scope, kept)
         _put_back_into(scope, kept)
     if model.functions and model.ir_version < _FIRST_WITH_FUNCTION_INFOS:
-        _remove_function_infos(proto.graph, model.graph.meta.get(KEPT) or Kept())
+        _remove_function_infos(proto.graph, model.graph.meta.get(KEPT) or Preserved())
     for owner in (proto, *proto.functions):
         for opset in owner.opset_import:
             if not opset.domain:
@@ -125,23 +125,23 @@ def put_back(model: ir.Model, proto: onnx.ModelProto, scopes: Sequence[ScopeProt
     _put_back_training(model, proto)
 
 
-def _missing(before: ScopeProto, after: ScopeProto, graph: ir.Graph) -> Kept:
+def _missing(before: ScopeProto, after: ScopeProto, graph: ir.Graph) -> Preserved:
     written = {info.name: info for info in after.value_info}
     held = graph.initializers.data
     names = _Names(before)
     infos = {info.name for info in before.value_info if info.name in held or _is_of_function(info.name)}
     extra = [(names.kind(info.name), info) for info in before.value_info if info.name not in written]
     if isinstance(before, onnx.FunctionProto):
-        return Kept(frozenset(infos), tuple(extra))
+        return Preserved(frozenset(infos), tuple(extra))
     annotated = {annotation.tensor_name for annotation in after.quantization_annotation}
     lost = [one for one in before.quantization_annotation if one.tensor_name not in annotated]
     borders = [*zip(before.input, after.input, strict=True), *zip(before.output, after.output, strict=True)]
     types = {old.name: old.type for old, new in borders if old.HasField("type") and not new.HasField("type")}
     annotations = tuple((names.kind(one.tensor_name), one) for one in lost)
-    return Kept(frozenset(infos), tuple(extra), annotations, types)
+    return Preserved(frozenset(infos), tuple(extra), annotations, types)
 
 
-def _put_back_into(scope: ScopeProto, kept: Kept) -> None:
+def _put_back_into(scope: ScopeProto, kept: Preserved) -> None:
     names = _Names(scope)
     if kept.extra_infos:
         present = {info.name for info in scope.value_info}
@@ -160,14 +160,14 @@ def _put_back_into(scope: ScopeProto, kept: Kept) -> None:
                 info.type.CopyFrom(kept.types[info.name])
 
 
-def _remove_made_up(graph: ir.Graph, scope: ScopeProto, kept: Kept) -> None:
+def _remove_made_up(graph: ir.Graph, scope: ScopeProto, kept: Preserved) -> None:
     """Remove the infos of initializers that were not in the file; onnx-ir writes all of them first."""
     held, infos = graph.initializers.data, scope.value_info
     end = next((index for index, info in enumerate(infos) if info.name not in held), len(infos))
     _remove_where([not _says_more(info) and info.name not in kept.infos for info in infos[:end]], infos)
 
 
-def _remove_function_infos(graph: onnx.GraphProto, kept: Kept) -> None:
+def _remove_function_infos(graph: onnx.GraphProto, kept: Preserved) -> None:
     _remove_where(
         [_is_of_function(info.name) and info.name not in kept.infos for info in graph.value_info], graph.value_info
     )

@@ -22,11 +22,11 @@ _PLAIN = frozenset(
 
 
 @dataclass
-class Survey:
+class ProtoPlaces:
     """What the walk found.
 
     Attributes:
-        scopes: The main graph, the functions, then all subgraphs; numbered as in ``anatomy.Anatomy``.
+        scopes: The main graph, the functions, then all subgraphs; numbered as in ``anatomy.IrPlaces``.
         tensors: Tensors in attributes.
         sparse: Attributes that hold sparse tensors.
         types: Attributes that hold types.
@@ -46,18 +46,18 @@ class Survey:
 
     def graphs(self) -> list[onnx.GraphProto]:
         """The scopes that are no functions."""
-        return [scope for scope in self.scopes if not hasattr(scope, "opset_import")]
+        return [graph for graph in self.scopes if not hasattr(graph, "opset_import")]
 
 
-def survey(model: onnx.ModelProto, label: str) -> Survey:
+def survey(model: onnx.ModelProto, label: str) -> ProtoPlaces:
     """Walk over all nodes of ``model`` once, without recursion.
 
     Raises:
         ModelError: At a node without an operator, or text that is not UTF-8.
     """
-    found = Survey([model.graph, *model.functions])
-    for scope in found.scopes:  # grows while it is walked over
-        for node in scope.node:
+    found = ProtoPlaces([model.graph, *model.functions])
+    for graph in found.scopes:  # grows while it is walked over
+        for node in graph.node:
             if not node.op_type:
                 raise ModelError(f"{label}: node {node.name!r} has no operator; the file is damaged, fetch it again")
             for attribute in node.attribute:
@@ -66,7 +66,7 @@ def survey(model: onnx.ModelProto, label: str) -> Survey:
     return found
 
 
-def _look_at(found: Survey, node: onnx.NodeProto, attribute: onnx.AttributeProto, label: str) -> None:
+def _look_at(found: ProtoPlaces, node: onnx.NodeProto, attribute: onnx.AttributeProto, label: str) -> None:
     match attribute.type:
         case AttributeProto.GRAPH:
             found.scopes.append(attribute.g)

@@ -18,7 +18,7 @@ from optimizer.errors import ModelError
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io.external_data import byte_count
 from optimizer.io.protos import preserved
-from optimizer.io.protos.ir_places import Anatomy, anatomy, replace_tensor, tensor_proto
+from optimizer.io.protos.ir_places import IrPlaces, anatomy, replace_tensor, tensor_proto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ STAND_IN = "#"  # location of a tensor whose data is not here; the checker looks
 
 
 @dataclass(frozen=True)
-class Stub:
+class Placeholder:
     """A tensor of the outline without data: its message in the proto, and the tensor that belongs there."""
 
     message: onnx.TensorProto
@@ -43,24 +43,24 @@ class Stub:
 
 
 @dataclass(frozen=True)
-class Outline:
+class Skeleton:
     """A model as a proto, and its tensors whose data was left out."""
 
     proto: onnx.ModelProto
-    stubs: Sequence[Stub]
+    placeholders: Sequence[Placeholder]
 
 
 @dataclass(frozen=True)
-class Draft:
+class SkeletonDraft:
     """What onnx-ir wrote: before anything was put back."""
 
     proto: onnx.ModelProto
-    parts: Anatomy
+    parts: IrPlaces
     scopes: list[ScopeProto]
     initializers: list[tuple[int, int, ir.Value, ir.TensorProtocol]]
 
 
-def outline(model: ir.Model, limit: int = SMALL) -> Outline:
+def skeleton_of(model: ir.Model, limit: int = SMALL) -> Skeleton:
     """The proto of ``model`` without the data of initializers of more than ``limit`` bytes, and of tensors in files.
 
     Raises:
@@ -69,7 +69,7 @@ def outline(model: ir.Model, limit: int = SMALL) -> Outline:
     return finish(model, draft(model, limit), limit)
 
 
-def draft(model: ir.Model, limit: int = SMALL) -> Draft:
+def draft(model: ir.Model, limit: int = SMALL) -> SkeletonDraft:
     """Let onnx-ir write ``model`` with stand-ins."""
     parts = anatomy(model)
     with _stand_ins(parts, limit) as initializers:
@@ -77,21 +77,21 @@ def draft(model: ir.Model, limit: int = SMALL) -> Draft:
             proto = ir.to_proto(model)
         except (ir.serde.SerdeError, ValueError, TypeError) as error:
             raise ModelError(f"cannot be written: {root_cause(error)}; correct it") from error
-    return Draft(proto, parts, parts.protos(proto), initializers)
+    return SkeletonDraft(proto, parts, parts.protos(proto), initializers)
 
 
-def finish(model: ir.Model, drafted: Draft, limit: int = SMALL) -> Outline:
+def finish(model: ir.Model, drafted: SkeletonDraft, limit: int = SMALL) -> Skeleton:
     """Put back into a draft what onnx-ir dropped, and the tensors that it would have changed."""
     found = [
-        Stub(drafted.scopes[number].initializer[index], tensor, number == 0)
+        Placeholder(drafted.scopes[number].initializer[index], tensor, number == 0)
         for number, index, _, tensor in drafted.initializers
     ]
     found += [
-        Stub(tensor_proto(drafted.scopes, place), tensor, is_main_initializer=False)
+        Placeholder(tensor_proto(drafted.scopes, place), tensor, is_main_initializer=False)
         for place, _, _, tensor in drafted.parts.tensors
         if isinstance(tensor, ir.ExternalTensor) or _is_changed(tensor)
     ]
-    preserved.put_back(model, drafted.proto, drafted.scopes, drafted.parts)
+    preserved.restore(model, drafted.proto, drafted.scopes, drafted.parts)
     stubs = []
     for stub in found:
         if isinstance(stub.tensor, SparseTensor):
@@ -101,7 +101,7 @@ def finish(model: ir.Model, drafted: Draft, limit: int = SMALL) -> Outline:
         else:
             stub.fill()
     _put_back_sparse(drafted)
-    return Outline(drafted.proto, stubs)
+    return Skeleton(drafted.proto, stubs)
 
 
 def fill(message: onnx.TensorProto, tensor: ir.TensorProtocol) -> None:
@@ -129,7 +129,7 @@ def root_cause(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _stand_ins(parts: Anatomy, limit: int) -> Iterator[list[tuple[int, int, ir.Value, ir.TensorProtocol]]]:
+def _stand_ins(parts: IrPlaces, limit: int) -> Iterator[list[tuple[int, int, ir.Value, ir.TensorProtocol]]]:
     """Put stand-ins into the model, and the tensors back at the end; yields where the initializers were."""
     initializers: list[tuple[int, int, ir.Value, ir.TensorProtocol]] = []
     attributes: list[tuple[ir.Node, ir.Attr]] = []
@@ -188,7 +188,7 @@ def _stand_in(tensor: ir.TensorProtocol, name: str | None) -> ir.ExternalTensor:
     )
 
 
-def _put_back_sparse(drafted: Draft) -> None:
+def _put_back_sparse(drafted: SkeletonDraft) -> None:
     """Write sparse tensors as such; what stood in for them goes away."""
     for number, index, value, tensor in reversed(drafted.initializers):
         if isinstance(tensor, SparseTensor):

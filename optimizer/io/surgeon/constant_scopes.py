@@ -35,11 +35,11 @@ def constants_by_home(root: gs.Graph) -> dict[int, list[gs.Constant]]:
     """
     tree = _tree(root)
     readers: dict[int, tuple[gs.Constant, list[gs.Graph]]] = {}
-    for scope in scopes_of(root):
-        read = (tensor for node in scope.nodes for tensor in node.inputs)
-        for tensor in (*read, *scope.inputs, *scope.outputs, *_idle(scope)):
+    for graph in scopes_of(root):
+        read = (tensor for node in graph.nodes for tensor in node.inputs)
+        for tensor in (*read, *graph.inputs, *graph.outputs, *_idle(graph)):
             if isinstance(tensor, gs.Constant) and tensor.name:
-                readers.setdefault(id(tensor), (tensor, []))[1].append(scope)
+                readers.setdefault(id(tensor), (tensor, []))[1].append(graph)
     homes: dict[int, list[gs.Constant]] = {}
     for constant, scopes in readers.values():
         homes.setdefault(id(_home(constant, scopes, tree)), []).append(constant)
@@ -61,9 +61,9 @@ def _tree(root: gs.Graph) -> dict[int, _Place]:
     return tree
 
 
-def _idle(scope: gs.Graph) -> list[gs.Tensor]:
-    """Constants that belong to ``scope`` though no node reads them."""
-    record = record_of(scope)
+def _idle(graph: gs.Graph) -> list[gs.Tensor]:
+    """Constants that belong to ``graph`` though no node reads them."""
+    record = record_of(graph)
     return [] if record is None else [*record.shown["idle"], *record.shown["inputs"]]
 
 
@@ -73,10 +73,10 @@ def _home(constant: gs.Constant, readers: list[gs.Graph], tree: dict[int, _Place
         common = _common(common, reader, tree)
     record = record_of(constant)
     first = None if record is None else record.home
-    scope: gs.Graph | None = common
-    while scope is not None and scope is not first:
-        scope = tree[id(scope)].outer
-    return common if scope is None else scope
+    graph: gs.Graph | None = common
+    while graph is not None and graph is not first:
+        graph = tree[id(graph)].outer
+    return common if graph is None else graph
 
 
 def _common(one: gs.Graph, other: gs.Graph, tree: dict[int, _Place]) -> gs.Graph:
@@ -87,8 +87,8 @@ def _common(one: gs.Graph, other: gs.Graph, tree: dict[int, _Place]) -> gs.Graph
     return one
 
 
-def _in_order(held: list[gs.Constant], scope: gs.Graph) -> list[gs.Constant]:
-    record = record_of(scope)
+def _in_order(held: list[gs.Constant], graph: gs.Graph) -> list[gs.Constant]:
+    record = record_of(graph)
     if record is None:
         return held
     places = {id(constant): place for place, constant in enumerate(record.shown["initializers"])}

@@ -18,7 +18,7 @@ from optimizer.graph.traversal import is_sorted
 from optimizer.io.surgeon.attributes import attribute_of, is_shown
 from optimizer.io.surgeon.constant_scopes import constants_by_home, scopes_of
 from optimizer.io.surgeon.types import record_of, tensor_of
-from optimizer.io.surgeon.values import Scope, describe, devices_of
+from optimizer.io.surgeon.values import ValueScope, describe, devices_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +69,7 @@ class _Exporter:
 
     def body(self) -> ir.Graph:
         """The body of a function, in which Constant nodes take the place of initializers."""
-        scope = Scope(None)
+        scope = ValueScope(None)
         inputs = [scope.define(tensor) for tensor in self._root.inputs]
         constants = [self._constant_node(constant, scope) for constant in self._owned.get(id(self._root), [])]
         nodes = self._nodes(self._root, scope)
@@ -77,12 +77,12 @@ class _Exporter:
         made.opset_imports.update((one.domain, one.version) for one in _opsets(self._root))
         return made
 
-    def _constant_node(self, constant: gs.Constant, scope: Scope) -> ir.Node:
+    def _constant_node(self, constant: gs.Constant, scope: ValueScope) -> ir.Node:
         value, tensor = scope.define(constant), tensor_of(constant)
         return ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], outputs=[value])
 
-    def _graph(self, graph: gs.Graph, outer: Scope | None) -> ir.Graph:
-        scope = Scope(outer)
+    def _graph(self, graph: gs.Graph, outer: ValueScope | None) -> ir.Graph:
+        scope = ValueScope(outer)
         borders = _inputs(graph)
         inputs = [scope.define(tensor) for tensor in borders]
         overridable = {id(tensor) for tensor in borders}
@@ -93,7 +93,7 @@ class _Exporter:
         return self._assembled(graph, scope, inputs, self._nodes(graph, scope), held)
 
     def _assembled(
-        self, graph: gs.Graph, scope: Scope, inputs: list[ir.Value], nodes: list[ir.Node], held: list[ir.Value]
+        self, graph: gs.Graph, scope: ValueScope, inputs: list[ir.Value], nodes: list[ir.Node], held: list[ir.Value]
     ) -> ir.Graph:
         record = record_of(graph)
         source: ir.Graph | None = None if record is None else record.source[1]
@@ -111,11 +111,11 @@ class _Exporter:
             _sort(made)
         return made
 
-    def _nodes(self, graph: gs.Graph, scope: Scope) -> list[ir.Node]:
+    def _nodes(self, graph: gs.Graph, scope: ValueScope) -> list[ir.Node]:
         outputs = [[scope.define(tensor) for tensor in node.outputs] for node in graph.nodes]
         return [self._node(node, made, scope) for node, made in zip(graph.nodes, outputs, strict=True)]
 
-    def _node(self, node: gs.Node, outputs: list[ir.Value], scope: Scope) -> ir.Node:
+    def _node(self, node: gs.Node, outputs: list[ir.Value], scope: ValueScope) -> ir.Node:
         record = record_of(node)
         source: ir.Node | None = None if record is None else record.source
         is_same_op = record is not None and record.shown["op"] == node.op and record.shown["domain"] == node.domain
@@ -136,7 +136,7 @@ class _Exporter:
             made.device_configurations = devices_of(source, scope)
         return made
 
-    def _attributes(self, node: gs.Node, source: ir.Node | None, scope: Scope) -> Iterator[ir.Attr]:
+    def _attributes(self, node: gs.Node, source: ir.Node | None, scope: ValueScope) -> Iterator[ir.Attr]:
         """The attributes in their original order, those that were not shown among them, then the new ones."""
         originals = {} if source is None else dict(source.attributes.items())
         for name, original in originals.items():
@@ -148,7 +148,7 @@ class _Exporter:
             if name not in originals:
                 yield self._attribute(name, value, None, node, scope)
 
-    def _attribute(self, name: str, value: Any, original: ir.Attr | None, node: gs.Node, scope: Scope) -> ir.Attr:
+    def _attribute(self, name: str, value: Any, original: ir.Attr | None, node: gs.Node, scope: ValueScope) -> ir.Attr:
         if isinstance(value, gs.Graph):
             return ir.AttrGraph(name, self._graph(value, scope), doc_string=original.doc_string if original else None)
         return attribute_of(name, value, original, node.op, node.domain or "")

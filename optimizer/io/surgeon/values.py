@@ -12,10 +12,10 @@ from optimizer.errors import PreconditionError
 from optimizer.io.surgeon.types import ir_dtype, record_of, shape_of, tensor_of, type_of
 
 
-class Scope:
+class ValueScope:
     """The values of one graph by name, and what encloses it."""
 
-    def __init__(self, outer: Scope | None) -> None:
+    def __init__(self, outer: ValueScope | None) -> None:
         self.outer = outer
         self.values: dict[str, ir.Value] = {}
 
@@ -30,7 +30,7 @@ class Scope:
 
     def find(self, name: str) -> ir.Value | None:
         """The value that ``name`` stands for here."""
-        scope: Scope | None = self
+        scope: ValueScope | None = self
         while scope is not None:
             if name in scope.values:
                 return scope.values[name]
@@ -55,7 +55,7 @@ def describe(made: Any, source: Any) -> None:
         made.meta.update(source.meta)
 
 
-def devices_of(source: ir.Node, scope: Scope) -> tuple[Any, ...]:
+def devices_of(source: ir.Node, scope: ValueScope) -> tuple[Any, ...]:
     """The device configurations of ``source`` over the new values."""
     return tuple(
         replace(one, sharding_specs=tuple(_spec(spec, scope) for spec in one.sharding_specs))
@@ -63,7 +63,7 @@ def devices_of(source: ir.Node, scope: Scope) -> tuple[Any, ...]:
     )
 
 
-def _spec(spec: Any, scope: Scope) -> Any:
+def _spec(spec: Any, scope: ValueScope) -> Any:
     found = None if spec.value is None or not spec.value.name else scope.find(spec.value.name)
     return spec if found is None else replace(spec, value=found)
 

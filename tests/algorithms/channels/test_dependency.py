@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optimizer.algorithms.channels.dependency.operators import flow
+from optimizer.algorithms.channels.dependency.operators import channel_groups
 from optimizer.analysis import shape_inference
 from optimizer.io.model import load
 from rewriting import built
@@ -15,7 +15,7 @@ def found(text, opset=17, **constants):
     """The channels of the graph ``text``, and its model."""
     model = load(built(f'<ir_version: 8, opset_import: ["" : {opset}]> g {text}', constants))
     shape_inference.infer(model)
-    return flow(model.graph, opset), model
+    return channel_groups(model.graph, opset), model
 
 
 def units(groups, model, name):
@@ -42,7 +42,7 @@ def test_an_addition_ties_what_it_adds():
         w3=ones(5, 3, 1, 1),
     )
     assert units(groups, model, "a") == units(groups, model, "b") == units(groups, model, "c")
-    assert [sink.node.outputs[0].name for sink in groups.sinks] == ["y"]
+    assert [sink.node.outputs[0].name for sink in groups.consumers] == ["y"]
     assert reasons(groups) == ["y is an output of the graph"]
 
 

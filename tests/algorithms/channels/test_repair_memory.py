@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optimizer.contract.passes import Context
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.evaluation.feeds.sets import FeedSet, Split
 from optimizer.evaluation.validation.budget import Budget
 from optimizer.io.model import clone, load
@@ -38,15 +38,15 @@ def feed(number: int) -> dict[str, np.ndarray]:
 def peak(spec: str, count: int) -> int:
     """The most bytes that are held while the pass runs, arrays of numpy among them."""
     reference, several, judges = load(net()), FeedSet(feed, range(count)), FeedSet(feed, range(100, 104))
-    lab = RuntimeLab(
+    evaluator = RuntimeEvaluator(
         reference, Split(several, several, judges, judges, "iterable"), Budget.parse("rel_l2=1000"), is_timed=False
     )
-    lab.share(reference)
+    evaluator.budget_used(reference)
     model = clone(reference)
     gc.collect()
     tracemalloc.start()
     try:
-        result = parse_pass(spec).run(model, Context(reference, lab=lab, allowance=1000.0))
+        result = parse_pass(spec).run(model, Context(reference, evaluator=evaluator, budget_limit=1000.0))
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

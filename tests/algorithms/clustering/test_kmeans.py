@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from optimizer.algorithms.clustering import kmeans
+from optimizer.algorithms.clustering.activation_norms import ActivationNorms
 from optimizer.algorithms.clustering.bit_packing import bits_for, planes
 from optimizer.algorithms.clustering.codes import Coding, cluster
-from optimizer.algorithms.clustering.input_power import InputPower
 from optimizer.algorithms.clustering.kmeans import codebooks, nearest
 from optimizer.algorithms.clustering.product_quantization import nearest_vectors, vector_codebook
-from optimizer.algorithms.quantization.weight_rows import Layout
+from optimizer.algorithms.quantization.weight_rows import RowLayout
 
 RANDOM = np.random.default_rng(0)
 SAMPLES = {
@@ -141,10 +141,10 @@ def test_channels_of_like_spread_share_a_codebook(lead):
     spread = np.repeat([0.01, 1.0], 8)[RANDOM.permutation(16)]
     array = RANDOM.standard_normal((16, 64)) * spread[:, np.newaxis]
     array = (array if lead else array.T).astype(np.float32)
-    found = cluster(array, Layout(array.shape, lead), Coding(16, group=8))
+    found = cluster(array, RowLayout(array.shape, lead), Coding(16, group=8))
     assert found.books.shape == (2, 16)
     assert np.array_equal(found.owners == 1, spread == 1)
-    whole = cluster(array, Layout(array.shape, lead), Coding(16))
+    whole = cluster(array, RowLayout(array.shape, lead), Coding(16))
     assert found.owners is not None
     assert whole.owners is None
     rows = array if lead else array.T
@@ -170,10 +170,10 @@ def test_errors_cancel_in_the_mean(group, factor):
     inputs = np.maximum(RANDOM.standard_normal((2000, 200)) + np.linspace(-1, 1, 200), 0)
     power, mean = (np.asarray(one, np.float32)[np.newaxis] for one in (np.mean(inputs**2, axis=0), inputs.mean(axis=0)))
     unit = power.mean()
-    known = InputPower(power / unit, mean / np.sqrt(unit))
+    known = ActivationNorms(power / unit, mean / np.sqrt(unit))
     errors = []
-    for given_inputs in (InputPower(known.power, None), known):
-        found = cluster(rows, Layout(rows.shape, 1), Coding(16, group=group), given_inputs)
+    for given_inputs in (ActivationNorms(known.power, None), known):
+        found = cluster(rows, RowLayout(rows.shape, 1), Coding(16, group=group), given_inputs)
         book = found.books[found.owners] if found.owners is not None else np.broadcast_to(found.books, (24, 16))
         back = np.take_along_axis(book, found.indices.reshape(rows.shape).astype(np.int64), axis=1)
         errors.append(np.linalg.norm(inputs @ (back - rows).T))

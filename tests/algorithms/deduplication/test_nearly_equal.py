@@ -46,9 +46,9 @@ def chain(*weights, opset=17, as_nodes=False):
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-def run(proto, *, lab=None, allowance=1.0, choices=None, sites=None, **options):
+def run(proto, *, evaluator=None, allowance=1.0, choices=None, sites=None, **options):
     model = load(proto)
-    context = Context(model, sites or Sites(), lab=lab, allowance=allowance, choices=choices)
+    context = Context(model, sites or Sites(), evaluator=evaluator, budget_limit=allowance, choices=choices)
     result = DedupInitializers(**options).run(clone(model), context)
     assert to_proto(model) == to_proto(load(proto)), "the reference was changed"
     onnx.checker.check_model(to_proto(result.model), full_check=True)
@@ -175,7 +175,7 @@ class Lab:
     is_timed: bool = True
     memory: dict = field(default_factory=dict)
 
-    def share(self, model):
+    def budget_used(self, model):
         return self.each * (self.weights - len(model.graph.initializers))
 
 
@@ -183,13 +183,13 @@ def test_as_many_groups_as_the_budget_allows_the_nearest_first():
     bases = [numbers(16, 16) for _ in range(4)]
     weights = [array for number, base in enumerate(bases) for array in (base, away(base, 0.004 * (4 - number)))]
     proto = chain(*weights)
-    result = run(proto, tolerance=0.05, lab=Lab(8))
+    result = run(proto, tolerance=0.05, evaluator=Lab(8))
     assert result.changes == {NEARS: 3}
     assert result.choices == {"near": 3}
     assert {"w0", "w1"} < set(result.model.graph.initializers), "the farthest pair stays"
-    assert run(proto, tolerance=0.05, lab=Lab(8), allowance=0.5).changes == {NEARS: 1}
-    assert run(proto, tolerance=0.05, lab=Lab(8, each=2.0)).changes == {}
-    again = run(proto, tolerance=0.05, lab=Lab(8, each=9.0), choices=result.choices)
+    assert run(proto, tolerance=0.05, evaluator=Lab(8), allowance=0.5).changes == {NEARS: 1}
+    assert run(proto, tolerance=0.05, evaluator=Lab(8, each=2.0)).changes == {}
+    again = run(proto, tolerance=0.05, evaluator=Lab(8, each=9.0), choices=result.choices)
     assert to_proto(again.model) == to_proto(result.model)
 
 

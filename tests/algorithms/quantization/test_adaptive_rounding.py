@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from kernel_cases import CASES, kernel, moments_of, moving_together
 from optimizer.algorithms.quantization import linear
-from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT7, WEIGHT_INT8, Grid
+from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT7, WEIGHT_INT8, IntegerRange
 from optimizer.algorithms.quantization.static.adaptive_rounding import adaptive, mean_shift, round_adaptively
 from optimizer.algorithms.reconstruction.gptq import quadratic_error
 from optimizer.statistics import im2col
 from optimizer.statistics.second_moments import SecondMoments
 
-INT3 = Grid(np.dtype(np.int8), -3, 3)
+INT3 = IntegerRange(np.dtype(np.int8), -3, 3)
 GRIDS = {"int8": WEIGHT_INT8, "int7": WEIGHT_INT7, "int3": INT3, "uint8": UINT8}
 
 
-def middle(grid: Grid) -> int:
+def middle(grid: IntegerRange) -> int:
     return (grid.qmin + grid.qmax + 1) // 2
 
 
@@ -76,7 +76,7 @@ def test_blocks_change_nothing(width):
     rng = np.random.default_rng(width)
     matrix, moments = problem(rng, 1, 4, width, 60, 30)
     scale = np.abs(matrix).max(axis=-1) / 7
-    grid = Grid(np.dtype(np.int8), -7, 7)
+    grid = IntegerRange(np.dtype(np.int8), -7, 7)
     found = round_adaptively(matrix, moments, scale, grid, part=0.05)[0]
     damped = moments[0] + 0.05 * np.diagonal(moments[0]).mean() * np.eye(width)
     left = list(np.argsort(np.diagonal(moments[0]), kind="stable"))

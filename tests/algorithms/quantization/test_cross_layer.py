@@ -17,8 +17,8 @@ from optimizer.algorithms.quantization.rescaling.cross_layer import equalize
 from optimizer.algorithms.quantization.rescaling.regions import find_regions
 from optimizer.algorithms.quantization.rescaling.sources import kernel_source
 from optimizer.algorithms.quantization.static.kernel_weights import quantize_weight
-from optimizer.graph import kernels
-from optimizer.graph.constants import rewrite
+from optimizer.graph import linear_nodes
+from optimizer.graph.constants import set_array
 from optimizer.io.model import clone
 from rewriting import built, outputs
 from small_nets import Net
@@ -350,10 +350,10 @@ def fake_quantized(model):
     """The answers' model with weights of int8 and one scale each."""
     rounded = ir.from_proto(model)
     for node in rounded.graph:
-        kernel = kernels.kernel(node)
-        array = None if kernel is None else kernel.array()
+        kernel = linear_nodes.as_linear(node)
+        array = None if kernel is None else kernel.weight_array()
         if kernel is not None and array is not None:
-            rewrite(kernel.weight, quantize_weight(array, WEIGHT_INT8, None).floats())
+            set_array(kernel.weight, quantize_weight(array, WEIGHT_INT8, None).floats())
     return ir.to_proto(rounded)
 
 

@@ -14,8 +14,8 @@ from optimizer.algorithms.quantization.static import fusion_table
 from optimizer.algorithms.quantization.static.fusion_table import (
     FLOAT_OPS,
     TABLE,
+    FusionRule,
     Role,
-    Row,
     channel_axis,
     constant_type,
     row,
@@ -366,7 +366,7 @@ def test_the_time_of_a_conv_depends_on_its_groups():
     text = f'<ir_version: 10, opset_import: ["": 21]> {graph}'
     found = [row(ir.from_onnx_text(text.format(8 // groups, groups)).graph.node(0)) for groups in (1, 2, 8)]
     assert {rule.runs_as for rule in found} == {frozenset({"QLinearConv"})}
-    assert found[0].pays < 1 < found[2].pays < found[1].pays
+    assert found[0].relative_time < 1 < found[2].relative_time < found[1].relative_time
 
 
 def test_gemm_transposed_and_scaled():
@@ -600,4 +600,6 @@ def test_what_is_not_in_the_table_is_float():
 
 def test_rows_are_values():
     assert len({(rule.op_type, rule.when, rule.role) for rule in TABLE}) == len(TABLE)
-    assert all(isinstance(rule, Row) and (rule.runs_as or rule.role.name in "ABSORBED REMOVED FLOAT") for rule in TABLE)
+    assert all(
+        isinstance(rule, FusionRule) and (rule.runs_as or rule.role.name in "ABSORBED REMOVED FLOAT") for rule in TABLE
+    )

@@ -10,7 +10,7 @@ import pytest
 
 import optimizer
 from optimizer.algorithms.quantization.rescaling.preparation import prepared
-from optimizer.engine.evaluator import RuntimeLab
+from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.errors import UsageError
 from optimizer.evaluation.feeds.loading import load_feeds
 from optimizer.evaluation.runtime.session import session
@@ -74,7 +74,7 @@ def error(model, result, data):
 
 def lab_of(model, data):
     reference = load(model)
-    return RuntimeLab(reference, load_feeds(data, session(reference).inputs), Budget())
+    return RuntimeEvaluator(reference, load_feeds(data, session(reference).inputs), Budget())
 
 
 def test_equalized_weights_of_one_scale_move_answers_less():
@@ -116,19 +116,19 @@ def test_smoothed_outliers_move_answers_less(normalized, granularity):
     ],
 )
 def test_no_float_answer_changes_by_a_bit(model, data, options, per_channel):
-    lab, first, kept = lab_of(model, data), load(model), to_proto(load(model))
-    found = prepared(first, lab, **options, per_channel=per_channel)
+    evaluator, first, kept = lab_of(model, data), load(model), to_proto(load(model))
+    found = prepared(first, evaluator, **options, per_channel=per_channel)
     assert found.changes
     assert to_proto(first) == kept, "a clone is rescaled"
     for want, got in zip(answers(model, data), answers(found.model, data), strict=True):
         np.testing.assert_array_equal(want, got)
-    assert prepared(first, lab, **options, per_channel=per_channel) is found
+    assert prepared(first, evaluator, **options, per_channel=per_channel) is found
 
 
 def test_off_leaves_the_model_itself():
     model = load(conv_net())
-    lab = lab_of(conv_net(), feeds(*SHAPE))
-    assert prepared(model, lab, equalize=False, smooth=0.0, per_channel=True).model is model
+    evaluator = lab_of(conv_net(), feeds(*SHAPE))
+    assert prepared(model, evaluator, equalize=False, smooth=0.0, per_channel=True).model is model
 
 
 def test_nothing_to_rescale_is_said():

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.algorithms.reconstruction.damping import damped, factor, inverse_diagonal
-from optimizer.algorithms.reconstruction.least_squares import Fit, damping, prune, refit, without_columns
+from optimizer.algorithms.reconstruction.least_squares import (
+    Fit,
+    damping,
+    least_squares,
+    optimal_brain_surgeon,
+    without_columns,
+)
 
 
 def moments(rows: np.ndarray) -> np.ndarray:
@@ -29,7 +35,7 @@ def problems(draw):
 @settings(max_examples=60, deadline=None)
 def test_no_row_is_worse_than_with_its_other_weights_at_zero(problem):
     matrix, stays, rows, part = problem
-    fitted = refit(matrix, stays, Fit.same(matrix, moments(rows), part))
+    fitted = least_squares(matrix, stays, Fit.same(matrix, moments(rows), part))
     assert not fitted[~stays].any()
     wanted = rows @ matrix.swapaxes(-1, -2)
     before = np.sum((rows @ (matrix * stays).swapaxes(-1, -2) - wanted) ** 2, axis=1)
@@ -41,7 +47,7 @@ def test_it_is_the_least_squares_solution():
     rng = np.random.default_rng(0)
     rows, matrix = rng.standard_normal((1, 400, 12)) @ rng.standard_normal((12, 12)), rng.standard_normal((1, 5, 12))
     stays = rng.random(matrix.shape) < 0.5
-    fitted = refit(matrix, stays, Fit.same(matrix, moments(rows), 1e-12), iterations=60)
+    fitted = least_squares(matrix, stays, Fit.same(matrix, moments(rows), 1e-12), iterations=60)
     for row in range(5):
         kept = stays[0, row]
         exact = np.linalg.lstsq(rows[0][:, kept], rows[0] @ matrix[0, row], rcond=None)[0]
@@ -55,7 +61,7 @@ def test_what_others_can_stand_in_for_is_no_loss():
     kept = np.tile([True, False], 6)[np.newaxis]
     fit = Fit.same(matrix, moments(rows), 1e-9)
     for fitted in (
-        refit(matrix, np.broadcast_to(kept[:, np.newaxis], matrix.shape), fit),
+        least_squares(matrix, np.broadcast_to(kept[:, np.newaxis], matrix.shape), fit),
         without_columns(matrix, kept, fit),
     ):
         np.testing.assert_allclose(rows @ fitted.swapaxes(1, 2), rows @ matrix.swapaxes(1, 2), atol=1e-6)
@@ -72,7 +78,7 @@ def test_pruning_takes_what_costs_least_and_keeps_zeros():
         kept[np.argsort(costs, axis=None, kind="stable")[: round(12 * part)]] = False
         return kept.reshape(costs.shape)
 
-    pruned = prune(matrix, Fit.same(matrix, moments(rows), 1e-6), mask)
+    pruned = optimal_brain_surgeon(matrix, Fit.same(matrix, moments(rows), 1e-6), mask)
     assert np.sum(pruned == 0) == 12
     assert pruned[0, 0, 0] == 0
     smallest = np.where(mask(np.abs(matrix), 1), matrix, 0)
@@ -88,13 +94,13 @@ def test_a_target_from_elsewhere():
     rows, truth = rng.standard_normal((2, 300, 5)), rng.standard_normal((2, 3, 5))
     answers = rows @ truth.swapaxes(1, 2)
     fit = Fit(moments(rows), answers.swapaxes(1, 2) @ rows / 300, np.mean(answers**2, axis=1), 1e-9)
-    np.testing.assert_allclose(refit(np.ones_like(truth), truth != 0, fit), truth, atol=1e-5)
+    np.testing.assert_allclose(least_squares(np.ones_like(truth), truth != 0, fit), truth, atol=1e-5)
 
 
 def test_nothing_seen_changes_nothing():
     matrix = np.arange(6.0).reshape(1, 2, 3)
     fit = Fit.same(matrix, np.zeros((1, 3, 3)), damping(3, 0))
-    np.testing.assert_allclose(refit(matrix, matrix > 1, fit), np.where(matrix > 1, matrix, 0))
+    np.testing.assert_allclose(least_squares(matrix, matrix > 1, fit), np.where(matrix > 1, matrix, 0))
 
 
 @pytest.mark.parametrize("part", [0.01, 1.0])

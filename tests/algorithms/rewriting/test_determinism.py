@@ -18,4 +18,8 @@ CHAIN = """
 def test_dying_constants_come_in_one_order_shortest_name_first():
     nodes = list(ir.from_onnx_text(CHAIN).graph)
     for order in itertools.permutations(nodes):
-        assert [value.name for value in replacement.dying(dict.fromkeys(order))] == ["aa", "ab", "long_name"]
+        assert [value.name for value in replacement.constants_only_read_by(dict.fromkeys(order))] == [
+            "aa",
+            "ab",
+            "long_name",
+        ]

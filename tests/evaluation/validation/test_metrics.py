@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.evaluation.validation.metrics import Sums, sums
+from optimizer.evaluation.validation.metrics import ErrorSums, sums
 from optimizer.evaluation.validation.output_error import OutputError, difference
 
 
@@ -88,7 +88,7 @@ def test_complex_numbers():
 
 
 def test_empty_arrays_agree():
-    assert sums(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)) == Sums()
+    assert sums(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)) == ErrorSums()
 
 
 @pytest.mark.parametrize(

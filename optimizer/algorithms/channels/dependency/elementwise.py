@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.channels.dependency.groups import Lane
+from optimizer.algorithms.channels.dependency.groups import ChannelAxis
 from optimizer.graph import queries
 from optimizer.graph.constants import constant_ints, constant_tensor
 
@@ -22,7 +22,7 @@ SPLIT_INPUT_SINCE = 13  # the opset in which the sizes of a Split became an inpu
 
 def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
     """Operands with channels are tied; constants of one number a channel are cut."""
-    lanes = [groups.lane(value) for value in node.inputs]
+    lanes = [groups.axis_of(value) for value in node.inputs]
     known = [lane for lane in lanes if lane is not None]
     wide = [lane for lane in known if lane.size > 1] or known
     if not wide:
@@ -36,16 +36,16 @@ def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
         return f"read by {node.op_type} beside a value of unknown channels"
     for lane in lanes:
         if lane is not None and lane.size != first.size:
-            groups.pin(lane.atoms, f"spread over channels by {queries.site(node)}")
+            groups.freeze(lane.channel_ids, f"spread over channels by {queries.site(node)}")
     for lane in wide[1:]:
-        groups.tie(first.atoms, lane.atoms)
+        groups.unify(first.channel_ids, lane.channel_ids)
     for index, axis in constants.items():
-        groups.cut(node, index, axis, first.atoms)
+        groups.slice_parameter(node, index, axis, first.channel_ids)
     groups.put(node.outputs[0], first)
     return ""
 
 
-def _constant_axis(value: ir.Value | None, lane: Lane) -> int | None:
+def _constant_axis(value: ir.Value | None, lane: ChannelAxis) -> int | None:
     """The axis of the constant ``value`` that meets the channels, if it has one of their size."""
     tensor = constant_tensor(value)
     if tensor is None:
@@ -55,7 +55,7 @@ def _constant_axis(value: ir.Value | None, lane: Lane) -> int | None:
     return axis if axis >= 0 and sizes[axis] == lane.size and lane.size > 1 else None
 
 
-def has_no_channels(value: ir.Value | None, lane: Lane) -> bool:
+def has_no_channels(value: ir.Value | None, lane: ChannelAxis) -> bool:
     """Whether ``value`` is the same for all channels of ``lane``: it has no such axis, or one of size 1."""
     if value is None:
         return True
@@ -68,7 +68,7 @@ def has_no_channels(value: ir.Value | None, lane: Lane) -> bool:
 
 def concat(groups: ChannelGroups, node: ir.Node) -> str:
     """Along the channels, lanes lie behind each other; along another axis, all inputs are tied."""
-    lanes = [groups.lane(value) for value in node.inputs]
+    lanes = [groups.axis_of(value) for value in node.inputs]
     known = [lane for lane in lanes if lane is not None]
     ranks = [queries.rank(value) for value in node.inputs]
     rank = next((rank for rank in ranks if rank is not None), None)
@@ -82,29 +82,29 @@ def concat(groups: ChannelGroups, node: ir.Node) -> str:
     if len(known) < len(lanes) or any(lane.size != known[0].size for lane in known):
         return "read by Concat beside a value of unknown channels"
     for lane in known[1:]:
-        groups.tie(known[0].atoms, lane.atoms)
+        groups.unify(known[0].channel_ids, lane.channel_ids)
     groups.put(node.outputs[0], known[0])
     return ""
 
 
-def _joined(groups: ChannelGroups, node: ir.Node, lanes: Sequence[Lane | None], from_end: int) -> str:
+def _joined(groups: ChannelGroups, node: ir.Node, lanes: Sequence[ChannelAxis | None], from_end: int) -> str:
     parts = []
     for value, lane in zip(node.inputs, lanes, strict=True):
         sizes = None if value is None or value.shape is None else list(value.shape)
         size = None if sizes is None else sizes[-from_end]
         if lane is None and not isinstance(size, int):
             return "read by Concat beside a value of unknown channels"
-        parts.append(groups.new_atoms(int(str(size))) if lane is None else lane.atoms)
+        parts.append(groups.new_channel_ids(int(str(size))) if lane is None else lane.channel_ids)
         if lane is None:
-            groups.pin(parts[-1], f"{queries.site(node)} joins channels of unknown origin")
+            groups.freeze(parts[-1], f"{queries.site(node)} joins channels of unknown origin")
     groups.joined[node] = [part.size for part in parts]
-    groups.put(node.outputs[0], Lane(from_end, np.concatenate(parts)))
+    groups.put(node.outputs[0], ChannelAxis(from_end, np.concatenate(parts)))
     return ""
 
 
 def split(groups: ChannelGroups, node: ir.Node) -> str:
     """Along the channels, each output gets its part; along another axis, all have the same."""
-    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
+    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     if rank is None:
@@ -133,7 +133,7 @@ def split_sizes(node: ir.Node, size: int) -> list[int] | None:
 
 def cut_out(groups: ChannelGroups, node: ir.Node) -> str:
     """Slice: some of the channels in a row, or all of them."""
-    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
+    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     axis = None if rank is None else rank - lane.from_end
@@ -181,8 +181,8 @@ def slice_bounds(node: ir.Node, rank: int) -> dict[int, slice] | None:
 def gather(groups: ChannelGroups, node: ir.Node) -> str:
     """Gather with constant indices along the channels, or along another axis."""
     data, indices = node.inputs
-    lane, rank = groups.lane(data), queries.rank(data)
-    if groups.lane(indices) is not None:
+    lane, rank = groups.axis_of(data), queries.rank(data)
+    if groups.axis_of(indices) is not None:
         return "read by Gather as indices"
     if lane is None:
         return ""
@@ -191,7 +191,9 @@ def gather(groups: ChannelGroups, node: ir.Node) -> str:
         return "read by Gather of unknown rank"
     axis, own = node.attributes.get_int("axis", 0) % rank, rank - lane.from_end
     if axis != own:
-        groups.put(node.outputs[0], Lane(lane.from_end + (index_rank - 1 if axis > own else 0), lane.atoms))
+        groups.put(
+            node.outputs[0], ChannelAxis(lane.from_end + (index_rank - 1 if axis > own else 0), lane.channel_ids)
+        )
         return ""
     taken = constant_ints(indices)
     if taken is None or index_rank != 1:

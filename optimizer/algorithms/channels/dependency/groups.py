@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lane:
+class ChannelAxis:
     """The channels of a value.
 
     Attributes:
@@ -42,16 +42,16 @@ class Lane:
     """
 
     from_end: int
-    atoms: NDArray[np.int64]
+    channel_ids: NDArray[np.int64]
 
     @property
     def size(self) -> int:
         """The size of the axis."""
-        return int(self.atoms.size)
+        return int(self.channel_ids.size)
 
 
 @dataclass(frozen=True)
-class Cut:
+class SlicedParameter:
     """A constant whose axis carries atoms: a weight, a bias, the scales of a normalization.
 
     Attributes:
@@ -64,13 +64,13 @@ class Cut:
 
     value: ir.Value
     axis: int
-    atoms: NDArray[np.int64]
+    channel_ids: NDArray[np.int64]
     is_vector: bool
     readers: set[tuple[ir.Node, int]] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
-class Entry:
+class SizeConstant:
     """An element of an integer constant that counts channels: of a Reshape's target, say.
 
     Attributes:
@@ -83,11 +83,11 @@ class Entry:
     node: ir.Node
     index: int
     position: int
-    atoms: NDArray[np.int64]
+    channel_ids: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Sink:
+class ChannelConsumer:
     """Where a lane ends: a kernel that sums over the channels of what it reads.
 
     Attributes:
@@ -100,7 +100,7 @@ class Sink:
     """
 
     node: ir.Node
-    lane: Lane
+    channel_axis: ChannelAxis
     weight: ir.Value
     axis: int
     produced: NDArray[np.int64]
@@ -128,92 +128,92 @@ class ChannelGroups:
 
     opset: int
     prunes_states: bool = False
-    lanes: dict[ir.Value, Lane] = field(default_factory=dict)
-    cuts: dict[Hashable, Cut] = field(default_factory=dict)
-    entries: list[Entry] = field(default_factory=list)
-    sinks: list[Sink] = field(default_factory=list)
-    makers: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
-    taken: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
+    channel_axes: dict[ir.Value, ChannelAxis] = field(default_factory=dict)
+    sliced_parameters: dict[Hashable, SlicedParameter] = field(default_factory=dict)
+    size_constants: list[SizeConstant] = field(default_factory=list)
+    consumers: list[ChannelConsumer] = field(default_factory=list)
+    producers: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
+    selected: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
     parts: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
     joined: dict[ir.Node, list[int]] = field(default_factory=dict)
     grouped: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
     units: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
     _parents: list[int] = field(default_factory=list)
-    _pins: dict[int, str] = field(default_factory=dict)
+    _frozen: dict[int, str] = field(default_factory=dict)
 
-    def begin(self, node: ir.Node, size: int, from_end: int) -> Lane:
+    def begin(self, node: ir.Node, size: int, from_end: int) -> ChannelAxis:
         """A lane of new atoms that ``node`` makes."""
-        atoms = self.new_atoms(size)
-        self.makers[node] = atoms
-        return self.put(node.outputs[0], Lane(from_end, atoms))
+        atoms = self.new_channel_ids(size)
+        self.producers[node] = atoms
+        return self.put(node.outputs[0], ChannelAxis(from_end, atoms))
 
-    def new_atoms(self, count: int) -> NDArray[np.int64]:
+    def new_channel_ids(self, count: int) -> NDArray[np.int64]:
         """Atoms that are tied to nothing yet."""
         first = len(self._parents)
         self._parents.extend(range(first, first + count))
         return np.arange(first, first + count)
 
-    def put(self, value: ir.Value, lane: Lane) -> Lane:
+    def put(self, value: ir.Value, lane: ChannelAxis) -> ChannelAxis:
         """Give ``value`` the lane."""
-        self.lanes[value] = lane
+        self.channel_axes[value] = lane
         return lane
 
-    def select(self, value: ir.Value, source: Lane, taken: NDArray[np.int64]) -> Lane:
+    def select(self, value: ir.Value, source: ChannelAxis, taken: NDArray[np.int64]) -> ChannelAxis:
         """Give ``value`` some positions of a lane, on the same axis."""
-        self.taken[value] = taken
-        return self.put(value, Lane(source.from_end, source.atoms[taken]))
+        self.selected[value] = taken
+        return self.put(value, ChannelAxis(source.from_end, source.channel_ids[taken]))
 
-    def lane(self, value: ir.Value | None) -> Lane | None:
+    def axis_of(self, value: ir.Value | None) -> ChannelAxis | None:
         """The lane of ``value``, if it has one."""
-        return None if value is None else self.lanes.get(value)
+        return None if value is None else self.channel_axes.get(value)
 
-    def tie(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+    def unify(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
         """Make the atoms at the same positions one."""
         for left, right in zip(one.tolist(), other.tolist(), strict=True):
             a, b = self._root(left), self._root(right)
             if a != b:
                 self._parents[max(a, b)] = min(a, b)
 
-    def pin(self, atoms: NDArray[np.int64], reason: str) -> None:
-        """Forbid to remove ``atoms``."""
+    def freeze(self, atoms: NDArray[np.int64], reason: str) -> None:
+        """Forbid to remove ``channel_ids``."""
         for atom in atoms.tolist():
-            self._pins.setdefault(atom, reason)
+            self._frozen.setdefault(atom, reason)
 
-    def cut(self, node: ir.Node, index: int, axis: int, atoms: NDArray[np.int64]) -> None:
-        """Note that ``axis`` of the constant that is input ``index`` of ``node`` carries ``atoms``.
+    def slice_parameter(self, node: ir.Node, index: int, axis: int, atoms: NDArray[np.int64]) -> None:
+        """Note that ``axis`` of the constant that is input ``index`` of ``node`` carries ``channel_ids``.
 
         All readers of a kernel have to agree, so their atoms are tied. A vector is copied for each that cuts it.
         """
         value = _constant(node, index)
         tensor = constants.constant_tensor(value)
         is_vector = tensor is not None and tensor.size == atoms.size
-        known = self.cuts.setdefault(
-            (value, axis, (node, index) if is_vector else None), Cut(value, axis, atoms, is_vector)
+        known = self.sliced_parameters.setdefault(
+            (value, axis, (node, index) if is_vector else None), SlicedParameter(value, axis, atoms, is_vector)
         )
         known.readers.add((node, index))
-        if known.atoms is not atoms:
-            self.tie(known.atoms, atoms)
+        if known.channel_ids is not atoms:
+            self.unify(known.channel_ids, atoms)
 
-    def entry(self, node: ir.Node, index: int, position: int, atoms: NDArray[np.int64]) -> None:
-        """Note that an element of the integer constant that is input ``index`` of ``node`` counts ``atoms``."""
+    def add_size_constant(self, node: ir.Node, index: int, position: int, atoms: NDArray[np.int64]) -> None:
+        """Note that an element of the integer constant that is input ``index`` of ``node`` counts ``channel_ids``."""
         _constant(node, index)
-        self.entries.append(Entry(node, index, position, atoms))
+        self.size_constants.append(SizeConstant(node, index, position, atoms))
 
     def settle(self) -> None:
         """Pin the atoms of kernels that somebody reads, or gives out, who knows nothing of the cut."""
-        for cut in self.cuts.values():
+        for cut in self.sliced_parameters.values():
             readers = {(use.node, use.idx) for use in cut.value.uses()}
             if not cut.is_vector and (readers != cut.readers or cut.value.is_graph_output()):
-                self.pin(cut.atoms, f"{cut.value.name} is read elsewhere too")
+                self.freeze(cut.channel_ids, f"{cut.value.name} is read elsewhere too")
 
     def roots(self, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each of ``atoms`` the one that stands for all it is tied to."""
+        """For each of ``channel_ids`` the one that stands for all it is tied to."""
         return np.fromiter((self._root(atom) for atom in atoms.tolist()), np.int64, atoms.size)
 
-    def pinned(self) -> dict[int, str]:
+    def frozen(self) -> dict[int, str]:
         """Why atoms may not go, by root; the reason that was found first."""
         found: dict[int, str] = {}
-        for atom, reason in self._pins.items():
+        for atom, reason in self._frozen.items():
             found.setdefault(self._root(atom), reason)
         return found
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimizer.algorithms.channels.axes import Channels, moved
-from optimizer.algorithms.channels.dependency import elementwise, kernels
-from optimizer.algorithms.channels.dependency.groups import ChannelGroups, Lane
+from optimizer.algorithms.channels.dependency import elementwise, linear
+from optimizer.algorithms.channels.dependency.groups import ChannelAxis, ChannelGroups
 from optimizer.algorithms.channels.dependency.reshapes import reshape
 from optimizer.algorithms.channels.homogeneous import pads_elsewhere, resizes_elsewhere
 from optimizer.graph import constants, queries, traversal
@@ -59,33 +59,33 @@ _REDUCTIONS = (
 _SINCE_ONE_AXIS = 13  # from this opset on, Softmax goes over one axis
 
 
-def flow(scope: ir.Graph, opset: int, *, prunes_states: bool = False) -> ChannelGroups:
-    """The channels of ``scope`` and what ties them; shapes have to be inferred already.
+def channel_groups(graph: ir.Graph, opset: int, *, prunes_states: bool = False) -> ChannelGroups:
+    """The channels of ``graph`` and what ties them; shapes have to be inferred already.
 
     Args:
-        scope: A graph whose nodes are in order.
+        graph: A graph whose nodes are in order.
         opset: The version of the standard operators that holds for it.
         prunes_states: Whether the hidden units of recurrent nodes are channels too. They read themselves, so one that
             nobody else reads is not unused.
     """
     groups = ChannelGroups(opset, prunes_states)
-    for node in scope:
+    for node in graph:
         for captured in traversal.captured(node):
             _pin(groups, captured, f"{captured.name} is read in a subgraph")
         refusal = _apply(groups, node)
         if refusal:
             for value in node.inputs:
                 _pin(groups, value, f"{refusal} ({queries.site(node)})")
-    for output in scope.outputs:
+    for output in graph.outputs:
         _pin(groups, output, f"{output.name} is an output of the graph")
     groups.settle()
     return groups
 
 
 def _pin(groups: ChannelGroups, value: ir.Value | None, reason: str) -> None:
-    lane = groups.lane(value)
+    lane = groups.axis_of(value)
     if lane is not None:
-        groups.pin(lane.atoms, reason)
+        groups.freeze(lane.channel_ids, reason)
 
 
 def _apply(groups: ChannelGroups, node: ir.Node) -> str:
@@ -98,8 +98,8 @@ def _apply(groups: ChannelGroups, node: ir.Node) -> str:
 
 def carried(groups: ChannelGroups, node: ir.Node) -> str:
     """The first input's channels are the output's; other inputs say nothing of them."""
-    lane = groups.lane(node.inputs[0])
-    if any(groups.lane(value) is not None for value in node.inputs[1:]):
+    lane = groups.axis_of(node.inputs[0])
+    if any(groups.axis_of(value) is not None for value in node.inputs[1:]):
         return f"read by {node.op_type}"
     if lane is not None:
         groups.put(node.outputs[0], lane)
@@ -111,7 +111,7 @@ def _spatial(groups: ChannelGroups, node: ir.Node) -> str:
 
 
 def _is_second_axis(groups: ChannelGroups, node: ir.Node) -> bool:
-    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
+    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     return lane is None or (rank is not None and lane.from_end == rank - 1)
 
 
@@ -124,7 +124,7 @@ def _dropout(groups: ChannelGroups, node: ir.Node) -> str:
 
 def _normalization(groups: ChannelGroups, node: ir.Node) -> str:
     """Batch or instance normalization: one of each parameter a channel."""
-    lane = groups.lane(node.inputs[0])
+    lane = groups.axis_of(node.inputs[0])
     if lane is None:
         return ""
     tensors = [constants.constant_tensor(value) for value in node.inputs[1:]]
@@ -133,14 +133,14 @@ def _normalization(groups: ChannelGroups, node: ir.Node) -> str:
     if node.attributes.get_int("training_mode", 0) or node.attributes.get_int("spatial", 1) != 1:
         return f"read by {node.op_type} in training"
     for index in range(1, len(node.inputs)):
-        groups.cut(node, index, 0, lane.atoms)
+        groups.slice_parameter(node, index, 0, lane.channel_ids)
     groups.put(node.outputs[0], lane)
     return ""
 
 
 def _over_axes(groups: ChannelGroups, node: ir.Node) -> str:
     """Softmax or a layer normalization: carried where it does not go over the channels."""
-    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
+    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     is_softmax = node.op_type in {"Softmax", "LogSoftmax"}
@@ -158,25 +158,25 @@ def _over_axes(groups: ChannelGroups, node: ir.Node) -> str:
 
 
 def _moved(groups: ChannelGroups, node: ir.Node) -> str:
-    lane, source = groups.lane(node.inputs[0]), node.inputs[0]
+    lane, source = groups.axis_of(node.inputs[0]), node.inputs[0]
     if lane is None or source is None:
         return ""
     pair = moved(node, source, Channels(lane.size, lane.from_end))
     if pair is None:
         return f"read by {node.op_type} over the channels"
-    groups.put(node.outputs[0], Lane(pair[1].from_end, lane.atoms))
+    groups.put(node.outputs[0], ChannelAxis(pair[1].from_end, lane.channel_ids))
     return ""
 
 
 def _pad(groups: ChannelGroups, node: ir.Node) -> str:
-    lane = groups.lane(node.inputs[0])
+    lane = groups.axis_of(node.inputs[0])
     if lane is None or pads_elsewhere(node, Channels(lane.size, lane.from_end)):
         return carried(groups, node)
     return "read by Pad along the channels"
 
 
 def _resize(groups: ChannelGroups, node: ir.Node) -> str:
-    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
+    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     if rank is None or not resizes_elsewhere(node, Channels(lane.size, lane.from_end)):
@@ -185,13 +185,13 @@ def _resize(groups: ChannelGroups, node: ir.Node) -> str:
     if by_size and "axes" not in node.attributes:
         if constants.constant_ints(node.inputs[3]) is None:
             return f"read by {node.op_type} with a computed size"
-        groups.entry(node, 3, rank - lane.from_end, lane.atoms)
+        groups.add_size_constant(node, 3, rank - lane.from_end, lane.channel_ids)
     return carried(groups, node)
 
 
 def _shape(groups: ChannelGroups, node: ir.Node) -> str:
     """The size is asked for: harmless where nobody looks at that of the channels."""
-    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
+    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     if lane is None:
         return ""
     if rank is None or any(
@@ -224,13 +224,13 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization"), _over_axes),
     **dict.fromkeys(("Reshape", "Flatten"), reshape),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
-    **dict.fromkeys(("Conv", "ConvTranspose"), kernels.convolution),
-    **dict.fromkeys(("GRU", "LSTM", "RNN"), kernels.recurrent),
+    **dict.fromkeys(("Conv", "ConvTranspose"), linear.convolution),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), linear.recurrent),
     "Dropout": _dropout,
     "Pad": _pad,
     "Shape": _shape,
-    "Gemm": kernels.gemm,
-    "MatMul": kernels.matmul,
+    "Gemm": linear.gemm,
+    "MatMul": linear.matmul,
     "Concat": elementwise.concat,
     "Split": elementwise.split,
     "Slice": elementwise.cut_out,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.channels.dependency.groups import Lane
+from optimizer.algorithms.channels.dependency.groups import ChannelAxis
 from optimizer.algorithms.channels.dependency.reshapes import element
 from optimizer.graph import constants, queries
 
@@ -46,20 +46,20 @@ def begin_units(groups: ChannelGroups, node: ir.Node) -> NDArray[np.int64]:
     spread = [_counted(node, at, units) for at in read if at not in shapes]
     if None in spread:
         return np.zeros(0, np.int64)
-    own = groups.new_atoms(units)
-    groups.makers[node] = groups.units[node] = own
+    own = groups.new_channel_ids(units)
+    groups.producers[node] = groups.units[node] = own
     for output in node.outputs:
-        groups.put(output, Lane(1, own))
+        groups.put(output, ChannelAxis(1, own))
     gated = np.tile(own, gates // units)
-    groups.cut(node, 1, 1, gated)
-    groups.cut(node, 2, 1, gated)
-    groups.cut(node, 2, 2, own)
+    groups.slice_parameter(node, 1, 1, gated)
+    groups.slice_parameter(node, 2, 1, gated)
+    groups.slice_parameter(node, 2, 2, own)
     for counted in spread:
         if counted is not None:
-            groups.entry(*counted, own)
+            groups.add_size_constant(*counted, own)
     for at in shapes.keys() - set(_WEIGHTS):
         *_, last = shapes[at]
-        groups.cut(node, at, len(shapes[at]) - 1, np.tile(own, last // units))
+        groups.slice_parameter(node, at, len(shapes[at]) - 1, np.tile(own, last // units))
     return np.tile(gated, directions)
 
 

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
     Made: TypeAlias = "dict[tuple[ir.Value | None, bytes], ir.Value | None]"
 
 
-def remove(groups: ChannelGroups, gone: Collection[int], scope: Scope) -> int:
+def remove(groups: ChannelGroups, gone: Collection[int], rewriter: Rewriter) -> int:
     """Remove the atoms ``gone``, given by their roots, from the graph that ``groups`` were found in.
 
     Args:
         groups: Not to be used any more behind this.
         gone: None of them pinned; of no lane all.
-        scope: Makes constants.
+        rewriter: Makes constants.
 
     Returns:
         How many channels kernels give out less.
@@ -41,21 +41,21 @@ def remove(groups: ChannelGroups, gone: Collection[int], scope: Scope) -> int:
     def left(atoms: NDArray[np.int64]) -> NDArray[np.bool_]:
         return ~np.isin(groups.roots(atoms), removed)
 
-    _cut_nodes(groups, left, scope)
-    _cut_entries(groups, left, scope)
+    _cut_nodes(groups, left, rewriter)
+    _cut_entries(groups, left, rewriter)
     made: Made = {}
-    count = sum(int(np.count_nonzero(~left(atoms))) for atoms in groups.makers.values())
-    for cut in groups.cuts.values():
-        kept = left(cut.atoms)
+    count = sum(int(np.count_nonzero(~left(atoms))) for atoms in groups.producers.values())
+    for cut in groups.sliced_parameters.values():
+        kept = left(cut.channel_ids)
         if kept.all():
             continue
         if cut.is_vector:
             for node, index in cut.readers:
-                replace_input(node, index, _array(node.inputs[index]).compress(kept, cut.axis), scope, made)
+                replace_input(node, index, _array(node.inputs[index]).compress(kept, cut.axis), rewriter, made)
         else:
-            constants.rewrite(cut.value, _array(cut.value).compress(kept, cut.axis))
-    for value, lane in groups.lanes.items():
-        _resize(value, lane.from_end, int(np.count_nonzero(left(lane.atoms))))
+            constants.set_array(cut.value, _array(cut.value).compress(kept, cut.axis))
+    for value, lane in groups.channel_axes.items():
+        _resize(value, lane.from_end, int(np.count_nonzero(left(lane.channel_ids))))
     return count
 
 
@@ -75,14 +75,14 @@ def _array(value: ir.Value | None) -> NDArray[Any]:
     return array
 
 
-def replace_input(node: ir.Node, index: int, array: NDArray[Any], scope: Scope, made: Made | None = None) -> None:
+def replace_input(node: ir.Node, index: int, array: NDArray[Any], rewriter: Rewriter, made: Made | None = None) -> None:
     """Let ``node`` read ``array``, in place of its constant where it alone reads that, as a new constant else.
 
     Args:
         node: The reader.
         index: Which of its inputs; it is given more inputs if it has not so many.
         array: The data.
-        scope: Makes constants.
+        rewriter: Makes constants.
         made: What others were given in place of a constant, and is given to those that read it too.
     """
     if index >= len(node.inputs):
@@ -91,11 +91,11 @@ def replace_input(node: ir.Node, index: int, array: NDArray[Any], scope: Scope, 
     key = node.inputs[1] if value is None else value, array.tobytes()  # a new bias belongs to a weight
     if made is not None and key in made:
         node.replace_input_with(index, made[key])
-    elif value is not None and constants.is_private(value, [node]) and queries.use_count(value) == 1:
-        constants.rewrite(value, array)
+    elif value is not None and constants.is_only_read_by(value, [node]) and queries.use_count(value) == 1:
+        constants.set_array(value, array)
     else:
         hint = "channels" if value is None or not value.name else value.name
-        node.replace_input_with(index, scope.constant(node, array, hint))
+        node.replace_input_with(index, rewriter.constant(node, array, hint))
     if made is not None:
         made[key] = node.inputs[index]
         if value is not None and not queries.has_uses(value):
@@ -110,51 +110,51 @@ def _resize(value: ir.Value, from_end: int, size: int) -> None:
     value.shape = ir.Shape(sizes)
 
 
-def _cut_entries(groups: ChannelGroups, left: Any, scope: Scope) -> None:
+def _cut_entries(groups: ChannelGroups, left: Any, rewriter: Rewriter) -> None:
     """Change elements of constants that count channels."""
-    for entry in groups.entries:
+    for entry in groups.size_constants:
         numbers = constants.constant_ints(entry.node.inputs[entry.index])
-        size = int(np.count_nonzero(left(entry.atoms)))
-        if numbers is None or size == entry.atoms.size:
+        size = int(np.count_nonzero(left(entry.channel_ids)))
+        if numbers is None or size == entry.channel_ids.size:
             continue
         numbers[entry.position] = size
-        replace_input(entry.node, entry.index, np.array(numbers, np.int64), scope)
+        replace_input(entry.node, entry.index, np.array(numbers, np.int64), rewriter)
 
 
-def _cut_nodes(groups: ChannelGroups, left: Any, scope: Scope) -> None:
+def _cut_nodes(groups: ChannelGroups, left: Any, rewriter: Rewriter) -> None:
     """Change attributes and indices of nodes that count channels, as long as lanes have their old sizes."""
     for node, atoms in groups.grouped.items():
         node.attributes.add(ir.AttrInt64("group", int(np.count_nonzero(left(atoms)))))
     for node, atoms in groups.units.items():
         node.attributes.add(ir.AttrInt64("hidden_size", int(np.count_nonzero(left(atoms)))))
-    for value in groups.taken:
+    for value in groups.selected:
         cutter = value.producer()
-        lane = None if cutter is None else groups.lane(cutter.inputs[0])
+        lane = None if cutter is None else groups.axis_of(cutter.inputs[0])
         if cutter is None or lane is None or cutter.op_type not in _CUTTERS or value is not cutter.outputs[0]:
             continue
-        if not left(lane.atoms).all():
-            _CUTTERS[cutter.op_type](groups, cutter, left, scope)
+        if not left(lane.channel_ids).all():
+            _CUTTERS[cutter.op_type](groups, cutter, left, rewriter)
 
 
-def _split(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> None:
-    lanes = [groups.lane(output) for output in node.outputs]
-    sizes = [int(np.count_nonzero(left(lane.atoms))) for lane in lanes if lane is not None]
+def _split(groups: ChannelGroups, node: ir.Node, left: Any, rewriter: Rewriter) -> None:
+    lanes = [groups.axis_of(output) for output in node.outputs]
+    sizes = [int(np.count_nonzero(left(lane.channel_ids))) for lane in lanes if lane is not None]
     if "split" in node.attributes or groups.opset < elementwise.SPLIT_INPUT_SINCE:
         node.attributes.add(ir.AttrInt64s("split", sizes))
         return
     node.attributes.pop("num_outputs", None)
-    replace_input(node, 1, np.array(sizes, np.int64), scope)
+    replace_input(node, 1, np.array(sizes, np.int64), rewriter)
 
 
-def _slice(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> None:
-    lane, rank = groups.lane(node.inputs[0]), queries.rank(node.inputs[0])
+def _slice(groups: ChannelGroups, node: ir.Node, left: Any, rewriter: Rewriter) -> None:
+    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     bounds = None if rank is None else elementwise.slice_bounds(node, rank)
     if lane is None or rank is None or bounds is None:
         raise ValueError(f"{queries.site(node)} cuts what is not known")
     axis = rank - lane.from_end
     place = list(bounds).index(axis)
     begin, end, _ = bounds[axis].indices(lane.size)
-    kept = left(lane.atoms)
+    kept = left(lane.channel_ids)
     new = (int(np.count_nonzero(kept[:begin])), int(np.count_nonzero(kept[:end])))
     for index, (name, number) in enumerate(zip(("starts", "ends"), new, strict=True), 1):
         if name in node.attributes:
@@ -166,17 +166,17 @@ def _slice(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> Non
         if array is not None:
             changed = array.copy()
             changed[place] = number
-            replace_input(node, index, changed, scope)
+            replace_input(node, index, changed, rewriter)
 
 
-def _gather(groups: ChannelGroups, node: ir.Node, left: Any, scope: Scope) -> None:
-    lane, taken = groups.lane(node.inputs[0]), groups.taken[node.outputs[0]]
+def _gather(groups: ChannelGroups, node: ir.Node, left: Any, rewriter: Rewriter) -> None:
+    lane, taken = groups.axis_of(node.inputs[0]), groups.selected[node.outputs[0]]
     array = constants.constant_array(node.inputs[1])
     if lane is None or array is None:
         raise ValueError(f"{queries.site(node)} takes what is not known")
-    kept = left(lane.atoms)
+    kept = left(lane.channel_ids)
     places = np.cumsum(kept) - 1
-    replace_input(node, 1, places[taken[kept[taken]]].astype(array.dtype), scope)
+    replace_input(node, 1, places[taken[kept[taken]]].astype(array.dtype), rewriter)
 
 
 _CUTTERS = {"Split": _split, "Slice": _slice, "Gather": _gather}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.channels.dependency.groups import Lane
+from optimizer.algorithms.channels.dependency.groups import ChannelAxis
 from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _UNKNOWN = "read by {} to a shape that is not known"
 
 def reshape(groups: ChannelGroups, node: ir.Node) -> str:
     """Find the axis of the result that the channels lie on."""
-    lane, source, output = groups.lane(node.inputs[0]), node.inputs[0], node.outputs[0]
+    lane, source, output = groups.axis_of(node.inputs[0]), node.inputs[0], node.outputs[0]
     refusal = _UNKNOWN.format(node.op_type)
     if lane is None or source is None:
         return ""
@@ -38,7 +38,7 @@ def reshape(groups: ChannelGroups, node: ir.Node) -> str:
     before, behind = list(source.shape), list(output.shape)
     at = len(before) - lane.from_end
     if before[: at + 1] == behind[: at + 1] and all(_is_told(size) for size in before[: at + 1]):
-        found: Lane | None = Lane(len(behind) - at, lane.atoms)
+        found: ChannelAxis | None = ChannelAxis(len(behind) - at, lane.channel_ids)
     else:
         found = _by_elements_behind(groups, output, lane, before, behind)
     if found is None:
@@ -55,8 +55,8 @@ def _is_told(size: object) -> bool:
 
 
 def _by_elements_behind(
-    groups: ChannelGroups, output: ir.Value, lane: Lane, before: Sequence[object], behind: Sequence[object]
-) -> Lane | None:
+    groups: ChannelGroups, output: ir.Value, lane: ChannelAxis, before: Sequence[object], behind: Sequence[object]
+) -> ChannelAxis | None:
     inner = _product(before[len(before) - lane.from_end + 1 :])
     if inner is None:
         return None
@@ -68,14 +68,20 @@ def _by_elements_behind(
         reach = elements * size
         if elements <= inner and reach >= whole:
             first = np.arange(size) * elements
-            return None if inner % elements else _repeated(groups, output, Lane(from_end, lane.atoms), first, inner)
+            return (
+                None
+                if inner % elements
+                else _repeated(groups, output, ChannelAxis(from_end, lane.channel_ids), first, inner)
+            )
         if inner < elements and reach == whole:
             return _parted(groups, lane, from_end, elements // inner) if elements % inner == 0 else None
         elements = reach
     return None
 
 
-def _repeated(groups: ChannelGroups, output: ir.Value, lane: Lane, first: NDArray[np.int64], inner: int) -> Lane:
+def _repeated(
+    groups: ChannelGroups, output: ir.Value, lane: ChannelAxis, first: NDArray[np.int64], inner: int
+) -> ChannelAxis:
     """All channels come to lie on one axis, each once or several times.
 
     Args:
@@ -92,10 +98,10 @@ def _repeated(groups: ChannelGroups, output: ir.Value, lane: Lane, first: NDArra
     return groups.select(output, lane, taken)
 
 
-def _parted(groups: ChannelGroups, lane: Lane, from_end: int, width: int) -> Lane:
+def _parted(groups: ChannelGroups, lane: ChannelAxis, from_end: int, width: int) -> ChannelAxis:
     """``width`` channels in a row come to lie at one position of the axis, and on an axis behind it."""
-    groups.tie(np.repeat(lane.atoms[::width], width), lane.atoms)
-    return Lane(from_end, lane.atoms[::width])
+    groups.unify(np.repeat(lane.channel_ids[::width], width), lane.channel_ids)
+    return ChannelAxis(from_end, lane.channel_ids[::width])
 
 
 def _product(sizes: Sequence[object]) -> int | None:
@@ -103,7 +109,7 @@ def _product(sizes: Sequence[object]) -> int | None:
     return math.prod(known) if len(known) == len(sizes) else None
 
 
-def _count(groups: ChannelGroups, node: ir.Node, lane: Lane, position: int, source_axis: int) -> bool:
+def _count(groups: ChannelGroups, node: ir.Node, lane: ChannelAxis, position: int, source_axis: int) -> bool:
     """Whether the target follows when channels go: by itself (-1, or 0 for the same axis), or by a new constant."""
     found = element(node, 1, position)
     if found is None:
@@ -114,7 +120,7 @@ def _count(groups: ChannelGroups, node: ir.Node, lane: Lane, position: int, sour
         return True
     if size != lane.size:
         return False
-    groups.entry(reader, index, place, lane.atoms)
+    groups.add_size_constant(reader, index, place, lane.channel_ids)
     return True
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimizer.algorithms.channels.dependency.recurrent import multiplications
-from optimizer.graph import kernels, queries
+from optimizer.graph import linear_nodes, queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
-    from optimizer.algorithms.channels.pruning.units import Families
+    from optimizer.algorithms.channels.pruning.units import WidthGroups
 
 
 @dataclass(frozen=True)
-class Axis:
+class CostAxis:
     """The width of an axis: ``fixed``, and ``row[f]`` for each unit of family f."""
 
     fixed: float
@@ -67,18 +67,18 @@ class _Terms:
     """Collects terms; ``seconds`` by node changes their prices to what they take."""
 
     groups: ChannelGroups
-    families: Families
+    families: WidthGroups
     sizes: Mapping[str, Sequence[object]]
     seconds: Mapping[ir.Node, float] | None = None
     prices: list[float] = field(default_factory=list)
-    axes: list[tuple[Axis, Axis]] = field(default_factory=list)
+    axes: list[tuple[CostAxis, CostAxis]] = field(default_factory=list)
 
-    def axis(self, atoms: NDArray[np.int64] | None, width: float) -> Axis:
+    def axis(self, atoms: NDArray[np.int64] | None, width: float) -> CostAxis:
         if atoms is None or not atoms.size:
-            return Axis(width, np.zeros(len(self.families.members)))
-        return Axis(*self.families.axis(self.groups.roots(atoms)))
+            return CostAxis(width, np.zeros(len(self.families.members)))
+        return CostAxis(*self.families.axis(self.groups.roots(atoms)))
 
-    def add(self, node: ir.Node, price: float, one: Axis, other: Axis) -> None:
+    def add(self, node: ir.Node, price: float, one: CostAxis, other: CostAxis) -> None:
         if self.seconds is not None:
             full = np.array([family.units.size for family in self.families.members], np.float64)
             whole = (one.fixed + one.row @ full) * (other.fixed + other.row @ full)
@@ -100,7 +100,7 @@ class _Terms:
         return Costs(np.array(self.prices), fixed, np.moveaxis(rows, 1, 0))
 
 
-def macs(part: ir.Graph, groups: ChannelGroups, families: Families, sizes: Mapping[str, Sequence[object]]) -> Costs:
+def macs(part: ir.Graph, groups: ChannelGroups, families: WidthGroups, sizes: Mapping[str, Sequence[object]]) -> Costs:
     """Multiply-accumulate operations.
 
     Args:
@@ -116,7 +116,7 @@ def macs(part: ir.Graph, groups: ChannelGroups, families: Families, sizes: Mappi
     return terms.costs()
 
 
-def parameters(part: ir.Graph, groups: ChannelGroups, families: Families) -> Costs:
+def parameters(part: ir.Graph, groups: ChannelGroups, families: WidthGroups) -> Costs:
     """Elements of the weights of kernels; shared ones count once."""
     terms = _Terms(groups, families, {})
     seen: set[ir.Value | None] = set()
@@ -127,30 +127,32 @@ def parameters(part: ir.Graph, groups: ChannelGroups, families: Families) -> Cos
     return terms.costs()
 
 
-def seconds(part: ir.Graph, groups: ChannelGroups, families: Families, taken: Mapping[ir.Node, float]) -> Costs:
+def seconds(part: ir.Graph, groups: ChannelGroups, families: WidthGroups, taken: Mapping[ir.Node, float]) -> Costs:
     """Time, of which ``taken`` says what each node takes as it is."""
     terms = _Terms(groups, families, {}, taken)
     for node in part:
         if not (_add_kernel(terms, node, per_position=True) or _add_product(terms, node)):
-            lane = groups.lane(node.outputs[0]) if node.outputs else None
-            terms.add(node, 1.0, terms.axis(None if lane is None else lane.atoms, 1.0), terms.axis(None, 1.0))
+            lane = groups.axis_of(node.outputs[0]) if node.outputs else None
+            terms.add(node, 1.0, terms.axis(None if lane is None else lane.channel_ids, 1.0), terms.axis(None, 1.0))
     return terms.costs()
 
 
 def _add_kernel(terms: _Terms, node: ir.Node, *, per_position: bool) -> bool:
     groups = terms.groups
-    sink = next((sink for sink in groups.sinks if sink.node is node), None)
-    item = kernels.kernel(node)
+    sink = next((sink for sink in groups.consumers if sink.node is node), None)
+    item = linear_nodes.as_linear(node)
     if item is None:
-        return _add_recurrent(terms, node, None if sink is None else sink.lane.atoms, per_position=per_position)
+        return _add_recurrent(
+            terms, node, None if sink is None else sink.channel_axis.channel_ids, per_position=per_position
+        )
     taps = math.prod(item.shape[2:]) if node.op_type in {"Conv", "ConvTranspose"} else 1
     price = taps * (_positions(item, terms) if per_position else 1)
     if item.groups > 1:
         width = item.inputs // item.groups * (item.outputs // item.groups)
         terms.add(node, price, terms.axis(groups.grouped.get(node), item.groups), terms.axis(None, width))
         return True
-    read = terms.axis(None if sink is None else sink.lane.atoms, item.inputs)
-    terms.add(node, price, read, terms.axis(groups.makers.get(node), item.outputs))
+    read = terms.axis(None if sink is None else sink.channel_axis.channel_ids, item.inputs)
+    terms.add(node, price, read, terms.axis(groups.producers.get(node), item.outputs))
     return True
 
 
@@ -162,22 +164,22 @@ def _add_recurrent(terms: _Terms, node: ir.Node, read: NDArray[np.int64] | None,
     inputs, units, times = known
     price = times * (_size(terms.dims(node.inputs[0])[:2]) if per_position else 1)
     one, own = terms.axis(read, inputs), terms.axis(terms.groups.units.get(node), units)
-    terms.add(node, price, Axis(one.fixed + own.fixed, one.row + own.row), own)
+    terms.add(node, price, CostAxis(one.fixed + own.fixed, one.row + own.row), own)
     return True
 
 
 def _add_product(terms: _Terms, node: ir.Node) -> bool:
     """A product of two activations, whose cost is as the lane that it carries is wide."""
-    if not queries.is_standard(node, "MatMul") or kernels.kernel(node) is not None:
+    if not queries.is_standard(node, "MatMul") or linear_nodes.as_linear(node) is not None:
         return False
-    lane = terms.groups.lane(node.outputs[0])
+    lane = terms.groups.axis_of(node.outputs[0])
     size = _size(terms.dims(node.outputs[0])) * _size(terms.dims(node.inputs[0])[-1:])
     width = 1 if lane is None else lane.size
-    terms.add(node, size / width, terms.axis(None if lane is None else lane.atoms, 1.0), terms.axis(None, 1.0))
+    terms.add(node, size / width, terms.axis(None if lane is None else lane.channel_ids, 1.0), terms.axis(None, 1.0))
     return True
 
 
-def _positions(item: kernels.Kernel, terms: _Terms) -> int:
+def _positions(item: linear_nodes.LinearNode, terms: _Terms) -> int:
     value = item.node.inputs[0] if item.node.op_type == "ConvTranspose" else item.node.outputs[0]
     sizes = terms.dims(value)
     if item.axis == 1:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimizer.algorithms.channels.pruning.repair import damped
-from optimizer.algorithms.channels.redundancy.kernel_facts import array_of
+from optimizer.algorithms.channels.redundancy.linear_facts import array_of
 from optimizer.graph import queries
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
-    from optimizer.algorithms.channels.pruning.repair import Reader
-    from optimizer.algorithms.channels.pruning.units import Families, Family
+    from optimizer.algorithms.channels.pruning.repair import RepairableConsumer
+    from optimizer.algorithms.channels.pruning.units import WidthGroup, WidthGroups
     from optimizer.statistics.second_moments import SecondMoments
 
 NEED_DATA = ("activation", "error")
@@ -59,8 +59,8 @@ class Curve:
 
 def curves(
     groups: ChannelGroups,
-    families: Families,
-    readers: Sequence[Reader],
+    families: WidthGroups,
+    readers: Sequence[RepairableConsumer],
     moments: Mapping[str, SecondMoments],
     importance: str,
 ) -> list[Curve]:
@@ -78,13 +78,13 @@ def curves(
         return [
             _sorted(family, np.array([scores[unit] for unit in family.units.tolist()])) for family in families.members
         ]
-    by_family: dict[int, dict[tuple[str, ...], list[Reader]]] = defaultdict(lambda: defaultdict(list))
+    by_family: dict[int, dict[tuple[str, ...], list[RepairableConsumer]]] = defaultdict(lambda: defaultdict(list))
     for reader in readers:
         for number in {families.of[root] for root in reader.roots.tolist() if root in families.of}:
             by_family[number][tuple(reader.names)].append(reader)
     found = []
     for number, family in enumerate(families.members):
-        felt = [_Felt.of(family, members, moments) for members in by_family[number].values()]
+        felt = [_ConsumerError.of(family, members, moments) for members in by_family[number].values()]
         if importance == "error":
             found.append(_eliminated(family, felt))
         else:
@@ -92,7 +92,7 @@ def curves(
     return found
 
 
-def _sorted(family: Family, scores: NDArray[np.float64]) -> Curve:
+def _sorted(family: WidthGroup, scores: NDArray[np.float64]) -> Curve:
     order = np.argsort(scores, kind="stable")
     return Curve(family.units[order], scores[order])
 
@@ -101,7 +101,7 @@ def _by_weights(groups: ChannelGroups, importance: str) -> Mapping[int, float]:
     """The share that each unit has in the weights, or scales, that are cut with it."""
     found: dict[int, float] = defaultdict(float)
     scales: dict[int, float] = defaultdict(float)
-    for cut in groups.cuts.values():
+    for cut in groups.sliced_parameters.values():
         array = array_of(cut.value)
         if array is None:
             continue
@@ -111,9 +111,9 @@ def _by_weights(groups: ChannelGroups, importance: str) -> Mapping[int, float]:
         if cut.is_vector and not is_scale:
             continue
         sizes = np.abs(array) if importance == "l1" else array**2
-        sizes = np.moveaxis(sizes, cut.axis, 0).reshape(cut.atoms.size, -1).sum(axis=1)
+        sizes = np.moveaxis(sizes, cut.axis, 0).reshape(cut.channel_ids.size, -1).sum(axis=1)
         into = scales if is_scale else found
-        for root, share in zip(groups.roots(cut.atoms).tolist(), sizes / max(sizes.sum(), 1e-300), strict=True):
+        for root, share in zip(groups.roots(cut.channel_ids).tolist(), sizes / max(sizes.sum(), 1e-300), strict=True):
             into[root] += float(share)
     if importance == "bn":
         found.update(scales)
@@ -121,7 +121,7 @@ def _by_weights(groups: ChannelGroups, importance: str) -> Mapping[int, float]:
 
 
 @dataclass
-class _Felt:
+class _ConsumerError:
     """What is read by some kernels, as far as a family is concerned.
 
     Attributes:
@@ -138,7 +138,9 @@ class _Felt:
     inverse: NDArray[np.float64]
 
     @classmethod
-    def of(cls, family: Family, members: Sequence[Reader], moments: Mapping[str, SecondMoments]) -> _Felt:
+    def of(
+        cls, family: WidthGroup, members: Sequence[RepairableConsumer], moments: Mapping[str, SecondMoments]
+    ) -> _ConsumerError:
         roots = members[0].roots
         known = members[0].moments(moments)
         if known is None:
@@ -182,7 +184,7 @@ class _Felt:
         self.places = np.searchsorted(left, np.delete(self.places, going, axis=0))
 
 
-def _eliminated(family: Family, felt: Sequence[_Felt]) -> Curve:
+def _eliminated(family: WidthGroup, felt: Sequence[_ConsumerError]) -> Curve:
     for one in felt:
         one.inverse = np.linalg.inv(one.covariance).astype(np.float64)
     alive, order, costs = family.units, [], []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.contract.passes import Sites
 from optimizer.graph import queries
 from optimizer.io.model import clone
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
-    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.evaluator import Evaluator
     from optimizer.statistics.second_moments import SecondMoments
 
 
@@ -33,19 +33,19 @@ _MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "Sq
 
 def looked_at(groups: ChannelGroups, value: ir.Value) -> ir.Value:
     """The value whose channels are to be looked at for those of ``value``: itself, or what it holds the means of."""
-    own = groups.lanes[value]
+    own = groups.channel_axes[value]
     producer = value.producer()
     while producer is not None and queries.is_standard(producer, *_MEANS):
         before = producer.inputs[0]
-        lane = groups.lane(before)
-        if before is None or lane is None or not np.array_equal(lane.atoms, own.atoms):
+        lane = groups.axis_of(before)
+        if before is None or lane is None or not np.array_equal(lane.channel_ids, own.channel_ids):
             break
         value, producer = before, before.producer()
     return value
 
 
 def channel_moments(
-    model: ir.Model, channels: Mapping[str, tuple[int, int]], together: Mapping[str, Hashable], lab: Lab
+    model: ir.Model, channels: Mapping[str, tuple[int, int]], together: Mapping[str, Hashable], evaluator: Evaluator
 ) -> dict[str, SecondMoments]:
     """Second moments of the channels of values of the main graph.
 
@@ -54,25 +54,25 @@ def channel_moments(
         channels: By the value's name, the axis of its channels counted from the end, and how many there are. The axis
             is the last one, or the second one.
         together: By name, what is alike for values whose rows are summed up as one.
-        lab: Runs the model.
+        evaluator: Runs the model.
 
     Returns:
         By name, with one group; one object for all values that are summed up together. Those that no feed reached, or
         that have too many channels, are left out.
     """
     copy = clone(model)
-    scope = Scope(copy, Sites())
+    rewriter = Rewriter(copy, Sites())
     values = {value.name: value for value in copy.graph.inputs}
     values.update((value.name, value) for node in copy.graph for value in node.outputs)
     probes: dict[str, str] = {}
     for name, (from_end, count) in channels.items():
-        made = _probe(values[name], from_end, count, scope)
+        made = _probe(values[name], from_end, count, rewriter)
         if made is not None:
             copy.graph.append(made)
             probes[str(made.outputs[0].name)] = name
     sums: dict[Hashable, SecondMoments] = {}
     found: dict[str, SecondMoments] = {}
-    for output, moments in lab.second_moments(copy, list(probes)) if probes else ():
+    for output, moments in evaluator.second_moments(copy, list(probes)) if probes else ():
         name = probes[output]
         if not moments.rows:
             continue
@@ -82,7 +82,7 @@ def channel_moments(
     return found
 
 
-def _probe(value: ir.Value, from_end: int, count: int, scope: Scope) -> ir.Node | None:
+def _probe(value: ir.Value, from_end: int, count: int, rewriter: Rewriter) -> ir.Node | None:
     """A kernel of one tap and one output that reads ``value``."""
     rank = queries.rank(value)
     kind = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
@@ -92,8 +92,8 @@ def _probe(value: ir.Value, from_end: int, count: int, scope: Scope) -> ir.Node 
     if not is_row and (from_end != rank - 1 or rank < 3):
         return None
     shape = (count, 1) if is_row else (1, count, *[1] * (rank - 2))
-    weight = ir.Value(name=scope.unique_name("probe_weight"), const_value=ir.tensor(np.zeros(shape, kind)))
+    weight = ir.Value(name=rewriter.unique_name("probe_weight"), const_value=ir.tensor(np.zeros(shape, kind)))
     weight.type, weight.shape = value.type, ir.Shape(shape)
-    scope.model.graph.initializers.add(weight)
-    output = ir.Value(name=scope.unique_name("probe"), type=value.type)
+    rewriter.model.graph.initializers.add(weight)
+    output = ir.Value(name=rewriter.unique_name("probe"), type=value.type)
     return ir.node("MatMul" if is_row else "Conv", [value, weight], outputs=[output], name=output.name)

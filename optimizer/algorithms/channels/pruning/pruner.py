@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from optimizer.algorithms.channels.dependency.operators import flow
+from optimizer.algorithms.channels.dependency.operators import channel_groups
 from optimizer.algorithms.channels.dependency.removal import remove
 from optimizer.algorithms.channels.pruning import costs as channel_costs
 from optimizer.algorithms.channels.pruning import repair
 from optimizer.algorithms.channels.pruning.moments import channel_moments, looked_at
-from optimizer.algorithms.channels.pruning.repair import readers
-from optimizer.algorithms.channels.pruning.units import families
+from optimizer.algorithms.channels.pruning.repair import repairable_consumers
+from optimizer.algorithms.channels.pruning.units import width_groups
 from optimizer.algorithms.channels.redundancy.merging import add_to_bias
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Sites
 from optimizer.graph import queries
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
     from optimizer.algorithms.channels.pruning.costs import Costs
     from optimizer.algorithms.channels.pruning.importance import Curve
-    from optimizer.algorithms.channels.pruning.units import Families
-    from optimizer.contract.evaluator import Lab
+    from optimizer.algorithms.channels.pruning.units import WidthGroups
+    from optimizer.contract.evaluator import Evaluator
     from optimizer.statistics.second_moments import SecondMoments
 
 
@@ -78,29 +78,29 @@ class Pruning:
     sizes: Mapping[str, Sequence[object]] = field(default_factory=dict)
     moments: Mapping[str, SecondMoments] = field(default_factory=dict)
     groups: ChannelGroups = field(init=False)
-    families: Families = field(init=False)
+    families: WidthGroups = field(init=False)
 
     def __post_init__(self) -> None:
-        self.groups = flow(self.model.graph, queries.opset_version(self.model), prunes_states=True)
+        self.groups = channel_groups(self.model.graph, queries.opset_version(self.model), prunes_states=True)
         self.settle()
 
     def settle(self) -> None:
         """Find the families again, after more was pinned."""
-        self.families = families(self.groups, self.multiple)
+        self.families = width_groups(self.groups, self.multiple)
 
-    def observe(self, lab: Lab) -> dict[str, SecondMoments]:
+    def observe(self, evaluator: Evaluator) -> dict[str, SecondMoments]:
         """The second moments of the channels of what kernels read, by its name, as far as they can be known."""
         seen: dict[str, ir.Value] = {}
         weights: dict[str, set[ir.Value]] = defaultdict(set)
-        for sink in self.groups.sinks:
+        for sink in self.groups.consumers:
             value = sink.node.inputs[0]
             if value is not None:
                 seen[str(value.name)] = looked = looked_at(self.groups, value)
                 weights[str(looked.name)].add(sink.weight)
-        lanes = {str(value.name): self.groups.lanes[value] for value in seen.values()}
+        lanes = {str(value.name): self.groups.channel_axes[value] for value in seen.values()}
         channels = {name: (lane.from_end, lane.size) for name, lane in lanes.items()}
         together = {name: frozenset(read) for name, read in weights.items()}
-        found = channel_moments(self.model, channels, together, lab)
+        found = channel_moments(self.model, channels, together, evaluator)
         return {name: found[str(value.name)] for name, value in seen.items() if value.name in found}
 
     def macs(self) -> Costs:
@@ -169,20 +169,20 @@ class Pruning:
     def build(self, gone: Sequence[int]) -> ir.Model:
         """A copy of the model without the units ``gone``, repaired as far as moments are known."""
         made = clone(self.model)
-        groups = flow(made.graph, queries.opset_version(made), prunes_states=True)
-        scope = Scope(made, Sites())
+        groups = channel_groups(made.graph, queries.opset_version(made), prunes_states=True)
+        rewriter = Rewriter(made, Sites())
         removed = np.array(sorted(gone), np.int64)
         shifts = []
-        for reader in readers(groups):
+        for reader in repairable_consumers(groups):
             found = repair.repair(reader, np.isin(reader.roots, removed), self.moments)
             if found is None or not repair.put(reader, found) or not found.shift.size:
                 continue
             for sink in reader.sinks:
                 kept = ~np.isin(groups.roots(sink.produced), removed)
                 shifts.append((sink.node, found.shift.compress(kept) if kept.size else found.shift))
-        remove(groups, gone, scope)
+        remove(groups, gone, rewriter)
         for node, shift in shifts:
-            add_to_bias(node, shift, scope)
+            add_to_bias(node, shift, rewriter)
         return made
 
 

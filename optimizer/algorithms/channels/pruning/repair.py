@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.channels.redundancy.kernel_facts import array_of, is_steady
+from optimizer.algorithms.channels.redundancy.linear_facts import array_of, is_steady
 from optimizer.graph import constants
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.channels.dependency.groups import ChannelGroups, Sink
+    from optimizer.algorithms.channels.dependency.groups import ChannelConsumer, ChannelGroups
     from optimizer.statistics.second_moments import SecondMoments
 
 
@@ -56,7 +56,7 @@ def damped(covariance: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
     return np.asarray(covariance + np.eye(size) * max(mean * share, float(np.finfo(np.float64).tiny)))
 
 
-def repair(reader: Reader, gone: NDArray[np.bool_], known: Mapping[str, SecondMoments]) -> Repair | None:
+def repair(reader: RepairableConsumer, gone: NDArray[np.bool_], known: Mapping[str, SecondMoments]) -> Repair | None:
     """The weight of ``reader`` without the channels ``gone``; ``None`` if there is nothing to repair, or to go by.
 
     Args:
@@ -84,21 +84,21 @@ def repair(reader: Reader, gone: NDArray[np.bool_], known: Mapping[str, SecondMo
     return Repair(made, shift.reshape(outputs, -1).sum(axis=1))
 
 
-def put(reader: Reader, made: Repair) -> bool:
+def put(reader: RepairableConsumer, made: Repair) -> bool:
     """Give ``reader`` its new weight; whether that fits into its type."""
     tensor, axis = constants.constant_tensor(reader.weight), reader.sinks[0].axis
     if tensor is None:
         return False
     shape = tuple(tensor.shape.numpy())
     moved = made.weight.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :])
-    array = constants.rounded(np.moveaxis(moved, 0, axis), tensor.dtype.numpy())
+    array = constants.round_once(np.moveaxis(moved, 0, axis), tensor.dtype.numpy())
     if array is not None:
-        constants.rewrite(reader.weight, np.ascontiguousarray(array))
+        constants.set_array(reader.weight, np.ascontiguousarray(array))
     return array is not None
 
 
 @dataclass
-class Reader:
+class RepairableConsumer:
     """A weight and the kernels that read channels with it; more than one if it is shared.
 
     Attributes:
@@ -108,7 +108,7 @@ class Reader:
     """
 
     weight: ir.Value
-    sinks: list[Sink]
+    sinks: list[ChannelConsumer]
     roots: NDArray[np.int64]
 
     @property
@@ -137,12 +137,12 @@ class Reader:
         return second, mean, rows
 
 
-def readers(groups: ChannelGroups) -> list[Reader]:
+def repairable_consumers(groups: ChannelGroups) -> list[RepairableConsumer]:
     """The readers of all lanes, by weight, in the order of the graph."""
-    found: dict[ir.Value, Reader] = {}
-    for sink in groups.sinks:
+    found: dict[ir.Value, RepairableConsumer] = {}
+    for sink in groups.consumers:
         if sink.weight in found:
             found[sink.weight].sinks.append(sink)
         else:
-            found[sink.weight] = Reader(sink.weight, [sink], groups.roots(sink.lane.atoms))
+            found[sink.weight] = RepairableConsumer(sink.weight, [sink], groups.roots(sink.channel_axis.channel_ids))
     return list(found.values())

@@ -10,11 +10,11 @@ import numpy as np
 
 from optimizer.algorithms.channels.pruning.importance import NEED_DATA, curves
 from optimizer.algorithms.channels.pruning.pruner import Pruning, sizes_of
-from optimizer.algorithms.channels.pruning.repair import readers
+from optimizer.algorithms.channels.pruning.repair import repairable_consumers
 from optimizer.algorithms.channels.pruning.search import PruningSearch, seconds_by_node, to_cost, units
 from optimizer.algorithms.search.memory import digest
 from optimizer.contract.passes import Note, PassResult, Step
-from optimizer.contract.skipped import Leftovers
+from optimizer.contract.skipped import SkippedNodes
 from optimizer.graph import queries, traversal
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.pruning.costs import Costs
     from optimizer.algorithms.channels.pruning.importance import Curve
     from optimizer.algorithms.channels.pruning.pruner import Portion
-    from optimizer.contract.evaluator import Lab
-    from optimizer.contract.node_filter import NodeChoice
+    from optimizer.contract.evaluator import Evaluator
+    from optimizer.contract.node_filter import NodeFilter
     from optimizer.contract.passes import Context
 
 STEP = Step("channels", "channels that are made by a kernel, and all that depends on them, are removed")
@@ -61,11 +61,11 @@ class PruningRun:
     importance: str
     repair: bool
     multiple: int
-    choice: NodeChoice
+    choice: NodeFilter
 
     def run(self) -> PassResult:
         """The model without the channels that are chosen, or that ``context.choices`` names."""
-        left = Leftovers()
+        left = SkippedNodes()
         pruning = self._pruning()
         self._say_what_is_pinned(pruning, left)
         if not pruning.families.members:
@@ -85,68 +85,72 @@ class PruningRun:
         return PassResult(made, changes, (*said, *left.notes()), {"removed": _positions(pruning, gone)})
 
     def _pruning(self) -> Pruning:
-        """The units of the model; what was measured of them is in the lab's memory."""
-        lab = self.context.lab
-        sizes = sizes_of(self.model, lab.calibration[0]) if lab is not None and len(lab.calibration) else {}
+        """The units of the model; what was measured of them is in the evaluator's memory."""
+        evaluator = self.context.evaluator
+        sizes = (
+            sizes_of(self.model, evaluator.calibration[0])
+            if evaluator is not None and len(evaluator.calibration)
+            else {}
+        )
         pruning = Pruning(self.model, self.multiple, sizes)
-        for node, atoms in pruning.groups.makers.items():
-            if not self.choice.holds(node):
-                pruning.groups.pin(atoms, "left out by include= or exclude=")
+        for node, atoms in pruning.groups.producers.items():
+            if not self.choice.matches(node):
+                pruning.groups.freeze(atoms, "left out by include= or exclude=")
         pruning.settle()
-        if self.repair and lab is not None:
-            pruning.moments = self._moments(pruning, lab)
+        if self.repair and evaluator is not None:
+            pruning.moments = self._moments(pruning, evaluator)
         return pruning
 
-    def _moments(self, pruning: Pruning, lab: Lab) -> Mapping[str, Any]:
+    def _moments(self, pruning: Pruning, evaluator: Evaluator) -> Mapping[str, Any]:
         key = "channel moments", digest(self.model)
-        if key not in lab.memory:
-            lab.memory[key] = pruning.observe(lab)
-        found: Mapping[str, Any] = lab.memory[key]
+        if key not in evaluator.memory:
+            evaluator.memory[key] = pruning.observe(evaluator)
+        found: Mapping[str, Any] = evaluator.memory[key]
         return found
 
-    def _portions(self, pruning: Pruning, left: Leftovers) -> Sequence[Portion]:
+    def _portions(self, pruning: Pruning, left: SkippedNodes) -> Sequence[Portion]:
         """What goes, in order."""
-        lab, progress = self.context.lab, self.context.progress
+        evaluator, progress = self.context.evaluator, self.context.progress
         costs = self._costs(pruning)
         share = self.goal.macs or self.goal.params or self.goal.latency or 0.0
-        if lab is None:
+        if evaluator is None:
             portions = pruning.order(self._curves(pruning), costs)
             return portions[: to_cost(pruning, portions, costs, share)]
-        search = self._search(pruning, costs, lab)
+        search = self._search(pruning, costs, evaluator)
         search.measure(progress)
         portions = search.order()
-        if self.goal.latency is not None and lab.is_timed:
+        if self.goal.latency is not None and evaluator.is_timed:
             most = search.to_latency(portions, self.goal.latency, progress)
         else:
             most = to_cost(pruning, portions, costs, share)
-        length = search.within(portions, most, self.context.allowance, progress)
+        length = search.within(portions, most, self.context.budget_limit, progress)
         if length < most and self.goal != Goal():
             left.note("the model", "is pruned less than asked for: the budget allows no more")
         return portions[:length]
 
-    def _search(self, pruning: Pruning, costs: Costs, lab: Lab) -> PruningSearch:
+    def _search(self, pruning: Pruning, costs: Costs, evaluator: Evaluator) -> PruningSearch:
         """A new search, or the one that was made for this model before."""
         key = "pruning", digest(self.model), self.goal, self.importance, self.repair, self.multiple, self.choice
-        if key not in lab.memory:
-            lab.memory[key] = PruningSearch(pruning, self._curves(pruning), costs, lab)
-        found: PruningSearch = lab.memory[key]
+        if key not in evaluator.memory:
+            evaluator.memory[key] = PruningSearch(pruning, self._curves(pruning), costs, evaluator)
+        found: PruningSearch = evaluator.memory[key]
         return found
 
     def _curves(self, pruning: Pruning) -> list[Curve]:
-        lab = self.context.lab
-        moments = self._moments(pruning, lab) if lab is not None and self.importance in NEED_DATA else {}
+        evaluator = self.context.evaluator
+        moments = self._moments(pruning, evaluator) if evaluator is not None and self.importance in NEED_DATA else {}
         self.context.progress.begin("in which order channels may go")
-        return curves(pruning.groups, pruning.families, readers(pruning.groups), moments, self.importance)
+        return curves(pruning.groups, pruning.families, repairable_consumers(pruning.groups), moments, self.importance)
 
     def _costs(self, pruning: Pruning) -> Costs:
-        lab = self.context.lab
+        evaluator = self.context.evaluator
         if self.goal.params is not None:
             return pruning.parameters()
-        if self.goal.macs is None and lab is not None and lab.is_timed:
+        if self.goal.macs is None and evaluator is not None and evaluator.is_timed:
             key = "pruning profile", digest(self.model)
-            if key not in lab.memory:
-                lab.memory[key] = lab.profile(self.model)
-            taken = seconds_by_node(self.model, lab.memory[key])
+            if key not in evaluator.memory:
+                evaluator.memory[key] = evaluator.profile(self.model)
+            taken = seconds_by_node(self.model, evaluator.memory[key])
             if taken:
                 return pruning.seconds(taken)
         return pruning.macs()
@@ -160,10 +164,10 @@ class PruningRun:
         }
         return [portion for portion in portions if allowed[portion.family]]
 
-    def _say_what_is_pinned(self, pruning: Pruning, left: Leftovers) -> None:
+    def _say_what_is_pinned(self, pruning: Pruning, left: SkippedNodes) -> None:
         left.unmatched(self.choice.unmatched(self.model))
-        pinned = pruning.groups.pinned()
-        for node, atoms in pruning.groups.makers.items():
+        pinned = pruning.groups.frozen()
+        for node, atoms in pruning.groups.producers.items():
             for root in pruning.groups.roots(atoms).tolist():
                 if root in pinned:
                     left.note(node, f"keeps channels: {pinned[root]}")
@@ -177,7 +181,7 @@ def _widths(pruning: Pruning, gone: Sequence[int]) -> dict[str, tuple[int, int]]
     removed = np.array(sorted(gone), np.int64)
     less = {
         node: (atoms.size, int(np.count_nonzero(~np.isin(pruning.groups.roots(atoms), removed))))
-        for node, atoms in pruning.groups.makers.items()
+        for node, atoms in pruning.groups.producers.items()
     }
     return {node.name or str(node.outputs[0].name): pair for node, pair in less.items() if pair[0] > pair[1]}
 
@@ -185,7 +189,7 @@ def _widths(pruning: Pruning, gone: Sequence[int]) -> dict[str, tuple[int, int]]
 def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, list[int]]:
     """The positions of the units ``gone`` in the output of the first kernel that makes each."""
     removed, found = set(gone), defaultdict(list)
-    for node, atoms in pruning.groups.makers.items():
+    for node, atoms in pruning.groups.producers.items():
         for position, root in enumerate(pruning.groups.roots(atoms).tolist()):
             if root in removed:
                 removed.remove(root)
@@ -196,7 +200,7 @@ def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, list[int]]:
 def _by_position(pruning: Pruning, positions: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
     """The units of which ``positions`` are ``_positions``."""
     found: dict[int, None] = {}
-    for node, atoms in pruning.groups.makers.items():
+    for node, atoms in pruning.groups.producers.items():
         roots = pruning.groups.roots(atoms)
         found.update((int(roots[position]), None) for position in positions.get(queries.site(node), ()))
     return tuple(root for root in found if root in pruning.families.of)

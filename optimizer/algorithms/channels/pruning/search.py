@@ -7,7 +7,7 @@
     and keeps the allowance, found
               by halving, each length built, repaired and measured as a whole
 
-What was measured is kept in the lab's memory: a second try with a stricter aim only halves again.
+What was measured is kept in the evaluator's memory: a second try with a stricter aim only halves again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.pruning.costs import Costs
     from optimizer.algorithms.channels.pruning.importance import Curve
     from optimizer.algorithms.channels.pruning.pruner import Portion, Pruning
-    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.progress import Progress
 
 _SAFETY = 0.9  # of the allowance: the validation feeds are others
@@ -46,13 +46,13 @@ class PruningSearch:
         pruning: Builds candidates.
         curves: Of its families.
         costs: What is to be saved.
-        lab: Measures.
+        evaluator: Measures.
     """
 
     pruning: Pruning
     curves: Sequence[Curve]
     costs: Costs
-    lab: Lab
+    evaluator: Evaluator
     sensitivity: dict[int, float] = field(default_factory=dict)
     shares: dict[tuple[int, ...], float] = field(default_factory=dict)
     ratios: dict[tuple[int, ...], float] = field(default_factory=dict)
@@ -63,11 +63,11 @@ class PruningSearch:
             return
         members = self.pruning.families.members
         numbers = [number for number, family in enumerate(members) if family.ends()]
-        begun = max(self.lab.time_left(), 0.0)
+        begun = max(self.evaluator.time_left(), 0.0)
         progress.begin(f"how sensitive {len(numbers)} families of channels are")
         for done, number in enumerate(sorted(numbers, key=lambda one: -self._saved(one))):
             progress(done / len(numbers))
-            if self.lab.time_left() < (1 - _MEASURING) * begun:
+            if self.evaluator.time_left() < (1 - _MEASURING) * begun:
                 break
             family, curve = members[number], self.curves[number]
             summed = curve.costs.cumsum()
@@ -92,14 +92,14 @@ class PruningSearch:
     def share(self, gone: tuple[int, ...]) -> float:
         """What a choice uses of the budget."""
         if gone not in self.shares:
-            self.shares[gone] = self.lab.share(self.pruning.build(gone)) if gone else 0.0
+            self.shares[gone] = self.evaluator.budget_used(self.pruning.build(gone)) if gone else 0.0
         return self.shares[gone]
 
     def ratio(self, gone: tuple[int, ...]) -> float:
         """How many times as long a choice takes as the model."""
         if gone not in self.ratios:
             made = self.pruning.build(gone)
-            self.ratios[gone] = self.lab.seconds(made) / self.lab.seconds(self.pruning.model)
+            self.ratios[gone] = self.evaluator.seconds(made) / self.evaluator.seconds(self.pruning.model)
         return self.ratios[gone]
 
     def within(self, portions: Sequence[Portion], most: int, allowance: float, progress: Progress) -> int:
@@ -121,7 +121,7 @@ class PruningSearch:
         """The longest length below ``most`` that holds, to ``1 / _FINEST`` of ``most``."""
         low, high, done = 0, most, 0
         finest = max(most // _FINEST, 1)
-        while high - low > finest and self.lab.time_left() > 0:
+        while high - low > finest and self.evaluator.time_left() > 0:
             middle = (low + high) // 2
             progress(min(done / math.log2(_FINEST), 1.0))
             done += 1

@@ -27,7 +27,7 @@ _LEAST_SHARE = 0.1  # of a family stays: a layer that is gone altogether was no 
 
 
 @dataclass(frozen=True)
-class Family:
+class WidthGroup:
     """Units that may be removed.
 
     Attributes:
@@ -50,7 +50,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Families:
+class WidthGroups:
     """All families of a graph.
 
     Attributes:
@@ -58,7 +58,7 @@ class Families:
         of: The number of the family of each unit, by root.
     """
 
-    members: tuple[Family, ...]
+    members: tuple[WidthGroup, ...]
     of: dict[int, int]
 
     def axis(self, roots: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
@@ -74,7 +74,7 @@ class Families:
         return fixed, row / np.array([family.units.size for family in self.members], np.float64)
 
 
-def families(groups: ChannelGroups, multiple: int) -> Families:
+def width_groups(groups: ChannelGroups, multiple: int) -> WidthGroups:
     """The units of ``groups`` that nothing pins and that some kernel makes.
 
     Args:
@@ -82,37 +82,40 @@ def families(groups: ChannelGroups, multiple: int) -> Families:
         multiple: Widths stay, or become, multiples of it.
     """
     widths = list(_widths(groups))
-    axes = [*widths, *(groups.roots(groups.lanes[value].atoms) for value in groups.taken)]  # no part is left empty
+    axes = [
+        *widths,
+        *(groups.roots(groups.channel_axes[value].channel_ids) for value in groups.selected),
+    ]  # no part is left empty
     places: dict[int, list[int]] = defaultdict(list)
     for number, roots in enumerate(axes):
         for root in roots.tolist():
             places[root].append(number)
     makers: dict[int, str] = {}
-    for node, atoms in groups.makers.items():
+    for node, atoms in groups.producers.items():
         for root in groups.roots(atoms).tolist():
             makers.setdefault(root, queries.site(node))
-    pinned = groups.pinned()
+    pinned = groups.frozen()
     found: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for root in makers:
         if root not in pinned:
             found[tuple(places[root])].append(root)
     members = tuple(_family(units, key, widths, makers[units[0]], multiple) for key, units in found.items())
-    return Families(members, {int(root): at for at, family in enumerate(members) for root in family.units})
+    return WidthGroups(members, {int(root): at for at, family in enumerate(members) for root in family.units})
 
 
 def _widths(groups: ChannelGroups) -> Iterator[NDArray[np.int64]]:
     """The units along each axis that a kernel makes or reads."""
-    for atoms in groups.makers.values():
+    for atoms in groups.producers.values():
         yield groups.roots(atoms)
-    for sink in groups.sinks:
-        yield groups.roots(sink.lane.atoms)
+    for sink in groups.consumers:
+        yield groups.roots(sink.channel_axis.channel_ids)
     for atoms in groups.grouped.values():
         yield groups.roots(atoms)
 
 
 def _family(
     units: list[int], key: tuple[int, ...], widths: list[NDArray[np.int64]], site: str, multiple: int
-) -> Family:
+) -> WidthGroup:
     numbers = sorted(set(key))
     times = [key.count(number) for number in numbers]
     step = math.lcm(*(multiple // math.gcd(multiple, count) for count in times))
@@ -124,4 +127,4 @@ def _family(
     fits = [sum(gone * count % multiple == rest for rest, count in alone) for gone in range(1, step + 1)]
     first = step - fits[::-1].index(max(fits))
     least = max(step, math.ceil(_LEAST_SHARE * len(units)))
-    return Family(np.array(units, np.int64), site, first, step, least)
+    return WidthGroup(np.array(units, np.int64), site, first, step, least)

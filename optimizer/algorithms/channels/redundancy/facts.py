@@ -22,7 +22,7 @@ _APART = 1e-6  # of a number: two that are closer differ by float32 rounding
 
 
 @dataclass(frozen=True)
-class Facts:
+class ChannelFacts:
     """The channels of one value, by position; all arrays (size,).
 
     Attributes:
@@ -31,36 +31,36 @@ class Facts:
         constant: What the channel is everywhere; NaN where it is no constant.
     """
 
-    content: NDArray[np.int64]
+    value_number: NDArray[np.int64]
     scale: NDArray[np.float64]
     constant: NDArray[np.float64]
 
     @property
     def size(self) -> int:
         """How many channels."""
-        return int(self.content.size)
+        return int(self.value_number.size)
 
     @property
     def is_constant(self) -> NDArray[np.bool_]:
         """Where a channel is a constant."""
         return ~np.isnan(self.constant)
 
-    def take(self, positions: NDArray[np.int64]) -> Facts:
+    def take(self, positions: NDArray[np.int64]) -> ChannelFacts:
         """The facts of some positions, or of some of them repeated."""
-        return Facts(self.content[positions], self.scale[positions], self.constant[positions])
+        return ChannelFacts(self.value_number[positions], self.scale[positions], self.constant[positions])
 
 
-def joined(parts: Sequence[Facts]) -> Facts:
+def joined(parts: Sequence[ChannelFacts]) -> ChannelFacts:
     """Channels behind one another."""
-    return Facts(
-        np.concatenate([part.content for part in parts]),
+    return ChannelFacts(
+        np.concatenate([part.value_number for part in parts]),
         np.concatenate([part.scale for part in parts]),
         np.concatenate([part.constant for part in parts]),
     )
 
 
 @dataclass
-class Contents:
+class ValueNumbers:
     """Numbers for descriptions of contents."""
 
     _numbers: dict[Hashable, int] = field(default_factory=dict)
@@ -71,17 +71,17 @@ class Contents:
         """The number of a description; the same for equal ones."""
         return self._numbers.setdefault(description, len(self._numbers) + self._fresh)
 
-    def fresh(self, size: int) -> Facts:
+    def fresh(self, size: int) -> ChannelFacts:
         """Channels of which nothing is known."""
         first = len(self._numbers) + self._fresh
         self._fresh += size
-        return Facts(np.arange(first, first + size), np.ones(size), np.full(size, math.nan))
+        return ChannelFacts(np.arange(first, first + size), np.ones(size), np.full(size, math.nan))
 
-    def constants(self, values: NDArray[np.float64]) -> Facts:
+    def constants(self, values: NDArray[np.float64]) -> ChannelFacts:
         """Constant channels."""
         different, inverse = np.unique(values, return_inverse=True)
         numbers = np.array([self.number(("constant", value)) for value in different.tolist()], np.int64)
-        return Facts(numbers[inverse.reshape(-1)], np.ones(values.size), values.astype(np.float64))
+        return ChannelFacts(numbers[inverse.reshape(-1)], np.ones(values.size), values.astype(np.float64))
 
     def numbers(self, what: Hashable, columns: Sequence[NDArray[np.generic]]) -> NDArray[np.int64]:
         """Numbers for what is made of the positions of ``columns``, the first of them contents.
@@ -94,10 +94,12 @@ class Contents:
             return np.array([self.number((what, row)) for row in rows], np.int64)
         key = (what, first.size, tuple(column.tobytes() for column in columns))
         if key not in self._blocks:
-            self._blocks[key] = self.fresh(first.size).content
+            self._blocks[key] = self.fresh(first.size).value_number
         return self._blocks[key]
 
-    def derived(self, what: Hashable, facts: Sequence[Facts], *, linear: bool, carried: bool = False) -> Facts:
+    def derived(
+        self, what: Hashable, facts: Sequence[ChannelFacts], *, linear: bool, carried: bool = False
+    ) -> ChannelFacts:
         """Channels made by the same operation from those of ``facts``.
 
         Args:
@@ -108,37 +110,37 @@ class Contents:
         """
         first = facts[0]
         scales = [rounded(one.scale / first.scale if linear else one.scale) for one in facts]
-        numbers = self.numbers(what, [*(one.content for one in facts), *scales])
+        numbers = self.numbers(what, [*(one.value_number for one in facts), *scales])
         scale = first.scale if linear else np.ones(first.size)
-        made = Facts(numbers, scale, np.full(first.size, math.nan))
+        made = ChannelFacts(numbers, scale, np.full(first.size, math.nan))
         return self.settled(made, first.constant) if carried else made
 
-    def settled(self, facts: Facts, constant: NDArray[np.float64]) -> Facts:
+    def settled(self, facts: ChannelFacts, constant: NDArray[np.float64]) -> ChannelFacts:
         """``facts`` with those channels constant for which ``constant`` has a number."""
         known = ~np.isnan(constant)
         if not known.any():
             return facts
         numbers = self.constants(constant[known])
-        content, scale = facts.content.copy(), facts.scale.copy()
-        content[known], scale[known] = numbers.content, 1.0
-        return replace(facts, content=content, scale=scale, constant=np.where(known, constant, facts.constant))
+        content, scale = facts.value_number.copy(), facts.scale.copy()
+        content[known], scale[known] = numbers.value_number, 1.0
+        return replace(facts, value_number=content, scale=scale, constant=np.where(known, constant, facts.constant))
 
-    def scaled(self, facts: Facts, factor: NDArray[np.float64]) -> Facts:
+    def scaled(self, facts: ChannelFacts, factor: NDArray[np.float64]) -> ChannelFacts:
         """Channels times a factor each, of any sign; 0 makes a constant."""
-        content = facts.content
+        content = facts.value_number
         if np.any(factor < 0):
-            content = np.where(factor < 0, self.numbers("negative", [facts.content]), content)
+            content = np.where(factor < 0, self.numbers("negative", [facts.value_number]), content)
         scale = facts.scale * np.where(factor == 0, 1.0, np.abs(factor))
         constant = np.where(factor == 0, 0.0, facts.constant * factor)
-        return self.settled(Facts(content, scale, np.full(facts.size, math.nan)), constant)
+        return self.settled(ChannelFacts(content, scale, np.full(facts.size, math.nan)), constant)
 
-    def shifted(self, facts: Facts, shift: NDArray[np.float64]) -> Facts:
+    def shifted(self, facts: ChannelFacts, shift: NDArray[np.float64]) -> ChannelFacts:
         """Channels plus a number each."""
         relative = rounded(shift / facts.scale)
-        content = facts.content
+        content = facts.value_number
         if np.any(relative):
-            content = np.where(relative == 0, content, self.numbers("plus", [facts.content, relative]))
-        return self.settled(Facts(content, facts.scale, np.full(facts.size, math.nan)), facts.constant + shift)
+            content = np.where(relative == 0, content, self.numbers("plus", [facts.value_number, relative]))
+        return self.settled(ChannelFacts(content, facts.scale, np.full(facts.size, math.nan)), facts.constant + shift)
 
 
 def rounded(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.channels.dependency.operators import flow
+from optimizer.algorithms.channels.dependency.operators import channel_groups
 from optimizer.algorithms.channels.dependency.removal import remove
 from optimizer.algorithms.channels.redundancy.merging import add_to_bias, merge
 from optimizer.algorithms.channels.redundancy.propagation import ChannelAnalysis
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
     from optimizer.algorithms.channels.dependency.removal import Made
     from optimizer.algorithms.channels.redundancy.redundant import Redundancy
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 @dataclass(frozen=True)
-class Wish:
+class FoldOptions:
     """How channels are to be folded.
 
     Attributes:
         multiple: What the widths of kernels stay multiples of; 1 for all that can go.
-        tolerance: See ``optimizer.algorithms.channels.redundancy.kernel_facts``.
+        tolerance: See ``optimizer.algorithms.channels.redundancy.linear_facts``.
     """
 
     multiple: int
@@ -53,38 +53,38 @@ class Folded:
     notes: tuple[Note, ...] = ()
 
 
-def fold(part: ir.Graph, opset: int, wish: Wish, scope: Scope) -> Folded:
+def fold(part: ir.Graph, opset: int, wish: FoldOptions, rewriter: Rewriter) -> Folded:
     """Remove what channels of ``part`` can be missed; shapes have to be inferred already.
 
     Args:
         part: A graph, whose nodes are in order.
         opset: The version of the standard operators that holds for it.
         wish: What may go.
-        scope: Makes constants, and permits.
+        rewriter: Makes constants, and permits.
     """
-    groups = flow(part, opset)
-    if not groups.sinks:
+    groups = channel_groups(part, opset)
+    if not groups.consumers:
         return Folded()
     found = redundancy(groups, ChannelAnalysis(part, groups, wish.tolerance), wish.multiple)
     makers = _makers(groups)
     notes = _notes(found, makers)
-    _ask(makers, found, scope)
+    _ask(makers, found, rewriter)
     if not found.gone:
         return Folded(notes=notes)
     shifts = merge(found)
     removed = np.array(sorted(found.gone), np.int64)
     kept = [~np.isin(groups.roots(shift.sink.produced), removed) for shift in shifts]
-    remove(groups, found.gone, scope)
+    remove(groups, found.gone, rewriter)
     made: Made = {}
     for shift, left in zip(shifts, kept, strict=True):
-        add_to_bias(shift.sink.node, shift.added.compress(left) if left.size else shift.added, scope, made)
+        add_to_bias(shift.sink.node, shift.added.compress(left) if left.size else shift.added, rewriter, made)
     return Folded(Counter(found.gone.values()), notes)
 
 
 def _makers(groups: ChannelGroups) -> dict[int, str]:
     """The site of the first kernel that gives each unit out."""
     makers: dict[int, str] = {}
-    for node, atoms in groups.makers.items():
+    for node, atoms in groups.producers.items():
         name = queries.site(node)
         for root in groups.roots(atoms).tolist():
             makers.setdefault(root, name)
@@ -99,12 +99,12 @@ def _notes(found: Redundancy, makers: Mapping[int, str]) -> tuple[Note, ...]:
     )
 
 
-def _ask(makers: Mapping[int, str], found: Redundancy, scope: Scope) -> None:
+def _ask(makers: Mapping[int, str], found: Redundancy, rewriter: Rewriter) -> None:
     """Leave what the scope does not permit; asked once for each kernel and kind."""
     answers: dict[tuple[str, str], bool] = {}
     for root, kind in list(found.gone.items()):
         question = kind, makers.get(root, "")
         if question not in answers:
-            answers[question] = scope.sites.permits(*question)
+            answers[question] = rewriter.sites.permits(*question)
         if not answers[question]:
             del found.gone[root]

@@ -9,22 +9,22 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.channels.dependency.removal import replace_input
-from optimizer.algorithms.channels.redundancy.kernel_facts import array_of
-from optimizer.graph import constants, editing, kernels, queries
+from optimizer.algorithms.channels.redundancy.linear_facts import array_of
+from optimizer.graph import constants, editing, linear_nodes, queries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.channels.dependency.groups import Sink
+    from optimizer.algorithms.channels.dependency.groups import ChannelConsumer
     from optimizer.algorithms.channels.dependency.removal import Made
     from optimizer.algorithms.channels.redundancy.redundant import Reading, Redundancy
-    from optimizer.algorithms.rewriting.rewriter import Scope
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _GATES = frozenset({"LSTM", "GRU", "RNN"})
 
 
 @dataclass(frozen=True)
-class Shift:
+class BiasShift:
     """What constant channels added to the outputs of a kernel.
 
     Attributes:
@@ -32,11 +32,11 @@ class Shift:
         added: One number for each output channel, or for each gate of each direction.
     """
 
-    sink: Sink
+    sink: ChannelConsumer
     added: NDArray[np.float64]
 
 
-def merge(found: Redundancy) -> list[Shift]:
+def merge(found: Redundancy) -> list[BiasShift]:
     """Change weights so that nobody misses the units that go, but for their constants; they are not removed yet.
 
     Returns:
@@ -46,7 +46,7 @@ def merge(found: Redundancy) -> list[Shift]:
         OverflowError: If a weight does not fit into its type; the model is not to be used any more.
     """
     gone = np.array(sorted(found.gone), np.int64)
-    shifts: list[Shift] = []
+    shifts: list[BiasShift] = []
     for reading in found.readings:
         going = np.flatnonzero(np.isin(reading.roots, gone) & ~reading.unused)
         constant = going[~np.isnan(reading.shift[going])]
@@ -55,7 +55,7 @@ def merge(found: Redundancy) -> list[Shift]:
     return shifts
 
 
-def _shifts(reading: Reading, constant: NDArray[np.int64]) -> list[Shift]:
+def _shifts(reading: Reading, constant: NDArray[np.int64]) -> list[BiasShift]:
     """What the channels at positions ``constant`` add to each output."""
     if not constant.size:
         return []
@@ -65,7 +65,7 @@ def _shifts(reading: Reading, constant: NDArray[np.int64]) -> list[Shift]:
     if sink.node.op_type in _GATES:
         summed = np.moveaxis(array, sink.axis, 0)[constant]
     added = np.tensordot(reading.shift[constant], summed, axes=1).reshape(-1)
-    return [Shift(sink, added) for sink in reading.sinks]
+    return [BiasShift(sink, added) for sink in reading.sinks]
 
 
 def _sum_up(reading: Reading, parallel: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
@@ -84,12 +84,12 @@ def _sum_up(reading: Reading, parallel: NDArray[np.int64], gone: NDArray[np.int6
         if reading.weight.const_value is not None
         else constants.constant_tensor(reading.weight)
     )
-    made = constants.rounded(
+    made = constants.round_once(
         np.moveaxis(columns, 0, axis), np.dtype(np.float32) if kind is None else kind.dtype.numpy()
     )
     if made is None:
         raise OverflowError(f"the sum of weights in {reading.weight.name} does not fit into its type")
-    constants.rewrite(reading.weight, made)
+    constants.set_array(reading.weight, made)
 
 
 def _array(value: ir.Value) -> NDArray[np.float64]:
@@ -99,13 +99,13 @@ def _array(value: ir.Value) -> NDArray[np.float64]:
     return array
 
 
-def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope, made: Made | None = None) -> None:
+def add_to_bias(node: ir.Node, shift: NDArray[np.float64], rewriter: Rewriter, made: Made | None = None) -> None:
     """Add a number to each output channel of a kernel; ``made`` as for ``replace_input``."""
     if node.op_type in _GATES:
-        _add_to_gates(node, shift, scope)
+        _add_to_gates(node, shift, rewriter)
         return
     kind = constants.constant_array(node.inputs[1])
-    item = kernels.kernel(node)
+    item = linear_nodes.as_linear(node)
     bias = None if item is None else item.bias_array()
     if kind is None or bias is None:
         raise ValueError(f"the bias of {queries.site(node)} is not known")
@@ -114,12 +114,12 @@ def add_to_bias(node: ir.Node, shift: NDArray[np.float64], scope: Scope, made: M
         node.attributes.pop("beta", None)
     array = (np.broadcast_to(bias, shift.shape) + shift).astype(kind.dtype)
     if node.op_type == "MatMul":
-        _add_behind(node, shift.astype(kind.dtype), scope)
+        _add_behind(node, shift.astype(kind.dtype), rewriter)
     else:
-        replace_input(node, 2, array, scope, made)
+        replace_input(node, 2, array, rewriter, made)
 
 
-def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> None:
+def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], rewriter: Rewriter) -> None:
     """The bias of a recurrent node: (directions, gates of the input and gates of the state)."""
     weight = constants.constant_array(node.inputs[1])
     if weight is None:
@@ -131,23 +131,23 @@ def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], scope: Scope) -> No
         raise ValueError(f"the bias of {queries.site(node)} is not known")
     array = bias.astype(np.float64)
     array[:, :gates] += shift.reshape(directions, gates)
-    replace_input(node, 3, array.astype(weight.dtype), scope)
+    replace_input(node, 3, array.astype(weight.dtype), rewriter)
 
 
-def _add_behind(node: ir.Node, shift: NDArray[np.generic], scope: Scope) -> None:
+def _add_behind(node: ir.Node, shift: NDArray[np.generic], rewriter: Rewriter) -> None:
     """Put an Add behind a MatMul, or add to the constant of the one that is there."""
     output = node.outputs[0]
-    reader = queries.reader(output)
+    reader = queries.only_consumer(output)
     if reader is not None and queries.is_standard(reader, "Add"):
         index = 1 if reader.inputs[0] is output else 0
         array = constants.constant_array(reader.inputs[index])
         if array is not None and array.ndim <= 1 and array.size in {1, shift.size}:
-            replace_input(reader, index, np.broadcast_to(array, shift.shape) + shift, scope)
+            replace_input(reader, index, np.broadcast_to(array, shift.shape) + shift, rewriter)
             return
     made = ir.Value(name=output.name, type=output.type, shape=output.shape)
-    output.name = scope.unique_name(f"{output.name}_sum")
-    name = scope.unique_name(f"{node.name}_bias") if node.name else ""
-    add = ir.node("Add", [output, scope.constant(node, shift, "bias")], outputs=[made], name=name)
+    output.name = rewriter.unique_name(f"{output.name}_sum")
+    name = rewriter.unique_name(f"{node.name}_bias") if node.name else ""
+    add = ir.node("Add", [output, rewriter.constant(node, shift, "bias")], outputs=[made], name=name)
     graph_of = node.graph
     if graph_of is None:
         raise ValueError(f"{queries.site(node)} is in no graph")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimizer.algorithms.channels.redundancy.facts import rounded
-from optimizer.algorithms.channels.redundancy.kernel_facts import array_of, is_steady
+from optimizer.algorithms.channels.redundancy.linear_facts import array_of, is_steady
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.channels.dependency.groups import ChannelGroups, Sink
-    from optimizer.algorithms.channels.redundancy.facts import Facts
+    from optimizer.algorithms.channels.dependency.groups import ChannelConsumer, ChannelGroups
+    from optimizer.algorithms.channels.redundancy.facts import ChannelFacts
     from optimizer.algorithms.channels.redundancy.propagation import ChannelAnalysis
 
 
@@ -49,8 +49,8 @@ class Reading:
     """
 
     weight: ir.Value
-    sinks: list[Sink]
-    facts: list[Facts]
+    sinks: list[ChannelConsumer]
+    facts: list[ChannelFacts]
     roots: NDArray[np.int64]
     content: NDArray[np.int64]
     shift: NDArray[np.float64]
@@ -62,7 +62,7 @@ class Reading:
 
 
 @dataclass
-class Place:
+class ChannelPosition:
     """Where a kernel reads a unit.
 
     Attributes:
@@ -106,8 +106,8 @@ class Redundancy:
 
 def readings(groups: ChannelGroups, analysis: ChannelAnalysis) -> list[Reading]:
     """The weights of all sinks whose channels something is known of."""
-    by_weight: dict[ir.Value, list[Sink]] = defaultdict(list)
-    for sink in groups.sinks:
+    by_weight: dict[ir.Value, list[ChannelConsumer]] = defaultdict(list)
+    for sink in groups.consumers:
         by_weight[sink.weight].append(sink)
     found = []
     for weight, sinks in by_weight.items():
@@ -118,19 +118,19 @@ def readings(groups: ChannelGroups, analysis: ChannelAnalysis) -> list[Reading]:
             continue
         others = tuple(axis for axis in range(array.ndim) if axis != sinks[0].axis)
         unused = ~np.abs(array).max(axis=others, initial=0.0).astype(bool)
-        roots = groups.roots(sinks[0].lane.atoms)
+        roots = groups.roots(sinks[0].channel_axis.channel_ids)
         found.append(Reading(weight, sinks, known, roots, _content(known), _shift(sinks, known), unused))
     return found
 
 
-def _content(facts: list[Facts]) -> NDArray[np.int64]:
+def _content(facts: list[ChannelFacts]) -> NDArray[np.int64]:
     """Numbers of what positions have in common over all ``facts``."""
-    columns = [column for one in facts for column in (one.content, rounded(one.scale / facts[0].scale))]
+    columns = [column for one in facts for column in (one.value_number, rounded(one.scale / facts[0].scale))]
     _, numbers = np.unique(np.stack(columns[:1] + columns[2:], axis=1), axis=0, return_inverse=True)
     return np.asarray(numbers).reshape(-1)
 
 
-def _shift(sinks: list[Sink], facts: list[Facts]) -> NDArray[np.float64]:
+def _shift(sinks: list[ChannelConsumer], facts: list[ChannelFacts]) -> NDArray[np.float64]:
     first = facts[0].constant
     same = np.all([one.constant == first for one in facts], axis=0)
     steady = all(is_steady(sink.node) for sink in sinks)
@@ -147,7 +147,7 @@ def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) 
     """
     result = Redundancy(readings=readings(groups, analysis))
     places = _places(groups, result)
-    pinned = groups.pinned() | dict.fromkeys(_read_by_unknown(groups, result), "a weight that reads them is not known")
+    pinned = groups.frozen() | dict.fromkeys(_read_by_unknown(groups, result), "a weight that reads them is not known")
     for root in sorted(places, key=lambda root: (root in pinned, *_order(root, places[root]))):
         own = places[root]
         if not all(place.can_go() for place in own):
@@ -162,10 +162,10 @@ def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) 
     return result
 
 
-def _places(groups: ChannelGroups, result: Redundancy) -> dict[int, list[Place]]:
+def _places(groups: ChannelGroups, result: Redundancy) -> dict[int, list[ChannelPosition]]:
     """Where each unit is read."""
-    found: dict[int, list[Place]] = {
-        root: [] for atoms in groups.makers.values() for root in groups.roots(atoms).tolist()
+    found: dict[int, list[ChannelPosition]] = {
+        root: [] for atoms in groups.producers.values() for root in groups.roots(atoms).tolist()
     }
     for reading in result.readings:
         kept, spoken_for = Counter(reading.content.tolist()), set[int]()
@@ -173,25 +173,25 @@ def _places(groups: ChannelGroups, result: Redundancy) -> dict[int, list[Place]]
         for position, root in enumerate(reading.roots.tolist()):
             positions[root].append(position)
         for root, own in positions.items():
-            found.setdefault(root, []).append(Place(reading, own, kept, spoken_for))
+            found.setdefault(root, []).append(ChannelPosition(reading, own, kept, spoken_for))
     return found
 
 
 def _read_by_unknown(groups: ChannelGroups, result: Redundancy) -> Iterator[int]:
     """Units that a kernel reads of which nothing is known."""
     known = {id(sink) for reading in result.readings for sink in reading.sinks}
-    for sink in groups.sinks:
+    for sink in groups.consumers:
         if id(sink) not in known:
-            yield from groups.roots(sink.lane.atoms).tolist()
+            yield from groups.roots(sink.channel_axis.channel_ids).tolist()
 
 
-def _order(root: int, places: list[Place]) -> tuple[float, int]:
+def _order(root: int, places: list[ChannelPosition]) -> tuple[float, int]:
     """Those of small scale go first, so that the largest of parallel channels speaks for the others; then the last."""
     scales = [facts.scale[place.positions].min() for place in places for facts in place.reading.facts]
     return float(min(scales, default=0.0)), -root
 
 
-def _kind(places: list[Place]) -> str:
+def _kind(places: list[ChannelPosition]) -> str:
     if all(place.reading.unused[place.positions].all() for place in places):
         return "unused"
     return "shared" if any(np.isnan(place.reading.shift[place.positions]).any() for place in places) else "dead"
@@ -199,9 +199,9 @@ def _kind(places: list[Place]) -> str:
 
 def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> None:
     """Take units back until what kernels make and read is a multiple wide, and nothing is empty."""
-    counted = [*groups.makers.values(), *(cut.atoms for cut in groups.cuts.values())]
+    counted = [*groups.producers.values(), *(cut.channel_ids for cut in groups.sliced_parameters.values())]
     axes = [(groups.roots(atoms).tolist(), multiple) for atoms in counted]
-    axes += [(groups.roots(groups.lanes[value].atoms).tolist(), 1) for value in groups.taken]
+    axes += [(groups.roots(groups.channel_axes[value].channel_ids).tolist(), 1) for value in groups.selected]
     again = True
     while again:
         again = False

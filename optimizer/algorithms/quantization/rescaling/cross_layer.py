@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from optimizer.algorithms.quantization.rescaling.regions import Region, find_regions
+from optimizer.algorithms.quantization.rescaling.regions import RescalingRegion, find_regions
 from optimizer.algorithms.quantization.rescaling.rescale import (
     LEAST,
     MOST,
     OVERFLOW,
+    ChannelMagnitudes,
     Equalized,
-    Magnitudes,
     as_notes,
     power_of_two,
     rescale,
@@ -63,7 +63,7 @@ class _Balance:
         exponents: Binary exponents of the factors.
     """
 
-    region: Region
+    region: RescalingRegion
     peaks: list[NDArray[np.float64]]
     exponents: NDArray[np.float64]
 
@@ -122,7 +122,7 @@ def equalize(
     return Equalized(changes, as_notes("not equalized", reasons), frozenset(names))
 
 
-def _lack(region: Region, seen: Mapping[str, NDArray[np.float64]], criterion: str) -> str:
+def _lack(region: RescalingRegion, seen: Mapping[str, NDArray[np.float64]], criterion: str) -> str:
     """What is missing to equalize ``region``; empty if nothing."""
     if criterion == "tensor":
         return ""
@@ -130,7 +130,7 @@ def _lack(region: Region, seen: Mapping[str, NDArray[np.float64]], criterion: st
     return f"{unseen[0].name} was not observed" if unseen else ""
 
 
-def _balance(region: Region, seen: Mapping[str, NDArray[np.float64]]) -> _Balance:
+def _balance(region: RescalingRegion, seen: Mapping[str, NDArray[np.float64]]) -> _Balance:
     read = [seen[value.name or ""] for value in region.read() if value.name in seen]
     peaks = [np.asarray(one.reshape(region.count, -1).max(axis=1)) for one in read]
     return _Balance(region, peaks, np.zeros(region.count))
@@ -138,11 +138,13 @@ def _balance(region: Region, seen: Mapping[str, NDArray[np.float64]]) -> _Balanc
 
 def _settle(work: Sequence[_Balance], criterion: str) -> None:
     """Balance region after region until none moves."""
-    tables: dict[ir.Node, Magnitudes] = {}
+    tables: dict[ir.Node, ChannelMagnitudes] = {}
     for item in work:
         kernels = [source.kernel for source in item.region.sources.values()]
         kernels += [reader.kernel for reader in item.region.readers.values()]
-        tables.update({kernel.node: Magnitudes(kernel) for kernel in kernels if kernel and kernel.node not in tables})
+        tables.update(
+            {kernel.node: ChannelMagnitudes(kernel) for kernel in kernels if kernel and kernel.node not in tables}
+        )
     for _ in range(_ROUNDS):
         furthest = 0.0
         for item in work:
@@ -157,7 +159,7 @@ def _settle(work: Sequence[_Balance], criterion: str) -> None:
             return
 
 
-def _wanted(item: _Balance, tables: Mapping[ir.Node, Magnitudes], criterion: str) -> NDArray[np.float64]:
+def _wanted(item: _Balance, tables: Mapping[ir.Node, ChannelMagnitudes], criterion: str) -> NDArray[np.float64]:
     """How far, in binary exponents, each channel is from balance."""
     before, behind = _before(item, tables, criterion), _behind(item, tables, criterion)
     alive = (before > 0) & (behind > 0)
@@ -165,14 +167,14 @@ def _wanted(item: _Balance, tables: Mapping[ir.Node, Magnitudes], criterion: str
     return 0.5 * np.log2(ratio)
 
 
-def _before(item: _Balance, tables: Mapping[ir.Node, Magnitudes], criterion: str) -> NDArray[np.float64]:
+def _before(item: _Balance, tables: Mapping[ir.Node, ChannelMagnitudes], criterion: str) -> NDArray[np.float64]:
     if criterion == "channel":
         return np.asarray(np.max([_shares(peaks, _UNSEEN) for peaks in item.peaks], axis=0))
     rows = [_shares(tables[node].outputs(), _DEAD, 0.0) for node in item.region.sources]
     return np.asarray(np.max(rows, axis=0))
 
 
-def _behind(item: _Balance, tables: Mapping[ir.Node, Magnitudes], criterion: str) -> NDArray[np.float64]:
+def _behind(item: _Balance, tables: Mapping[ir.Node, ChannelMagnitudes], criterion: str) -> NDArray[np.float64]:
     found = []
     for node, reader in item.region.readers.items():
         table = tables[node]

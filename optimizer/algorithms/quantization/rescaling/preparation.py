@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.quantization.rescaling.rescale import Equalized
-    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.evaluator import Evaluator
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Prepared:
     notes: tuple[Note, ...] = ()
 
 
-def prepared(model: ir.Model, lab: Lab, *, equalize: bool, smooth: float, per_channel: bool) -> Prepared:
-    """``model`` with its channels rescaled, a clone; what was done once is taken from the lab's memory.
+def prepared(model: ir.Model, evaluator: Evaluator, *, equalize: bool, smooth: float, per_channel: bool) -> Prepared:
+    """``model`` with its channels rescaled, a clone; what was done once is taken from the evaluator's memory.
 
     Args:
         model: The float model; not changed.
-        lab: Observes the largest magnitude of channels.
+        evaluator: Observes the largest magnitude of channels.
         equalize: Whether to equalize channels between kernels.
         smooth: How much of the spread of what MatMul and Gemm read goes into their weights, 0 to 1; 0 is not at all.
         per_channel: Whether each output channel of a weight will have its own scale.
@@ -59,23 +59,23 @@ def prepared(model: ir.Model, lab: Lab, *, equalize: bool, smooth: float, per_ch
     if not equalize and not smooth:
         return Prepared(model)
     key = ("prepared", digest(model), equalize, smooth, per_channel)
-    known = lab.memory.get(key)
+    known = evaluator.memory.get(key)
     if not isinstance(known, Prepared):
-        known = lab.memory[key] = _prepared(model, lab, equalize, smooth, per_channel)
+        known = evaluator.memory[key] = _prepared(model, evaluator, equalize, smooth, per_channel)
     return known
 
 
-def _prepared(model: ir.Model, lab: Lab, equalize: bool, smooth: float, per_channel: bool) -> Prepared:
+def _prepared(model: ir.Model, evaluator: Evaluator, equalize: bool, smooth: float, per_channel: bool) -> Prepared:
     copy = clone(model)
     done: dict[str, Equalized] = {}
     with _undeclared(copy):
         if equalize and per_channel:
-            peaks = _peaks(copy, lab, cross_layer.to_observe(copy))
+            peaks = _peaks(copy, evaluator, cross_layer.to_observe(copy))
             done["equalize"] = cross_layer.equalize(copy, criterion="channel", channel_max=peaks)
         elif equalize:
             done["equalize"] = cross_layer.equalize(copy)
         if smooth:
-            peaks = _peaks(copy, lab, smooth_quant.to_observe(copy))
+            peaks = _peaks(copy, evaluator, smooth_quant.to_observe(copy))
             done["smooth"] = smooth_quant.smooth(copy, peaks, smooth, allow_mul=True)
     changes = {kind: count for one in done.values() for kind, count in one.changes.items()}
     notes = [note for option, one in done.items() for note in (_summary(option, one.changes), *one.notes)]
@@ -97,11 +97,11 @@ def _undeclared(model: ir.Model) -> Iterator[None]:
         value.type, value.shape = kind, shape
 
 
-def _peaks(model: ir.Model, lab: Lab, axes: Mapping[str, int]) -> dict[str, NDArray[np.float64]]:
+def _peaks(model: ir.Model, evaluator: Evaluator, axes: Mapping[str, int]) -> dict[str, NDArray[np.float64]]:
     """The largest magnitude of each channel, of the values that a feed reached."""
     if not axes:
         return {}
-    seen = lab.observe(model, list(axes), axes)
+    seen = evaluator.observe(model, list(axes), axes)
     return {
         name: one.channels.largest for name, one in seen.items() if one.channels is not None and one.channels.count.size
     }

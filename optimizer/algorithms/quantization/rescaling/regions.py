@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from optimizer.algorithms.channels.homogeneous import tie
-from optimizer.algorithms.quantization.rescaling.sources import Source, from_end, shift_obstacle, weight_obstacle
-from optimizer.graph import kernels, queries
+from optimizer.algorithms.channels.homogeneous import as_homogeneous
+from optimizer.algorithms.quantization.rescaling.sources import ScalableNode, from_end, shift_obstacle, weight_obstacle
+from optimizer.graph import linear_nodes, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.algorithms.channels.axes import Channels
-    from optimizer.algorithms.channels.homogeneous import Shift
-    from optimizer.graph.kernels import Kernel
+    from optimizer.algorithms.channels.homogeneous import HomogeneousShift
+    from optimizer.graph.linear_nodes import LinearNode
 
 
 @dataclass(frozen=True)
-class Reader:
+class RegionReader:
     """A kernel that reads a region; each of its channels is a block of ``block`` of the kernel's input channels."""
 
-    kernel: Kernel
+    kernel: LinearNode
     block: int
 
 
 @dataclass
-class Region:
+class RescalingRegion:
     """Values that scale together, channel by channel.
 
     Attributes:
@@ -54,9 +54,9 @@ class Region:
     count: int
     start: ir.Node | None = None
     values: dict[ir.Value, Channels] = field(default_factory=dict)
-    sources: dict[ir.Node, Source] = field(default_factory=dict)
-    readers: dict[ir.Node, Reader] = field(default_factory=dict)
-    shifts: dict[tuple[ir.Node, ir.Value], Shift] = field(default_factory=dict)
+    sources: dict[ir.Node, ScalableNode] = field(default_factory=dict)
+    readers: dict[ir.Node, RegionReader] = field(default_factory=dict)
+    shifts: dict[tuple[ir.Node, ir.Value], HomogeneousShift] = field(default_factory=dict)
     is_read: bool = False
     obstacle: str = ""
 
@@ -71,17 +71,17 @@ class Region:
         return list(dict.fromkeys(value for value in found if value is not None))
 
 
-SourceOf: TypeAlias = "Callable[[ir.Node], Source | str | None]"
+SourceOf: TypeAlias = "Callable[[ir.Node], ScalableNode | str | None]"
 
 
-def find_regions(model: ir.Model, source_of: SourceOf) -> list[Region]:
+def find_regions(model: ir.Model, source_of: SourceOf) -> list[RescalingRegion]:
     """The regions of the main graph of ``model`` that begin at a source, those with an obstacle too.
 
     Args:
         model: Not changed.
         source_of: The source that a node is; why it cannot be scaled; or ``None`` if it is nothing of the kind.
     """
-    regions: list[Region] = []
+    regions: list[RescalingRegion] = []
     seen: set[ir.Value] = set()
     for node in model.graph:
         found = source_of(node)
@@ -89,7 +89,7 @@ def find_regions(model: ir.Model, source_of: SourceOf) -> list[Region]:
         if found is None or value is None or value in seen:
             continue
         if isinstance(found, str):
-            regions.append(Region(0, node, obstacle=f"{queries.site(node)} {found}"))
+            regions.append(RescalingRegion(0, node, obstacle=f"{queries.site(node)} {found}"))
             continue
         region = _flood(value, found.channels, source_of)
         region.start = node
@@ -98,9 +98,9 @@ def find_regions(model: ir.Model, source_of: SourceOf) -> list[Region]:
     return regions
 
 
-def _flood(start: ir.Value, channels: Channels, source_of: SourceOf) -> Region:
+def _flood(start: ir.Value, channels: Channels, source_of: SourceOf) -> RescalingRegion:
     """The whole region of ``start``; an obstacle does not end the search, so that none of it is searched again."""
-    region = Region(channels.count)
+    region = RescalingRegion(channels.count)
     waiting = [(start, channels)]
     while waiting:
         value, channels = waiting.pop()
@@ -118,12 +118,12 @@ def _flood(start: ir.Value, channels: Channels, source_of: SourceOf) -> Region:
     return region
 
 
-def _hinder(region: Region, obstacle: str) -> None:
+def _hinder(region: RescalingRegion, obstacle: str) -> None:
     region.obstacle = region.obstacle or obstacle
 
 
 def _before(
-    region: Region, value: ir.Value, channels: Channels, source_of: SourceOf
+    region: RescalingRegion, value: ir.Value, channels: Channels, source_of: SourceOf
 ) -> Sequence[tuple[ir.Value, Channels]]:
     node = value.producer()
     if node is None:
@@ -133,7 +133,7 @@ def _before(
     if isinstance(found, str):
         _hinder(region, f"{queries.site(node)} {found}")
         return ()
-    if isinstance(found, Source):
+    if isinstance(found, ScalableNode):
         if found.channels != channels:
             _hinder(region, f"{queries.site(node)} has its channels elsewhere")
         region.sources[node] = found
@@ -141,11 +141,11 @@ def _before(
     return _tied(region, node, value, channels, "made by")
 
 
-def _behind(region: Region, value: ir.Value, channels: Channels) -> list[tuple[ir.Value, Channels]]:
+def _behind(region: RescalingRegion, value: ir.Value, channels: Channels) -> list[tuple[ir.Value, Channels]]:
     found: list[tuple[ir.Value, Channels]] = []
     for use in value.uses():
         node = use.node
-        kernel = kernels.kernel(node)
+        kernel = linear_nodes.as_linear(node)
         if node.graph is not value.graph:
             _hinder(region, f"{value.name} is read in a subgraph")
         elif kernel is None or use.idx != 0:
@@ -155,20 +155,20 @@ def _behind(region: Region, value: ir.Value, channels: Channels) -> list[tuple[i
     return found
 
 
-def _read(region: Region, kernel: Kernel, channels: Channels) -> None:
+def _read(region: RescalingRegion, kernel: LinearNode, channels: Channels) -> None:
     region.is_read = True
     if reason := weight_obstacle(kernel):
         _hinder(region, f"{queries.site(kernel.node)} {reason}")
     elif kernel.inputs != channels.size or from_end(kernel) != channels.from_end:
         _hinder(region, f"{queries.site(kernel.node)} has its channels elsewhere")
     else:
-        region.readers[kernel.node] = Reader(kernel, channels.block)
+        region.readers[kernel.node] = RegionReader(kernel, channels.block)
 
 
 def _tied(
-    region: Region, node: ir.Node, value: ir.Value, channels: Channels, how: str
+    region: RescalingRegion, node: ir.Node, value: ir.Value, channels: Channels, how: str
 ) -> Sequence[tuple[ir.Value, Channels]]:
-    found = tie(node, value, channels)
+    found = as_homogeneous(node, value, channels)
     if found is None:
         _hinder(region, f"{how} {node.op_type}, which a factor does not pass")
         return ()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimizer.contract.passes import Note
-from optimizer.graph import constants, kernels
+from optimizer.graph import constants, linear_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.channels.axes import Channels
-    from optimizer.algorithms.channels.homogeneous import Shift
-    from optimizer.algorithms.quantization.rescaling.regions import Region
-    from optimizer.graph.kernels import Kernel
+    from optimizer.algorithms.channels.homogeneous import HomogeneousShift
+    from optimizer.algorithms.quantization.rescaling.regions import RescalingRegion
+    from optimizer.graph.linear_nodes import LinearNode
 
 
 OVERFLOW = "a weight would leave the range of normal float32"
@@ -71,7 +71,7 @@ def power_of_two(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.exp2(np.rint(np.clip(exponents, LEAST, MOST)))
 
 
-def rescale(region: Region, scale: NDArray[np.float64], *, exact: bool = True) -> bool:
+def rescale(region: RescalingRegion, scale: NDArray[np.float64], *, exact: bool = True) -> bool:
     """Divide the channels of the values of ``region`` by ``scale``.
 
     Args:
@@ -90,21 +90,21 @@ def rescale(region: Region, scale: NDArray[np.float64], *, exact: bool = True) -
     for source in region.sources.values():
         if source.kernel is not None:
             value = source.kernel.weight
-            wanted[value] = kernels.scaled_outputs(source.kernel, _double(value), 1 / scale)
+            wanted[value] = linear_nodes.scaled_outputs(source.kernel, _double(value), 1 / scale)
     for reader in region.readers.values():
         value = reader.kernel.weight
         array = wanted.get(value, _double(value))
-        wanted[value] = kernels.scaled_inputs(reader.kernel, array, np.repeat(scale, reader.block))
+        wanted[value] = linear_nodes.scaled_inputs(reader.kernel, array, np.repeat(scale, reader.block))
     made = {value: _rounded(value, array, exact=exact) for value, array in wanted.items()}
     if any(array is None for array in made.values()):
         return False
     for value, rounded in made.items():
         if rounded is not None:
-            constants.rewrite(value, rounded)
+            constants.set_array(value, rounded)
     return True
 
 
-def _shifts(region: Region) -> Iterator[Shift]:
+def _shifts(region: RescalingRegion) -> Iterator[HomogeneousShift]:
     yield from region.shifts.values()
     for source in region.sources.values():
         yield from source.shifts
@@ -132,14 +132,14 @@ def _rounded(value: ir.Value, wanted: NDArray[np.float64], *, exact: bool) -> ND
     return None if exact and np.any(lost) else new
 
 
-class Magnitudes:
+class ChannelMagnitudes:
     """The largest magnitude for each pair of output and input channel.
 
     Attributes:
         table: Shape (groups, outputs in a group, inputs in a group).
     """
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: LinearNode) -> None:
         array = constants.float_array(kernel.weight)
         if array is None:
             raise ValueError(f"{kernel.weight.name} is no float constant")

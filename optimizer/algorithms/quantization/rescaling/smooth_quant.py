@@ -18,27 +18,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer.algorithms.quantization.rescaling.regions import Reader, Region, find_regions
+from optimizer.algorithms.quantization.rescaling.regions import RegionReader, RescalingRegion, find_regions
 from optimizer.algorithms.quantization.rescaling.rescale import (
     OVERFLOW,
+    ChannelMagnitudes,
     Equalized,
-    Magnitudes,
     as_notes,
     power_of_two,
     rescale,
 )
 from optimizer.algorithms.quantization.rescaling.sources import norm_source, weight_obstacle
-from optimizer.algorithms.rewriting.rewriter import Scope
+from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Sites
-from optimizer.graph import constants, kernels
+from optimizer.graph import constants, linear_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from optimizer.graph.kernels import Kernel
+    from optimizer.graph.linear_nodes import LinearNode
 
 _PRODUCTS = frozenset({"MatMul", "Gemm"})
 _UNSEEN = 2.0**-12  # of the largest: smaller channels count as so large, or a dead one would take all the range
@@ -93,11 +93,11 @@ def smooth(
     return Equalized(kept, as_notes("not smoothed", reasons), frozenset(names))
 
 
-def _by_value(model: ir.Model) -> dict[ir.Value, list[Kernel]]:
+def _by_value(model: ir.Model) -> dict[ir.Value, list[LinearNode]]:
     """What MatMul and Gemm read, with those of them whose weights may be scaled."""
-    found: dict[ir.Value, list[Kernel]] = {}
+    found: dict[ir.Value, list[LinearNode]] = {}
     for node in model.graph:
-        kernel = kernels.kernel(node)
+        kernel = linear_nodes.as_linear(node)
         value = node.inputs[0] if kernel is not None else None
         if (
             kernel is None
@@ -111,14 +111,17 @@ def _by_value(model: ir.Model) -> dict[ir.Value, list[Kernel]]:
     return found
 
 
-def _scale(region: Region, seen: Mapping[str, NDArray[np.float64]], alpha: float) -> NDArray[np.float64] | None:
+def _scale(
+    region: RescalingRegion, seen: Mapping[str, NDArray[np.float64]], alpha: float
+) -> NDArray[np.float64] | None:
     """The factor of each channel; ``None`` if what is read was not observed, or by nobody."""
     peaks = [seen.get(value.name or "") for value in region.read()]
     known = [_floored(array.reshape(region.count, -1).max(axis=1)) for array in peaks if array is not None]
     if not known or len(known) < len(peaks):
         return None
     columns = [
-        Magnitudes(reader.kernel).inputs().reshape(region.count, -1).max(axis=1) for reader in region.readers.values()
+        ChannelMagnitudes(reader.kernel).inputs().reshape(region.count, -1).max(axis=1)
+        for reader in region.readers.values()
     ]
     exponents = alpha * np.log2(np.max(known, axis=0)) - (1 - alpha) * np.log2(_floored(np.max(columns, axis=0)))
     return power_of_two(exponents - exponents.mean())
@@ -132,21 +135,21 @@ def _floored(peaks: NDArray[np.float64]) -> NDArray[np.float64]:
 def _divide(
     model: ir.Model,
     value: ir.Value,
-    readers: Sequence[Kernel],
+    readers: Sequence[LinearNode],
     seen: Mapping[str, NDArray[np.float64]],
     alpha: float,
 ) -> bool:
     """Let ``readers`` read ``value`` times a vector, and make up for it in their weights; whether it was done."""
-    region = Region(readers[0].inputs, readers={kernel.node: Reader(kernel, 1) for kernel in readers})
+    region = RescalingRegion(readers[0].inputs, readers={kernel.node: RegionReader(kernel, 1) for kernel in readers})
     scale = _scale(region, seen, alpha)
     producer = value.producer()
     if scale is None or np.all(scale == 1) or not rescale(region, scale):
         return False
-    scope = Scope(model, Sites())
+    rewriter = Rewriter(model, Sites())
     name = value.name or "value"
-    factors = scope.constant(readers[0].node, (1 / scale).astype(np.float32), f"{name}_smoothing")
-    scaled = ir.Value(name=scope.unique_name(f"{name}_smoothed"), type=value.type, shape=value.shape)
-    mul = ir.Node("", "Mul", [value, factors], outputs=[scaled], name=scope.unique_name(f"{name}_smooth"))
+    factors = rewriter.constant(readers[0].node, (1 / scale).astype(np.float32), f"{name}_smoothing")
+    scaled = ir.Value(name=rewriter.unique_name(f"{name}_smoothed"), type=value.type, shape=value.shape)
+    mul = ir.Node("", "Mul", [value, factors], outputs=[scaled], name=rewriter.unique_name(f"{name}_smooth"))
     if producer is not None and producer.graph is model.graph:
         producer.append(mul)
     else:

@@ -18,17 +18,17 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.channels.axes import Channels
-from optimizer.algorithms.channels.homogeneous import Shift
+from optimizer.algorithms.channels.homogeneous import HomogeneousShift
 from optimizer.graph import constants as weights
-from optimizer.graph import kernels, queries
+from optimizer.graph import linear_nodes, queries
 from optimizer.graph.constants import constant_tensor
 
 if TYPE_CHECKING:
-    from optimizer.graph.kernels import Kernel
+    from optimizer.graph.linear_nodes import LinearNode
 
 
 @dataclass(frozen=True)
-class Source:
+class ScalableNode:
     """What makes the channels of a region.
 
     Attributes:
@@ -39,47 +39,47 @@ class Source:
     """
 
     node: ir.Node
-    kernel: Kernel | None
-    shifts: tuple[Shift, ...]
+    kernel: LinearNode | None
+    shifts: tuple[HomogeneousShift, ...]
     channels: Channels
 
 
-def from_end(kernel: Kernel) -> int:
+def from_end(kernel: LinearNode) -> int:
     """The axis of channels in what ``kernel`` reads and makes, counted from the end."""
     return len(kernel.shape) - 1 if kernel.axis == 1 else 1
 
 
-def kernel_source(node: ir.Node) -> Source | str | None:
+def kernel_source(node: ir.Node) -> ScalableNode | str | None:
     """A kernel as a source."""
-    kernel = kernels.kernel(node)
+    kernel = linear_nodes.as_linear(node)
     if kernel is None:
         return None
     if reason := weight_obstacle(kernel):
         return reason
     channels = Channels(kernel.outputs, from_end(kernel))
     if kernel.bias is None:
-        return Source(node, kernel, (), channels)
-    shape = weights.shape(kernel.bias)
+        return ScalableNode(node, kernel, (), channels)
+    shape = weights.known_shape(kernel.bias)
     if shape is None or (reason := shift_obstacle(kernel.bias, node)):
         return reason if shape is not None else "has a computed bias"
     if shape != () and shape[-1] not in {1, kernel.outputs}:
         return "has a bias of another shape"
-    return Source(node, kernel, (Shift(kernel.bias, Channels(kernel.outputs, 1)),), channels)
+    return ScalableNode(node, kernel, (HomogeneousShift(kernel.bias, Channels(kernel.outputs, 1)),), channels)
 
 
-def norm_source(node: ir.Node) -> Source | str | None:
+def norm_source(node: ir.Node) -> ScalableNode | str | None:
     """A normalization as a source: LayerNormalization over the last axis, or a Mul by a vector."""
     constants = _gains(node)
-    lengths = {shape for shape in map(weights.shape, constants) if shape is not None}
-    if not constants or len(lengths) != 1 or any(weights.shape(value) is None for value in constants):
+    lengths = {shape for shape in map(weights.known_shape, constants) if shape is not None}
+    if not constants or len(lengths) != 1 or any(weights.known_shape(value) is None for value in constants):
         return None
     shape = lengths.pop()
     if len(shape) != 1 or shape[0] < 2:
         return None
     channels = Channels(shape[0], 1)
     reasons = [shift_obstacle(value, node) for value in constants]
-    shifts = tuple(Shift(value, channels) for value in constants)
-    return next(filter(None, reasons), None) or Source(node, None, shifts, channels)
+    shifts = tuple(HomogeneousShift(value, channels) for value in constants)
+    return next(filter(None, reasons), None) or ScalableNode(node, None, shifts, channels)
 
 
 def _gains(node: ir.Node) -> list[ir.Value]:
@@ -96,7 +96,7 @@ def _gains(node: ir.Node) -> list[ir.Value]:
     return [value for value in node.inputs if value is not None and constant_tensor(value) is not None]
 
 
-def weight_obstacle(kernel: Kernel) -> str:
+def weight_obstacle(kernel: LinearNode) -> str:
     """Why the weight of ``kernel`` may not be scaled; empty if it may."""
     tensor = constant_tensor(kernel.weight)
     if tensor is None:
@@ -104,7 +104,7 @@ def weight_obstacle(kernel: Kernel) -> str:
     if tensor.dtype is not ir.DataType.FLOAT:
         return f"has a weight of type {tensor.dtype.name.lower()}"
     uses = queries.use_count(kernel.weight)
-    return "" if uses == 1 and weights.is_private(kernel.weight, [kernel.node]) else "shares its weight"
+    return "" if uses == 1 and weights.is_only_read_by(kernel.weight, [kernel.node]) else "shares its weight"
 
 
 def shift_obstacle(value: ir.Value, node: ir.Node) -> str:
@@ -112,6 +112,6 @@ def shift_obstacle(value: ir.Value, node: ir.Node) -> str:
     tensor = constant_tensor(value)
     if tensor is None or tensor.dtype is not ir.DataType.FLOAT:
         return "has a computed bias" if tensor is None else f"has a bias of type {tensor.dtype.name.lower()}"
-    if queries.use_count(value) == 1 and weights.is_private(value, [node]):
+    if queries.use_count(value) == 1 and weights.is_only_read_by(value, [node]):
         return ""
     return "shares its bias" if np.any(tensor.numpy()) else ""

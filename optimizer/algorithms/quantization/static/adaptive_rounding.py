@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.quantization.linear import Grid, Parameters
-    from optimizer.contract.evaluator import Lab
+    from optimizer.algorithms.quantization.linear import IntegerRange, Parameters
+    from optimizer.contract.evaluator import Evaluator
     from optimizer.statistics.second_moments import SecondMoments
 
 
@@ -82,7 +82,7 @@ def round_adaptively(
     matrix: NDArray[np.float64],
     moments: NDArray[np.float64],
     scale: NDArray[Any] | float,
-    grid: Grid,
+    grid: IntegerRange,
     *,
     part: float = DAMPING,
 ) -> NDArray[Any]:
@@ -111,7 +111,7 @@ def round_adaptively(
     return (found + middle).astype(grid.dtype)
 
 
-def _middle(grid: Grid) -> int:
+def _middle(grid: IntegerRange) -> int:
     """The integer that stands for 0."""
     return (grid.qmin + grid.qmax + 1) // 2
 
@@ -127,8 +127,8 @@ def _steps(parameters: Parameters, shape: Sequence[int]) -> NDArray[np.float64]:
 def adaptive_weights(  # noqa: PLR0913 - what to round, and how; by keyword from the fifth on
     model: ir.Model,
     kernels: Iterable[str],
-    lab: Lab,
-    grid: Grid,
+    evaluator: Evaluator,
+    grid: IntegerRange,
     *,
     per_channel: bool,
     correct_bias: bool,
@@ -142,17 +142,17 @@ def adaptive_weights(  # noqa: PLR0913 - what to round, and how; by keyword from
     Args:
         model: The float model.
         kernels: First outputs.
-        lab: Runs the calibration feeds.
+        evaluator: Runs the calibration feeds.
         grid: The integers of weights.
         per_channel: Whether each output channel has its own scale.
         correct_bias: Whether the bias makes up for the mean error.
-        until: No more are rounded when the lab has fewer seconds left.
+        until: No more are rounded when the evaluator has fewer seconds left.
     """
     nodes = {node.outputs[0].name or "": node for node in model.graph if node.outputs}
     names = [name for name in kernels if _is_own(nodes[name])]
     found: dict[str, KernelWeight] = {}
-    for name, moments in lab.second_moments(model, names):
-        if lab.time_left() < until:
+    for name, moments in evaluator.second_moments(model, names):
+        if evaluator.time_left() < until:
             break
         array = constants.constant_array(nodes[name].inputs[1])
         if array is not None and moments.rows:

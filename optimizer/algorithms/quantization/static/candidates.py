@@ -20,7 +20,7 @@ from optimizer.algorithms.quantization.static.insertion import Insertion
 from optimizer.algorithms.quantization.static.kernel_weights import KernelWeight, quantize_weight
 from optimizer.algorithms.quantization.static.placement import activations, place, tail
 from optimizer.graph.constants import constant_array, constant_tensor
-from optimizer.graph.kernels import kernel, response
+from optimizer.graph.linear_nodes import as_linear, response
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.quantization.linear import Grid
+    from optimizer.algorithms.quantization.linear import IntegerRange
     from optimizer.algorithms.quantization.static.units import Unit
     from optimizer.statistics.tensor_statistics import Observation, Range
 
@@ -53,9 +53,9 @@ class Int8Candidates:
     model: ir.Model
     observations: Mapping[str, Observation]
     ranges: Mapping[str, Range]
-    grid: Grid
-    constants: Grid
-    weight_grid: Grid
+    grid: IntegerRange
+    constants: IntegerRange
+    weight_grid: IntegerRange
     per_channel: bool = True
     correct_bias: bool = True
     weights: dict[str, KernelWeight] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Int8Candidates:
         if seen is None or seen.channels is None:
             return None
         means = np.asarray(seen.channels.mean, np.float64)
-        item = kernel(node)
+        item = as_linear(node)
         error = array.astype(np.float64) - integer.astype(np.float64)
         return None if item is None else response(item, error, means)
 

@@ -21,10 +21,10 @@ What holds for all rows, tested too:
 - A bias may stay float or be int32 (scale = input scale * weight scale, zero point 0) where there is a Q on the output;
   a Gemm's float bias then has the shape (N,), and below opset 11 a Conv's float bias makes a model that does not load.
 
-What fuses need not pay: ``Row.pays`` is int8 time / fp32 time as ``benchmarks/fused_kernels.py`` measures it, here on
-x86 with AVX2 and no VNNI, one thread; run it to have them for another machine. An elementwise node between two integer
-ones costs more in float than 1: a Q and a DQ as well, about as long as a float Add of the same size. Softmax and
-AveragePool are slower in integers even so.
+What fuses need not pay: ``Row.relative_time`` is int8 time / fp32 time as ``benchmarks/fused_kernels.py`` measures it,
+here on x86 with AVX2 and no VNNI, one thread; run it to have them for another machine. An elementwise node between two
+integer ones costs more in float than 1: a Q and a DQ as well, about as long as a float Add of the same size. Softmax
+and AveragePool are slower in integers even so.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
-class Row:
+class FusionRule:
     """One rule.
 
     Attributes:
@@ -86,7 +86,7 @@ class Row:
     quantized: tuple[int, ...] | None = (0,)
     weights_only: frozenset[str] = frozenset()
     opset: int = 10
-    pays: float | None = None
+    relative_time: float | None = None
     when: str = ""
     accepts: Callable[[ir.Node], bool] = fusion_conditions.always
 
@@ -96,7 +96,7 @@ class Row:
         return self.role is not Role.FLOAT
 
 
-def row(node: ir.Node, opset: int | None = None) -> Row | None:
+def row(node: ir.Node, opset: int | None = None) -> FusionRule | None:
     """The rule for ``node`` by its operator and attributes.
 
     Args:
@@ -164,12 +164,14 @@ def constant_type(activation: str, target: str) -> str:
 _N_BITS = frozenset({"MatMulNBits"})
 
 
-def _kernels() -> Iterable[Row]:
-    conv = Row("Conv", Role.KERNEL, frozenset({"QLinearConv"}), quantized=(0, 1), pays=0.6)
-    yield replace(conv, pays=1.2, when="depthwise: one input channel a group", accepts=fusion_conditions.is_depthwise)
-    yield replace(conv, pays=2.5, when="grouped", accepts=fusion_conditions.is_grouped)
+def _kernels() -> Iterable[FusionRule]:
+    conv = FusionRule("Conv", Role.KERNEL, frozenset({"QLinearConv"}), quantized=(0, 1), relative_time=0.6)
+    yield replace(
+        conv, relative_time=1.2, when="depthwise: one input channel a group", accepts=fusion_conditions.is_depthwise
+    )
+    yield replace(conv, relative_time=2.5, when="grouped", accepts=fusion_conditions.is_grouped)
     yield conv
-    yield Row(
+    yield FusionRule(
         "MatMul",
         Role.KERNEL,
         frozenset({"QLinearMatMul"}),
@@ -177,17 +179,17 @@ def _kernels() -> Iterable[Row]:
         without_q_bias_int32=True,
         quantized=(0, 1),
         weights_only=_N_BITS,
-        pays=0.6,
+        relative_time=0.6,
     )
     when = "there is no bias, or alpha = beta = 1"
-    gemm = Row(
+    gemm = FusionRule(
         "Gemm",
         Role.KERNEL,
         frozenset({"QGemm"}),
         without_q=frozenset({"QGemm"}),
         without_q_bias_int32=True,
         quantized=(0, 1),
-        pays=0.6,
+        relative_time=0.6,
         when=when,
         accepts=fusion_conditions.is_plain_gemm,
     )
@@ -197,24 +199,26 @@ def _kernels() -> Iterable[Row]:
     yield gemm
 
 
-def _elementwise() -> Iterable[Row]:
+def _elementwise() -> Iterable[FusionRule]:
     for op_type, pays in (("Add", 0.7), ("Mul", 1.0)):
-        yield Row(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), quantized=(0, 1), pays=pays)
-    yield Row("Where", Role.ELEMENTWISE, frozenset({"QLinearWhere"}), quantized=(1, 2))
-    yield Row("Concat", Role.ELEMENTWISE, frozenset({"QLinearConcat"}), quantized=None, pays=0.4)
-    yield Row(
+        yield FusionRule(
+            op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), quantized=(0, 1), relative_time=pays
+        )
+    yield FusionRule("Where", Role.ELEMENTWISE, frozenset({"QLinearWhere"}), quantized=(1, 2))
+    yield FusionRule("Concat", Role.ELEMENTWISE, frozenset({"QLinearConcat"}), quantized=None, relative_time=0.4)
+    yield FusionRule(
         "AveragePool",
         Role.ELEMENTWISE,
         frozenset({"QLinearAveragePool"}),
-        pays=10.0,
+        relative_time=10.0,
         when="not dilated; if it is, pairs around it make a model that does not load",
         accepts=fusion_conditions.is_dense,
     )
     for op_type, pays in (("GlobalAveragePool", 0.3), ("LeakyRelu", 1.6), ("Sigmoid", 1.0), ("Softmax", 5.7)):
-        yield Row(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), pays=pays)
+        yield FusionRule(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), relative_time=pays)
 
 
-def _same_scale() -> Iterable[Row]:
+def _same_scale() -> Iterable[FusionRule]:
     for op_type, pays in (
         ("Reshape", None),
         ("Slice", 0.6),
@@ -223,44 +227,46 @@ def _same_scale() -> Iterable[Row]:
         ("Unsqueeze", None),
     ):
         runs_as = frozenset({op_type})
-        yield Row(op_type, Role.SAME_SCALE, runs_as, without_q=runs_as, moves=True, pays=pays)
+        yield FusionRule(op_type, Role.SAME_SCALE, runs_as, without_q=runs_as, moves=True, relative_time=pays)
     for op_type in ("Expand", "Flatten", "Gather", "GatherElements", "Split", "Tile"):
-        yield Row(op_type, Role.SAME_SCALE, frozenset({op_type}))
-    yield Row("DepthToSpace", Role.SAME_SCALE, frozenset({"DepthToSpace"}), opset=11)
+        yield FusionRule(op_type, Role.SAME_SCALE, frozenset({op_type}))
+    yield FusionRule("DepthToSpace", Role.SAME_SCALE, frozenset({"DepthToSpace"}), opset=11)
     for op_type, pays in (("ReduceMax", 0.6), ("ReduceMin", None)):
-        yield Row(op_type, Role.SAME_SCALE, frozenset({op_type}), opset=12, pays=pays)
+        yield FusionRule(op_type, Role.SAME_SCALE, frozenset({op_type}), opset=12, relative_time=pays)
     pools = frozenset({"MaxPool", "NhwcMaxPool"})
-    yield Row(
+    yield FusionRule(
         "MaxPool",
         Role.SAME_SCALE,
         pools,
         without_q=pools,
         moves=True,
         opset=12,
-        pays=0.8,
+        relative_time=0.8,
         when="only its first output is used",
         accepts=operators.has_one_output,
     )
-    yield Row(
+    yield FusionRule(
         "Resize",
         Role.SAME_SCALE,
         frozenset({"Resize"}),
-        pays=1.3,
+        relative_time=1.3,
         when="mode is nearest",
         accepts=operators.is_nearest,
     )
 
 
-def _absorbed() -> Iterable[Row]:
-    yield Row("Relu", Role.ABSORBED, when="the zero point behind it is qmin; otherwise the node before goes float too")
-    yield Row(
+def _absorbed() -> Iterable[FusionRule]:
+    yield FusionRule(
+        "Relu", Role.ABSORBED, when="the zero point behind it is qmin; otherwise the node before goes float too"
+    )
+    yield FusionRule(
         "Clip",
         Role.ABSORBED,
         when="the Q behind it expresses nothing outside [min, max]; otherwise the node before goes float too",
     )
-    yield Row("Cast", Role.REMOVED, when="to float", accepts=fusion_conditions.is_to_float)
-    yield Row("Dropout", Role.REMOVED)
-    yield Row("Identity", Role.REMOVED)
+    yield FusionRule("Cast", Role.REMOVED, when="to float", accepts=fusion_conditions.is_to_float)
+    yield FusionRule("Dropout", Role.REMOVED)
+    yield FusionRule("Identity", Role.REMOVED)
 
 
 FLOAT_OPS = (
@@ -272,14 +278,14 @@ FLOAT_OPS = (
     *("Sum", "Tanh", "ThresholdedRelu", "TopK", "Trilu"),
 )
 
-TABLE: tuple[Row, ...] = (
+TABLE: tuple[FusionRule, ...] = (
     *_kernels(),
     *_elementwise(),
     *_same_scale(),
     *_absorbed(),
-    *(Row(op_type, Role.FLOAT, quantized=()) for op_type in FLOAT_OPS),
+    *(FusionRule(op_type, Role.FLOAT, quantized=()) for op_type in FLOAT_OPS),
 )
 
-_BY_TYPE: dict[str, tuple[Row, ...]] = {
+_BY_TYPE: dict[str, tuple[FusionRule, ...]] = {
     op_type: tuple(rule for rule in TABLE if rule.op_type == op_type) for op_type in {rule.op_type for rule in TABLE}
 }

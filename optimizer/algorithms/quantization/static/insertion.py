@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.quantization.linear import Grid, Parameters
+    from optimizer.algorithms.quantization.linear import IntegerRange, Parameters
     from optimizer.algorithms.quantization.static.placement import Placement
     from optimizer.statistics.tensor_statistics import Range
 
@@ -44,8 +44,8 @@ class Insertion:
     placement: Placement
     ranges: Mapping[str, Range]
     weights: Callable[[ir.Node], KernelWeight]
-    grid: Grid
-    constants: Grid
+    grid: IntegerRange
+    constants: IntegerRange
     _taken: set[str] = field(default_factory=set)
     _dequantized: dict[tuple[ir.Value, bytes], ir.Value] = field(default_factory=dict)
     _small: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = field(default_factory=dict)
@@ -211,7 +211,7 @@ def _become_output(source: ir.Value, target: ir.Value) -> None:
     source.metadata_props.update(target.metadata_props)
 
 
-def _parameters(low: float, high: float, grid: Grid, members: list[ir.Value]) -> Parameters:
+def _parameters(low: float, high: float, grid: IntegerRange, members: list[ir.Value]) -> Parameters:
     if high - low < _LEAST_WIDTH:
         high = low + _LEAST_WIDTH
     found = linear.asymmetric(low, high, grid)

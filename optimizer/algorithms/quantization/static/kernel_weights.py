@@ -23,7 +23,7 @@ from optimizer.algorithms.quantization.rows import quantize_rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.quantization.linear import Grid
+    from optimizer.algorithms.quantization.linear import IntegerRange
 
 _ROOM = 2.0**30  # of an int32 accumulator, for the bias
 
@@ -47,7 +47,7 @@ class KernelWeight:
         return linear.dequantize(self.integers, self.parameters)
 
 
-def quantize_weight(array: NDArray[Any], grid: Grid, axis: int | None, *, shrink: bool = True) -> KernelWeight:
+def quantize_weight(array: NDArray[Any], grid: IntegerRange, axis: int | None, *, shrink: bool = True) -> KernelWeight:
     """The integers of ``array``.
 
     Args:

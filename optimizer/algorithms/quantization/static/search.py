@@ -1,7 +1,7 @@
 """From a float model and its units to the int8 candidate that the budget allows: ranges, gains, search.
 
-What was observed and measured is kept in the lab's memory, by the model's content: a second try with a stricter aim
-runs nothing again that is known.
+What was observed and measured is kept in the evaluator's memory, by the model's content: a second try with a stricter
+aim runs nothing again that is known.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.algorithms.quantization.linear import Grid
+    from optimizer.algorithms.quantization.linear import IntegerRange
     from optimizer.algorithms.quantization.static.units import Unit
-    from optimizer.contract.evaluator import Lab
+    from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.progress import Progress
     from optimizer.statistics.tensor_statistics import Observation, Range
 
@@ -40,7 +40,7 @@ class Int8Search:
     Attributes:
         candidates: Builds candidates.
         units: Those that take part, by name, in order.
-        lab: Measures.
+        evaluator: Measures.
         method: How ranges are taken.
         unseen: Units that were left out since their values were never observed.
         adaptive: First outputs of the kernels whose weights are rounded by what they are multiplied with.
@@ -48,7 +48,7 @@ class Int8Search:
 
     candidates: Int8Candidates
     units: Mapping[str, Unit]
-    lab: Lab
+    evaluator: Evaluator
     method: str
     unseen: tuple[str, ...] = ()
     adaptive: tuple[str, ...] = ()
@@ -61,20 +61,20 @@ class Int8Search:
         cls,
         model: ir.Model,
         units: Sequence[Unit],
-        lab: Lab,
-        grids: tuple[Grid, Grid, Grid],
+        evaluator: Evaluator,
+        grids: tuple[IntegerRange, IntegerRange, IntegerRange],
         *,
         per_channel: bool,
         correct_bias: bool,
         adaptive: Collection[str] | None,
         method: str,
     ) -> Int8Search:
-        """Observe what ``units`` need, or take it from the lab's memory.
+        """Observe what ``units`` need, or take it from the evaluator's memory.
 
         Args:
             model: The float model.
             units: What may become int8.
-            lab: Observes and measures.
+            evaluator: Observes and measures.
             grids: The integers of activations, of constants that meet them, and of weights.
             per_channel: Whether each output channel of a weight has its own scale.
             correct_bias: Whether biases make up for the mean error of weights.
@@ -84,23 +84,23 @@ class Int8Search:
         """
         key = (digest(model), tuple(unit.name for unit in units), str(grids), per_channel, correct_bias,
                None if adaptive is None else tuple(adaptive), method)  # fmt: skip
-        known = lab.memory.get(key)
+        known = evaluator.memory.get(key)
         if isinstance(known, cls):
             return known
         needed, axes = to_observe(model, units)
-        seen = lab.observe(model, list(dict.fromkeys(name for names in needed.values() for name in names)), axes)
+        seen = evaluator.observe(model, list(dict.fromkeys(name for names in needed.values() for name in names)), axes)
         unseen = tuple(unit.name for unit in units if not _are_seen(needed[unit.name], seen))
         joining = _joining(model, [unit for unit in units if unit.name not in unseen])
         candidates = Int8Candidates(model, seen, _Ranges(seen, "min-max"), *grids, per_channel, correct_bias)
         candidates.weights = adaptive_weights(
-            model, _kernels(joining) if adaptive is None else adaptive, lab, grids[2],
+            model, _kernels(joining) if adaptive is None else adaptive, evaluator, grids[2],
             per_channel=per_channel, correct_bias=correct_bias,
-            until=(1 - _ROUNDING) * lab.time_left() if adaptive is None else -math.inf,
+            until=(1 - _ROUNDING) * evaluator.time_left() if adaptive is None else -math.inf,
         )  # fmt: skip
         rounded = tuple(candidates.weights)
-        made = cls(candidates, {unit.name: unit for unit in joining}, lab, method, unseen, rounded)
+        made = cls(candidates, {unit.name: unit for unit in joining}, evaluator, method, unseen, rounded)
         made._choose_ranges()
-        lab.memory[key] = made
+        evaluator.memory[key] = made
         return made
 
     def everything(self) -> frozenset[str]:
@@ -115,7 +115,7 @@ class Int8Search:
         """The units to quantize within ``allowance``."""
         if not self.gains:
             self.gains = self._gains()
-        run = Search(self.build, self.lab, allowance, progress, self.errors, self.shares)
+        run = Search(self.build, self.evaluator, allowance, progress, self.errors, self.shares)
         return run.run(grouped(list(self.units), self.gains))
 
     def reasons(self, chosen: frozenset[str]) -> dict[str, str]:
@@ -142,7 +142,7 @@ class Int8Search:
         found = {}
         for method in _AUTO:
             self.candidates.ranges = ranges[method]
-            found[method] = self.lab.share(self.build(self.everything()))
+            found[method] = self.evaluator.budget_used(self.build(self.everything()))
         self.method = min(found, key=lambda name: found[name])
         self.candidates.ranges = ranges[self.method]
         self.shares[self.everything()] = found[self.method]
@@ -150,7 +150,7 @@ class Int8Search:
     def _gains(self) -> dict[str, float]:
         """Seconds that each unit saves; without times, the bytes of its weights count."""
         nodes = {node.outputs[0].name: node for node in self.candidates.model.graph}
-        if not self.lab.is_timed:
+        if not self.evaluator.is_timed:
             return {name: float(_bytes(unit, nodes)) for name, unit in self.units.items()}
         placement = place(self.candidates.model, {output for unit in self.units.values() for output in unit.outputs})
         names = {
@@ -161,8 +161,8 @@ class Int8Search:
             )
             for name, unit in self.units.items()
         }
-        before = profile_gains.by_name(self.lab.profile(self.candidates.model))
-        after = profile_gains.by_name(self.lab.profile(self.build(self.everything())))
+        before = profile_gains.by_name(self.evaluator.profile(self.candidates.model))
+        after = profile_gains.by_name(self.evaluator.profile(self.build(self.everything())))
         found = profile_gains.gains(names, before, after)
         known = [gain for gain in found.values() if not math.isnan(gain)]
         average = sum(known) / len(known) if known else 1.0

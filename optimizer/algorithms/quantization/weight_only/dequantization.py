@@ -23,8 +23,8 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.quantization.weight_only import node_chain
-from optimizer.algorithms.quantization.weight_only.node_chain import Chain
-from optimizer.algorithms.rewriting.rewriter import Scope, owner
+from optimizer.algorithms.quantization.weight_only.node_chain import NodeChain
+from optimizer.algorithms.rewriting.rewriter import Rewriter, owner
 from optimizer.graph import editing, weight_sources
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Dequantizer:
         scope: The model.
     """
 
-    scope: Scope
+    rewriter: Rewriter
 
     def __post_init__(self) -> None:
         self._made: dict[Hashable, tuple[ir.Value, ir.Value, ir.Value | None]] = {}
@@ -52,15 +52,15 @@ class Dequantizer:
     def as_floats(self, weight: StoredWeight, packed: Packed) -> None:
         """Let all readers of ``weight`` read the floats that ``packed`` stands for."""
         root = weight.holder.value
-        anchor = node_chain.anchor(self.scope, weight)
-        chain = Chain(self.scope, anchor, root.name or "weight")
+        anchor = node_chain.anchor(self.rewriter, weight)
+        chain = NodeChain(self.rewriter, anchor, root.name or "weight")
         integers, scale, zero = self._constants(anchor, root, packed)
         result = chain.add("Cast", [integers], {"to": ir.DataType.FLOAT})
         if zero is not None:
             result = chain.add("Sub", [result, chain.add("Cast", [zero], {"to": ir.DataType.FLOAT})])
         result = chain.add("Mul", [result, scale])
         if packed.shape is not None:
-            shape = self.scope.constant(anchor, np.array(packed.shape, np.int64), f"{root.name}_shape")
+            shape = self.rewriter.constant(anchor, np.array(packed.shape, np.int64), f"{root.name}_shape")
             result = chain.add("Reshape", [result, shape])
         node_chain.stand_in(weight, result)
 
@@ -71,7 +71,7 @@ class Dequantizer:
         fuse and reads a constant of an outer graph.
         """
         (node,), root = weight.nodes, weight.holder.value
-        chain = Chain(self.scope, node, root.name or "weight")
+        chain = NodeChain(self.rewriter, node, root.name or "weight")
         constants = [value for value in self._constants(node, root, packed, local=True) if value is not None]
         blocks = {"axis": 0, "block_size": packed.block} if packed.block else {"axis": 1}
         matrix = chain.add("DequantizeLinear", constants, blocks)
@@ -85,7 +85,7 @@ class Dequantizer:
         root = weight.holder.value
         for node in weight.nodes:
             integers, scale, _ = self._constants(node, root, packed)
-            chain = Chain(self.scope, node, node.name or root.name or "table")
+            chain = NodeChain(self.rewriter, node, node.name or root.name or "table")
             found = chain.add("Gather", [integers, node.inputs[1]], keep=node)
             floats = chain.add("Cast", [found], {"to": ir.DataType.FLOAT})
             result = chain.add("Mul", [floats, chain.add("Gather", [scale, node.inputs[1]])])
@@ -95,19 +95,19 @@ class Dequantizer:
         self, anchor: ir.Node, root: ir.Value, packed: Packed, *, local: bool = False
     ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         """Integers, scales and zero points; with ``local`` in the graph of ``anchor`` itself."""
-        may_lift = self.scope.may_lift(anchor)
+        may_lift = self.rewriter.may_lift(anchor)
         key = (root, id(packed), owner(anchor) if local or not may_lift else None)
         if key not in self._made:
             tensors = [(packed.integers, f"{root.name}_{packed.integers.dtype}"), (packed.scale, f"{root.name}_scale")]
             if packed.zero_point is not None:
                 tensors.append((packed.zero_point, f"{root.name}_zero_point"))
-            make = self._inner_constant if local and may_lift else self.scope.constant
+            make = self._inner_constant if local and may_lift else self.rewriter.constant
             integers, scale, *zero = (make(anchor, array, hint) for array, hint in tensors)
             self._made[key] = integers, scale, zero[0] if zero else None
         return self._made[key]
 
     def _inner_constant(self, anchor: ir.Node, array: NDArray[Any], hint: str) -> ir.Value:
-        name = self.scope.unique_name(hint)
+        name = self.rewriter.unique_name(hint)
         tensor = ir.tensor(array, name=name)
         kind, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
         value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.rewriter import Scope, owner
+from optimizer.algorithms.rewriting.rewriter import Rewriter, owner
 from optimizer.graph import editing
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Chain:
+class NodeChain:
     """Adds nodes before ``anchor``, named after ``name``."""
 
-    scope: Scope
+    rewriter: Rewriter
     anchor: ir.Node
     name: str
 
@@ -33,21 +33,21 @@ class Chain:
         keep: ir.Node | None = None,
     ) -> ir.Value:
         """The output of a new node; with ``keep`` it goes by the name of that one."""
-        label = self.scope.unique_name(f"{self.name}_{op_type}") if keep is None else keep.name
+        label = self.rewriter.unique_name(f"{self.name}_{op_type}") if keep is None else keep.name
         node = ir.node(op_type, inputs, attributes, name=label)
         if keep is not None:
             node.metadata_props.update(keep.metadata_props)
-        node.outputs[0].name = self.scope.unique_name(f"{self.name}_{op_type}_output")
+        node.outputs[0].name = self.rewriter.unique_name(f"{self.name}_{op_type}_output")
         owner(self.anchor).insert_before(self.anchor, node)
         return node.outputs[0]
 
 
-def anchor(scope: Scope, weight: StoredWeight) -> ir.Node:
+def anchor(rewriter: Rewriter, weight: StoredWeight) -> ir.Node:
     """The node before which all readers of ``weight`` see what is inserted."""
     producer = weight.holder.value.producer()
-    if scope.may_lift(weight.nodes[0]):
-        return scope.model.graph[0]
-    return weight.holder.scope[0] if producer is None else producer
+    if rewriter.may_lift(weight.nodes[0]):
+        return rewriter.model.graph[0]
+    return weight.holder.graph[0] if producer is None else producer
 
 
 def stand_in(weight: StoredWeight, result: ir.Value) -> None:
@@ -55,9 +55,9 @@ def stand_in(weight: StoredWeight, result: ir.Value) -> None:
     root = weight.holder.value
     result.type, result.shape = ir.TensorType(weight.holder.tensor.dtype), ir.Shape(weight.holder.shape)
     editing.replace_values({root: result})
-    producer, scope = root.producer(), root.graph
+    producer, graph = root.producer(), root.graph
     if producer is not None:
         editing.remove_unused([producer])
-    elif scope is not None and root.name:
-        del scope.initializers[root.name]
+    elif graph is not None and root.name:
+        del graph.initializers[root.name]
     result.name, root.name = root.name, None

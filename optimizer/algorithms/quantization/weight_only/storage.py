@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT8, Grid
+from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT8, IntegerRange
 from optimizer.algorithms.quantization.rows import INT4, UINT4
 from optimizer.algorithms.quantization.weight_rows import Packed, pack, pack_matrix
 
@@ -31,7 +31,7 @@ AUTOMATIC: dict[int, dict[str, tuple[int, ...]]] = {  # by bits, from the smalle
     4: {"32": (32,), "16": (16,)},
 }
 TOLERATED = 0.01  # relative error of a weight
-_INT16 = Grid(np.dtype(np.int16), -32767, 32767)
+_INT16 = IntegerRange(np.dtype(np.int16), -32767, 32767)
 _TYPES = {
     (16, True): (_INT16, ir.DataType.INT16),
     (8, True): (WEIGHT_INT8, ir.DataType.INT8),
@@ -63,7 +63,7 @@ class Storage:
     compute: Literal["auto", "float", "integer"]
 
     @property
-    def grid(self) -> Grid:
+    def grid(self) -> IntegerRange:
         """The integers."""
         return _TYPES[self.bits, self.symmetric][0]
 
@@ -102,7 +102,7 @@ class Storage:
             packs: What was quantized before, for the same weights of another copy of the model; is added to.
         """
         what = f"weights in {self.bits} bits"
-        if self._has_kernel(weight, dequantizer.scope.opset(weight.nodes[0])):
+        if self._has_kernel(weight, dequantizer.rewriter.opset(weight.nodes[0])):
             dequantizer.as_integers(weight, self._packed(weight, packs, pack_matrix, weight.matrix()))
             return what + _FOR_KERNELS
         array, layout = weight.holder.tensor.numpy(), weight.layout

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from optimizer.algorithms.quantization.weight_rows import Layout
-from optimizer.algorithms.rewriting.stored_constants import holders
+from optimizer.algorithms.quantization.weight_rows import RowLayout
+from optimizer.algorithms.rewriting.stored_constants import stored_constants
 from optimizer.graph import constants, queries, weight_sources
 from optimizer.graph.sparse import SparseTensor
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.rewriting.stored_constants import Holder
-    from optimizer.graph.scopes import ScopeTree
+    from optimizer.algorithms.rewriting.stored_constants import StoredConstant
+    from optimizer.graph.graph_tree import GraphTree
 
 PRODUCTS = frozenset({"MatMul", "Gemm"})
 _POSITIONS = {
@@ -48,9 +48,9 @@ class StoredWeight:
         layout: Its rows.
     """
 
-    holder: Holder
+    holder: StoredConstant
     readers: tuple[tuple[ir.Node, int], ...]
-    layout: Layout
+    layout: RowLayout
 
     @property
     def nodes(self) -> tuple[ir.Node, ...]:
@@ -81,7 +81,7 @@ class StoredWeight:
     def matrix(self) -> NDArray[Any]:
         """What the one product that reads it multiplies with, as (inputs, outputs)."""
         (node,) = self.nodes
-        source = weight_sources.source(node.inputs[1])
+        source = weight_sources.origin_of(node.inputs[1])
         if source is None:
             raise ValueError(f"{queries.site(node)} has no constant weight")
         return source.array().T if node.attributes.get_int("transB", 0) else source.array()
@@ -91,10 +91,10 @@ class StoredWeight:
 
 
 def stored_weights(
-    tree: ScopeTree, types: Collection[ir.DataType] = (ir.DataType.FLOAT,)
+    tree: GraphTree, types: Collection[ir.DataType] = (ir.DataType.FLOAT,)
 ) -> Iterator[StoredWeight | tuple[str, str]]:
     """Each float constant that a kernel or a look-up reads as its weight; those to be left alone as (name, reason)."""
-    for holder in holders(tree, lambda _: False):
+    for holder in stored_constants(tree, lambda _: False):
         if not holder.tensor.dtype.is_floating_point():
             continue
         readers = tuple(weight_sources.readers(holder.value))
@@ -124,9 +124,9 @@ def _is_folded(value: ir.Value | None, depth: int = _DEPTH) -> bool:
     return node is not None and depth > 0 and all(_is_folded(source, depth - 1) for source in node.inputs)
 
 
-def _obstacle(holder: Holder, others: list[str], types: Collection[ir.DataType]) -> str | None:
-    if holder.stay is not None:
-        return holder.stay.value
+def _obstacle(holder: StoredConstant, others: list[str], types: Collection[ir.DataType]) -> str | None:
+    if holder.keep_reason is not None:
+        return holder.keep_reason.value
     if isinstance(holder.tensor, SparseTensor):
         return "is sparse"
     if holder.tensor.dtype not in types:
@@ -138,26 +138,26 @@ def _obstacle(holder: Holder, others: list[str], types: Collection[ir.DataType])
     return "is a vector" if len(holder.shape) < 2 else None
 
 
-def _layout(holder: Holder, node: ir.Node, position: int) -> Layout:
+def _layout(holder: StoredConstant, node: ir.Node, position: int) -> RowLayout:
     """The rows that belong to output channels of ``node``, as far as views between it and the constant let them."""
     shape = holder.shape
     if node.op_type in {"LSTM", "GRU", "RNN"} and len(shape) == 3:
-        return Layout(shape, 2)
+        return RowLayout(shape, 2)
     if node.op_type not in PRODUCTS or len(shape) != 2:
-        return Layout(shape, len(shape) - 1 if node.op_type in _ALONG_LAST_AXIS else 1)
-    source = weight_sources.source(node.inputs[position])
+        return RowLayout(shape, len(shape) - 1 if node.op_type in _ALONG_LAST_AXIS else 1)
+    source = weight_sources.origin_of(node.inputs[position])
     flips = [step.op_type for step in source.path if step.op_type in {"Transpose", "Reshape"}] if source else []
     has_columns = position == 1 and not node.attributes.get_int("transB", 0)
     if len(flips) % 2:
         has_columns = not has_columns
-    return Layout(shape, 0 if has_columns else 1)
+    return RowLayout(shape, 0 if has_columns else 1)
 
 
 def _is_plain_product(node: ir.Node) -> bool:
     """Whether ``node`` is a MatMul with a matrix, or a Gemm that is one with an addition behind it."""
     if not queries.is_standard(node, *PRODUCTS) or queries.has_references(node):
         return False
-    source = weight_sources.source(node.inputs[1])
+    source = weight_sources.origin_of(node.inputs[1])
     if source is None or source.dtype != ir.DataType.FLOAT or source.array().ndim != 2:
         return False
     given = node.attributes.get_float

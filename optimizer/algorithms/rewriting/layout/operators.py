@@ -106,7 +106,7 @@ def _writing(node: ir.Node, perm: Sequence[int]) -> Change | None:
 def _broadcasting(node: ir.Node, perm: Sequence[int]) -> Change | None:
     rank, moved = len(perm), []
     for index, value in enumerate(node.inputs):
-        shape, is_constant = constants.shape(value), constants.constant_tensor(value) is not None
+        shape, is_constant = constants.known_shape(value), constants.constant_tensor(value) is not None
         own = queries.rank(value) if shape is None else len(shape)
         if own is None or own > rank:
             return None
@@ -182,7 +182,7 @@ def _slice(node: ir.Node, perm: Sequence[int]) -> Change | None:
         given = node.attributes.get_ints("axes", None) or list(range(count))
         return Change((0,), attributes={"axes": [perm[axis % len(perm)] for axis in given]})
     has_axes = len(node.inputs) > 3 and node.inputs[3] is not None
-    starts = constants.shape(node.inputs[1]) if len(node.inputs) > 1 else None
+    starts = constants.known_shape(node.inputs[1]) if len(node.inputs) > 1 else None
     if not has_axes and (starts is None or len(starts) != 1):
         return None
     listed = constants.constant_ints(node.inputs[3]) if has_axes else list(range((starts or (0,))[0]))

@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.rewriting.layout import regions
-from optimizer.algorithms.rewriting.layout.regions import PERMUTED, Region
+from optimizer.algorithms.rewriting.layout.regions import PERMUTED, LayoutRegion
 from optimizer.graph import file_size, permutations, queries
-from optimizer.graph.constants import constant_bytes, constant_tensor, shape
+from optimizer.graph.constants import constant_bytes, constant_tensor, known_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ _TRANSPOSE_BYTES = 40  # a new Transpose, the name that it reads and its permuta
 
 
 @dataclass
-class Plan:
+class LayoutPlan:
     """What becomes of a region.
 
     Attributes:
@@ -37,7 +37,7 @@ class Plan:
         constants: Constants that are read permuted; ``True`` where nobody needs them as they are.
     """
 
-    region: Region
+    region: LayoutRegion
     chosen: set[ir.Node]
     gone: dict[ir.Node, None] = field(default_factory=dict)
     new: list[ir.Value] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Plan:
         return want is not None and want is not PERMUTED and want not in self.chosen
 
 
-def planned(region: Region, is_known: Callable[[ir.Node, NDArray[np.int64]], bool]) -> Plan | None:
+def planned(region: LayoutRegion, is_known: Callable[[ir.Node, NDArray[np.int64]], bool]) -> LayoutPlan | None:
     """The plan with the fewest Transposes, if it saves some, costs no bytes and moves no more elements.
 
     Args:
@@ -72,7 +72,7 @@ def planned(region: Region, is_known: Callable[[ir.Node, NDArray[np.int64]], boo
     chosen = regions.cheapest(region)
     if chosen is None or _feeds_itself(region):
         return None
-    plan = Plan(region, chosen)
+    plan = LayoutPlan(region, chosen)
     for value in region.values:
         _plan_value(value, plan)
     if any(_is_quantized(value) for value in plan.new):
@@ -81,7 +81,7 @@ def planned(region: Region, is_known: Callable[[ir.Node, NDArray[np.int64]], boo
     return plan if len(plan.gone) > len(plan.new) and elements >= 0 and _saved(plan, is_known) >= 0 else None
 
 
-def _feeds_itself(region: Region) -> bool:
+def _feeds_itself(region: LayoutRegion) -> bool:
     """Whether a Transpose reads a value of the region and writes another one."""
     for value in region.values:
         producer = value.producer()
@@ -101,7 +101,7 @@ def _is_quantized(value: ir.Value) -> bool:
     return any(queries.is_standard(node, "QuantizeLinear", "DequantizeLinear") for node in near)
 
 
-def _plan_value(value: ir.Value, plan: Plan) -> None:
+def _plan_value(value: ir.Value, plan: LayoutPlan) -> None:
     region, producer, users = plan.region, value.producer(), value.uses()
     outgoing = {use.node: None for use in users if region.want(use) is PERMUTED}
     if region.is_permuted(value, plan.chosen):
@@ -130,13 +130,13 @@ def _elements(value: ir.Value) -> int:
     return 0 if value.shape is None else math.prod(dim for dim in value.shape if isinstance(dim, int))
 
 
-def _saved(plan: Plan, is_known: Callable[[ir.Node, NDArray[np.int64]], bool]) -> int:
+def _saved(plan: LayoutPlan, is_known: Callable[[ir.Node, NDArray[np.int64]], bool]) -> int:
     """By how many bytes the file shrinks, about."""
     rank = len(plan.region.perm)
     saved = sum(file_size.node_bytes(node) for node in plan.gone)
     saved -= sum(_TRANSPOSE_BYTES + len(value.name or "") + 2 * rank for value in plan.new)
     for value, is_alone in plan.constants.items():
-        added = 2 * (rank - len(shape(value) or ()))
+        added = 2 * (rank - len(known_shape(value) or ()))
         saved -= added if is_alone else added + constant_bytes(value)
     for node, change in plan.region.changes.items():
         if plan.is_affected(node):

@@ -28,7 +28,7 @@ PERMUTED, AS_IS = "permuted", "as it is"  # source and sink of the network
 
 
 @dataclass
-class Region:
+class LayoutRegion:
     """Nodes that can compute on permuted axes, and the values that they read and write.
 
     Attributes:
@@ -86,10 +86,10 @@ class Region:
             yield from ((use.node, ABOVE) for use in value.uses() if self.want(use) is PERMUTED)
 
 
-def grow(start: ir.Value, perm: tuple[int, ...], opset: Callable[[ir.Node], int]) -> Region:
+def grow(start: ir.Value, perm: tuple[int, ...], opset: Callable[[ir.Node], int]) -> LayoutRegion:
     """The region around the value ``start``."""
     producer = start.producer()
-    region = Region(perm, start.graph if producer is None else producer.graph)
+    region = LayoutRegion(perm, start.graph if producer is None else producer.graph)
     queue = deque([start])
     while queue:
         value = queue.popleft()
@@ -112,7 +112,7 @@ def grow(start: ir.Value, perm: tuple[int, ...], opset: Callable[[ir.Node], int]
     return region
 
 
-def cheapest(region: Region) -> set[ir.Node] | None:
+def cheapest(region: LayoutRegion) -> set[ir.Node] | None:
     """The nodes that are to compute permuted; ``None`` if no Transpose is saved by that."""
     network = Network(PERMUTED, AS_IS)
     for value in region.values:
@@ -121,7 +121,7 @@ def cheapest(region: Region) -> set[ir.Node] | None:
     return {node for node in region.changes if node in side} if cost < _cost_now(region) else None
 
 
-def _connect(value: ir.Value, region: Region, network: Network) -> None:
+def _connect(value: ir.Value, region: LayoutRegion, network: Network) -> None:
     """Make it cost 1 if ``value`` is read permuted where it is made as it is, and the other way round."""
     maker = region.maker(value)
     wants = region.wants(value) - {None}
@@ -136,7 +136,7 @@ def _connect(value: ir.Value, region: Region, network: Network) -> None:
             network.edge(reader, before, UNCUTTABLE)
 
 
-def _cost_now(region: Region) -> int:
+def _cost_now(region: LayoutRegion) -> int:
     """How many Transposes there are now, those by other permutations not counted."""
     count = 0
     for value in region.values:

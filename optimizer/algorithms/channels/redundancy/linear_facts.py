@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.channels.redundancy.facts import Facts, leaders, near_leaders
-from optimizer.graph import constants, kernels
+from optimizer.algorithms.channels.redundancy.facts import ChannelFacts, leaders, near_leaders
+from optimizer.graph import constants, linear_nodes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.channels.redundancy.facts import Contents
-    from optimizer.graph.kernels import Kernel
+    from optimizer.algorithms.channels.redundancy.facts import ValueNumbers
+    from optimizer.graph.linear_nodes import LinearNode
 
 _ROUNDINGS = 2  # how many of its type two elements may be apart and still be called equal
 _MOST_NOISE = 64.0  # how much larger that may get where sums of weights cancel
@@ -37,7 +37,9 @@ def is_steady(node: ir.Node) -> bool:
     )
 
 
-def kernel_facts(node: ir.Node, read: Facts | None, contents: Contents, tolerance: float = 0.0) -> Facts:
+def kernel_facts(
+    node: ir.Node, read: ChannelFacts | None, contents: ValueNumbers, tolerance: float = 0.0
+) -> ChannelFacts:
     """The facts of what a kernel with a constant weight gives out.
 
     Args:
@@ -47,8 +49,8 @@ def kernel_facts(node: ir.Node, read: Facts | None, contents: Contents, toleranc
         tolerance: How far kernels of length 1 may be apart and still be called parallel, and how short one may be
             beside the median and still be called zero; 0 is what float rounding does.
     """
-    item = kernels.kernel(node)
-    array = None if item is None else item.array()
+    item = linear_nodes.as_linear(node)
+    array = None if item is None else item.weight_array()
     bias = None if item is None else item.bias_array()
     if item is None or array is None or bias is None or not np.isfinite(array).all():
         return contents.fresh(0 if item is None else item.outputs)
@@ -61,7 +63,9 @@ def kernel_facts(node: ir.Node, read: Facts | None, contents: Contents, toleranc
     elif read is not None:
         found = _reduced(node, plain, read)
     lead, scale, nothing = _near(found, tolerance) if tolerance else _same(found, float(np.finfo(array.dtype).eps))
-    made = Facts(contents.numbers(("kernel", id(node)), [lead]), scale * abs(alpha), np.full(scale.size, math.nan))
+    made = ChannelFacts(
+        contents.numbers(("kernel", id(node)), [lead]), scale * abs(alpha), np.full(scale.size, math.nan)
+    )
     return contents.settled(made, np.where(nothing, found.shift * alpha, math.nan))
 
 
@@ -87,7 +91,7 @@ class _Rows:
         return self.weight.reshape(self.weight.shape[0], -1)
 
 
-def by_output(item: Kernel, array: NDArray[np.floating]) -> NDArray[np.floating]:
+def by_output(item: LinearNode, array: NDArray[np.floating]) -> NDArray[np.floating]:
     """The weight as (outputs, inputs of a group, taps); float64 or float32."""
     wide = array.astype(np.float32) if array.dtype == np.float16 else array
     taps = math.prod(item.shape[2:])
@@ -99,11 +103,11 @@ def by_output(item: Kernel, array: NDArray[np.floating]) -> NDArray[np.floating]
     return (wide if item.transposed else wide.T)[:, :, np.newaxis]
 
 
-def _reduced(node: ir.Node, rows: _Rows, read: Facts) -> _Rows:
+def _reduced(node: ir.Node, rows: _Rows, read: ChannelFacts) -> _Rows:
     """Rows without what constant channels add, and with parallel channels summed into the first of them."""
     gone = read.is_constant if is_steady(node) else read.constant == 0
     order = np.flatnonzero(~gone)
-    _, first, inverse = np.unique(read.content[order], return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(read.value_number[order], return_index=True, return_inverse=True)
     lead = order[first[inverse]]
     if not gone.any() and np.array_equal(lead, np.arange(read.size)):
         return rows
@@ -121,7 +125,7 @@ def _reduced(node: ir.Node, rows: _Rows, read: Facts) -> _Rows:
     return _Rows(exact, rows.shift + moved.sum(axis=1), rows.keys, gross)
 
 
-def _grouped(item: Kernel, rows: _Rows, read: Facts | None) -> _Rows:
+def _grouped(item: LinearNode, rows: _Rows, read: ChannelFacts | None) -> _Rows:
     """Rows times the scale of what they read, and a key for its content; of wider groups nothing is equal."""
     group = np.repeat(np.arange(item.groups), item.outputs // item.groups)
     if read is None or item.inputs != item.groups:
@@ -130,7 +134,7 @@ def _grouped(item: Kernel, rows: _Rows, read: Facts | None) -> _Rows:
     gone = mine.is_constant if is_steady(item.node) else mine.constant == 0
     moved = np.where(gone, np.nan_to_num(mine.constant), 0) * rows.weight.sum(axis=(1, 2), dtype=np.float64)
     scaled = np.where(gone, 0, mine.scale)[:, np.newaxis, np.newaxis] * rows.weight
-    return _Rows(scaled, rows.shift + moved, mine.content, rows.gross)
+    return _Rows(scaled, rows.shift + moved, mine.value_number, rows.gross)
 
 
 def _same(rows: _Rows, rounding: float) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer.graph.kernels import kernel
+from optimizer.graph.linear_nodes import as_linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.algorithms.quantization.weight_only.weights import StoredWeight
-    from optimizer.contract.evaluator import Lab
-    from optimizer.graph.kernels import Kernel
+    from optimizer.contract.evaluator import Evaluator
+    from optimizer.graph.linear_nodes import LinearNode
     from optimizer.statistics.tensor_statistics import Observation
 
 _LEAST = 1e-3
 
 
 @dataclass(frozen=True)
-class InputPower:
+class ActivationNorms:
     """Of the inputs of one weight, in shapes that broadcast to its shape, and in units in which the mean power is 1.
 
     Attributes:
@@ -44,13 +44,13 @@ class InputPower:
     mean: NDArray[np.float32] | None
 
 
-def input_power(model: ir.Model, weights: Iterable[StoredWeight], lab: Lab) -> dict[str, InputPower]:
+def input_power(model: ir.Model, weights: Iterable[StoredWeight], evaluator: Evaluator) -> dict[str, ActivationNorms]:
     """What is known of the inputs of weights, by their names.
 
     Args:
         model: The model.
         weights: Some of its weights.
-        lab: Runs the calibration feeds.
+        evaluator: Runs the calibration feeds.
     """
     readers = {weight.holder.name: found for weight in weights if (found := _kernels(model, weight)) is not None}
     axes: dict[str, int] = {}
@@ -58,28 +58,28 @@ def input_power(model: ir.Model, weights: Iterable[StoredWeight], lab: Lab) -> d
         axes.setdefault(_input(item), item.axis)
     if not axes:
         return {}
-    seen = lab.observe(model, list(axes), axes)
+    seen = evaluator.observe(model, list(axes), axes)
     powers = {name: _power(found, seen, axes) for name, found in readers.items()}
     return {name: power for name, power in powers.items() if power is not None}
 
 
-def _kernels(model: ir.Model, weight: StoredWeight) -> list[Kernel] | None:
+def _kernels(model: ir.Model, weight: StoredWeight) -> list[LinearNode] | None:
     """The kernels that read ``weight`` as it is; ``None`` if there are other readers."""
     found = []
     for node in weight.nodes:
-        item = kernel(node) if node.graph is model.graph else None
+        item = as_linear(node) if node.graph is model.graph else None
         if item is None or item.weight is not weight.holder.value or node.inputs[0] is None or not node.inputs[0].name:
             return None
         found.append(item)
     return found
 
 
-def _input(item: Kernel) -> str:
+def _input(item: LinearNode) -> str:
     value = item.node.inputs[0]
     return (value.name if value is not None else None) or ""
 
 
-def _power(found: list[Kernel], seen: Mapping[str, Observation], axes: Mapping[str, int]) -> InputPower | None:
+def _power(found: list[LinearNode], seen: Mapping[str, Observation], axes: Mapping[str, int]) -> ActivationNorms | None:
     power: Any = 0
     mean: Any = 0
     for item in found:
@@ -93,10 +93,10 @@ def _power(found: list[Kernel], seen: Mapping[str, Observation], axes: Mapping[s
         return None
     has_rows = all(item.node.op_type != "ConvTranspose" for item in found)
     shifted = np.asarray(mean / np.sqrt(unit), np.float32) if has_rows else None
-    return InputPower(np.asarray(power / unit + _LEAST, np.float32), shifted)
+    return ActivationNorms(np.asarray(power / unit + _LEAST, np.float32), shifted)
 
 
-def _along_inputs(item: Kernel, moments: NDArray[np.float64]) -> NDArray[np.float64]:
+def _along_inputs(item: LinearNode, moments: NDArray[np.float64]) -> NDArray[np.float64]:
     """One number for each input channel, in a shape that broadcasts to the kernel's weight."""
     ones = [1] * (len(item.shape) - 2)
     match item.node.op_type:

@@ -21,7 +21,7 @@ _SEES_OUTSIDE = ("If", "Loop", "Scan", "SequenceMap")
 
 
 @dataclass(frozen=True)
-class ScopeTree:
+class GraphTree:
     """The graphs of a model with what encloses each, and how often each value name occurs.
 
     Attributes:
@@ -38,27 +38,27 @@ class ScopeTree:
     _suffixes: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, model: ir.Model) -> ScopeTree:
+    def of(cls, model: ir.Model) -> GraphTree:
         """The tree of ``model`` as it is now."""
         bodies = [function.graph for function in model.functions.values()]
         tree = cls({}, {}, frozenset(bodies), Counter())
         stack: list[tuple[ir.Graph, ir.Graph | None]] = [(body, None) for body in reversed(bodies)]
         stack.append((model.graph, None))
         while stack:
-            scope, parent = stack.pop()
-            tree.parents[scope] = parent
-            tree.depths[scope] = 0 if parent is None else tree.depths[parent] + 1
-            tree.names.update(_value_names(scope))
-            for node in reversed(scope):
-                outer = scope if queries.is_standard(node, *_SEES_OUTSIDE) else None
+            graph, parent = stack.pop()
+            tree.parents[graph] = parent
+            tree.depths[graph] = 0 if parent is None else tree.depths[parent] + 1
+            tree.names.update(_value_names(graph))
+            for node in reversed(graph):
+                outer = graph if queries.is_standard(node, *_SEES_OUTSIDE) else None
                 stack += [(inner, outer) for inner in reversed(list(traversal.subgraphs_of(node)))]
         return tree
 
-    def root(self, scope: ir.Graph) -> ir.Graph:
-        """The outermost graph whose values ``scope`` sees."""
-        while (parent := self.parents[scope]) is not None:
-            scope = parent
-        return scope
+    def root(self, graph: ir.Graph) -> ir.Graph:
+        """The outermost graph whose values ``graph`` sees."""
+        while (parent := self.parents[graph]) is not None:
+            graph = parent
+        return graph
 
     def common(self, scopes: Iterable[ir.Graph]) -> ir.Graph:
         """The innermost graph whose values all of ``scopes``, which have the same root, see."""
@@ -78,10 +78,10 @@ class ScopeTree:
 
     def encloses(self, outer: ir.Graph, inner: ir.Graph) -> bool:
         """Whether ``inner`` sees the values of ``outer``; a graph sees its own."""
-        scope: ir.Graph | None = inner
-        while scope is not None and scope is not outer:
-            scope = self.parents[scope]
-        return scope is outer
+        graph: ir.Graph | None = inner
+        while graph is not None and graph is not outer:
+            graph = self.parents[graph]
+        return graph is outer
 
     def fresh_name(self, hint: str) -> str:
         """A name that no value has: ``hint``, or ``hint_1``, ``hint_2`` …; it is taken by the call."""
@@ -93,6 +93,6 @@ class ScopeTree:
         return name
 
 
-def _value_names(scope: ir.Graph) -> set[str]:
-    values = [*scope.inputs, *scope.initializers.values(), *(value for node in scope for value in node.outputs)]
+def _value_names(graph: ir.Graph) -> set[str]:
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
     return {value.name for value in values if value.name}

@@ -26,7 +26,7 @@ OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True)
-class Kernel:
+class LinearNode:
     """A node that multiplies its first input with a weight.
 
     Attributes:
@@ -88,7 +88,7 @@ class Kernel:
         """The axis of the weight along which its output channels lie (within a group, for ConvTranspose)."""
         return 0 if self.node.op_type == "Conv" or self.transposed else 1
 
-    def array(self) -> NDArray[np.floating] | None:
+    def weight_array(self) -> NDArray[np.floating] | None:
         """The weight, if it is a constant of a float type."""
         return constants.float_array(self.weight)
 
@@ -105,26 +105,26 @@ class Kernel:
         return None if array is None else array * self.node.attributes.get_float("beta", 1.0)
 
 
-def kernel(node: ir.Node | None) -> Kernel | None:
+def as_linear(node: ir.Node | None) -> LinearNode | None:
     """``node`` as a kernel, if it is one with a weight of known shape and sensible attributes."""
     if node is None or not queries.is_standard(node, *OPS) or len(node.inputs) < 2:
         return None
     weight = node.inputs[1]
-    shape = constants.shape(weight)
+    shape = constants.known_shape(weight)
     if weight is None or shape is None or 0 in shape or any(a.is_ref() for a in node.attributes.values()):
         return None
     if node.op_type in {"Gemm", "MatMul"}:
         if len(shape) != 2 or node.attributes.get_int("transA", 0) != 0:
             return None
-        return Kernel(node, weight, shape, transposed=node.attributes.get_int("transB", 0) != 0)
+        return LinearNode(node, weight, shape, transposed=node.attributes.get_int("transB", 0) != 0)
     groups = node.attributes.get_int("group", 1)
     if len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
-    return Kernel(node, weight, shape, groups)
+    return LinearNode(node, weight, shape, groups)
 
 
-def scaled_outputs(item: Kernel, array: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weight ``array`` of ``item`` with each output channel times its factor.
+def scaled_outputs(item: LinearNode, array: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weight ``weight_array`` of ``item`` with each output channel times its factor.
 
     Args:
         item: The kernel.
@@ -142,8 +142,8 @@ def scaled_outputs(item: Kernel, array: NDArray[np.floating], scale: NDArray[np.
     return (grouped * scale.reshape(factors)).reshape(array.shape)
 
 
-def scaled_inputs(item: Kernel, array: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weight ``array`` of ``item`` with each input channel times its factor; see ``scaled_outputs``."""
+def scaled_inputs(item: LinearNode, array: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weight ``weight_array`` of ``item`` with each input channel times its factor; see ``scaled_outputs``."""
     if scale.size == 1:
         return array * scale.reshape(())
     if item.node.op_type != "Conv":
@@ -155,7 +155,7 @@ def scaled_inputs(item: Kernel, array: NDArray[np.floating], scale: NDArray[np.f
     return (grouped * scale.reshape(factors)).reshape(array.shape)
 
 
-def response(item: Kernel, array: NDArray[np.floating], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+def response(item: LinearNode, array: NDArray[np.floating], shift: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the kernel ``item`` answers to the constant input ``shift``, one number for each output channel.
 
     Only for Conv, Gemm and MatMul: a ConvTranspose answers differently at its borders.
