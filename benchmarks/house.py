@@ -22,27 +22,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("optimizer", "passes")
 FILLERS = frozenset(
-    [
-        "found",
-        "item",
-        "items",
-        "kind",
-        "kinds",
-        "one",
-        "other",
-        "part",
-        "parts",
-        "made",
-        "known",
-        "left",
-        "own",
-        "given",
-        "said",
-        "rest",
-        "done",
-        "thing",
-        "things",
-    ]
+    {"found", "item", "items", "kind", "kinds", "one", "other", "part", "parts", "made"}
+    | {"known", "left", "own", "given", "said", "rest", "done", "thing", "things"}
 )
 
 
