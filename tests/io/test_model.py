@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -230,17 +229,31 @@ def fan(count: int) -> onnx.ModelProto:
     return made
 
 
-@pytest.mark.parametrize("shape", [chain, fan])
-def test_time_grows_with_the_size(shape, tmp_path):
-    def seconds(count: int) -> float:
-        made, path = shape(count), tmp_path / "m.onnx"
-        began = time.process_time()
-        save(clone(load(made)), path)
-        return time.process_time() - began
+def lines_run(act) -> int:
+    """How many lines of Python ``act`` runs: the same on any machine, however busy."""
+    count = 0
 
-    seconds(100)
-    small = min(seconds(500) for _ in range(3))
-    assert seconds(4000) < 8 * 2.5 * small  # quadratic work would be 64 times
+    def trace(_frame, event, _argument):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(None)
+    return count
+
+
+@pytest.mark.parametrize("shape", [chain, fan])
+def test_work_grows_with_the_size(shape, tmp_path):
+    def work(count: int) -> int:
+        made = shape(count)
+        return lines_run(lambda: save(clone(load(made)), tmp_path / "m.onnx"))
+
+    work(10)
+    assert work(800) < 8 * 1.5 * work(100)  # quadratic work would be 64 times
 
 
 @pytest.mark.corpus

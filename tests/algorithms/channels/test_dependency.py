@@ -21,12 +21,12 @@ def found(text, opset=17, **constants):
 def units(groups, model, name):
     """The units of the channels of a value, numbered as they come."""
     value = next(output for node in model.graph for output in node.outputs if output.name == name)
-    lane = groups.lane(value)
-    return None if lane is None else groups.roots(lane.atoms).tolist()
+    lane = groups.axis_of(value)
+    return None if lane is None else groups.roots(lane.channel_ids).tolist()
 
 
 def reasons(groups):
-    return sorted(set(groups.pinned().values()))
+    return sorted(set(groups.frozen().values()))
 
 
 def ones(*shape):
