@@ -1,12 +1,12 @@
-"""What sharing beyond channels brings on real models: wider kernels, batched branches, equal weights and rows.
+"""What sharing beyond channels brings on real models: batched branches, equal weights and rows.
 
     python benchmarks/siblings_corpus.py [--models DIR] [--feeds DIR] [--only ID ...] [--parts paying sharing]
 
 The corpus is in models/corpus or $ONNXHONE_CORPUS (see models/README.md); ``--feeds`` is a folder of real inputs,
 ID/calib for each model that has some; the others run on generated ones. Parts:
 
-- paying: `merge-siblings` and `batch-branches` on what the preset `exact` makes of each model: the paired latency of
-  the result against what it started from, on one thread, and what the manager decides (it measures for itself);
+- paying: `batch-branches` on what the exact passes before it make of each model: the paired latency of the result
+  against what it started from, on one thread, and what the manager decides (it measures for itself);
 - sharing: bytes of equal constants before and after `exact`, and how much more equal or nearly equal rows of weights
   would save: the first axis of every float weight of at least 4 KiB, by content, all-zero rows apart; near is a row
   within a relative L2 distance of 0.1 of an earlier one of its weight, if that has at most 4,096 rows.
@@ -41,14 +41,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
-PASSES = ("merge-siblings", "batch-branches")
+SPEC = "batch-branches"
 LEAST_BYTES = 4096
 ROW_BYTES = 64  # shorter rows cost more as indices than they save
 MOST_ROWS = 4096
 NEAR = 0.1
 HEADS = {
-    "paying": "| model | pass | changes | nodes | bytes | latency ratio | manager |\n"
-    "| --- | --- | --- | ---: | ---: | ---: | --- |",
+    "paying": "| model | changes | nodes | bytes | latency ratio | manager |\n| --- | --- | ---: | ---: | ---: | --- |",
     "sharing": "| model | file | repeated | after `exact` | repeated after | equal rows | near rows |\n"
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
 }
@@ -61,25 +60,23 @@ def exact(path: Path) -> ir.Model:
 
 
 def paying(path: Path, feeds: Path | None, seconds: float) -> Iterator[list[str]]:
-    """A row for each pass that changes something."""
+    """A row, if there are branches."""
     base = exact(path)
-    for spec in PASSES:
-        result = parse_pass(spec).run(clone(base), Context(base))
-        if not result.changes:
-            continue
-        evidence = set_up(base, feeds, shapes=None, threads=1, seed=0)
-        evidence.judge.time_limit = seconds
-        found = evidence.judge.latency(base, result.model)
-        stage = optimizer.optimize(base, passes=[spec], data=feeds, time_limit=3 * seconds).report.stages[0]
-        yield [
-            path.parent.name + ("" if feeds is None else ", real inputs"),
-            f"`{spec}`",
-            ", ".join(f"{count} {kind}" for kind, count in result.changes.items()),
-            f"{len(base.graph)} to {len(result.model.graph)}",
-            f"{byte_size(result.model) - byte_size(base):+,}",
-            f"{found.ratio:.3f} ({found.low:.3f} to {found.high:.3f}), {found.pairs} pairs",
-            ("kept" if stage.kept else "undone") + f": {stage.reason.removeprefix('undone: ')}",
-        ]
+    result = parse_pass(SPEC).run(clone(base), Context(base))
+    if not result.changes:
+        return
+    evidence = set_up(base, feeds, shapes=None, threads=1, seed=0)
+    evidence.judge.time_limit = seconds
+    found = evidence.judge.latency(base, result.model)
+    stage = optimizer.optimize(base, passes=[SPEC], data=feeds, time_limit=3 * seconds).report.stages[0]
+    yield [
+        path.parent.name + ("" if feeds is None else ", real inputs"),
+        ", ".join(f"{count} {kind}" for kind, count in result.changes.items()),
+        f"{len(base.graph)} to {len(result.model.graph)}",
+        f"{byte_size(result.model) - byte_size(base):+,}",
+        f"{found.ratio:.3f} ({found.low:.3f} to {found.high:.3f}), {found.pairs} pairs",
+        ("kept" if stage.kept else "undone") + f": {stage.reason.removeprefix('undone: ')}",
+    ]
 
 
 def sharing(path: Path, feeds: Path | None, seconds: float) -> Iterator[list[str]]:  # noqa: ARG001 - one signature

@@ -1,1 +1,1 @@
-"""Several kernels on one input, or one kernel on several inputs, as one."""
+"""One kernel on several inputs runs once, on a batch of them."""

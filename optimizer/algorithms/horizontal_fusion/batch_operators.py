@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from optimizer.algorithms.horizontal_fusion.siblings import ELEMENTWISE
 from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
@@ -17,11 +16,15 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-_ONE_MOVES = ELEMENTWISE | {
-    *("Cast", "Ceil", "Floor", "Identity", "Log", "Reciprocal", "Round", "Sign", "Sin", "Cos"),
-    *("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"),
-    *("Conv", "ConvTranspose", "InstanceNormalization", "GroupNormalization", "LRN"),
-}
+_ONE_MOVES = frozenset(
+    {
+        *("Abs", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Neg"),
+        *("Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu"),
+        *("Cast", "Ceil", "Floor", "Identity", "Log", "Reciprocal", "Round", "Sign", "Sin", "Cos"),
+        *("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"),
+        *("Conv", "ConvTranspose", "InstanceNormalization", "GroupNormalization", "LRN"),
+    }
+)
 _BROADCAST = frozenset({"Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum"})
 _REDUCTIONS = frozenset({"ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"})
 _AXES_ARE_INPUT = {"ReduceSum": 13}
