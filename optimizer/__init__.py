@@ -12,8 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
+    from optimizer.algorithms.rewriting.rules import Rule
     from optimizer.commands.optimize import Result, optimize
+    from optimizer.contract.node_filter import NodeFilter
     from optimizer.contract.passes import Context, Gain, Note, Pass, PassResult, Sites, Step
+    from optimizer.contract.skipped import SkippedNodes
+    from optimizer.contract.surgeon_pass import SurgeonPass
     from optimizer.engine.report import Report
     from optimizer.errors import (
         CheckFailedError,
@@ -37,8 +42,13 @@ _HOMES = {
         "UsageError",
     ),
     "io.model": ("load", "save"),
-    "contract.passes": ("Context", "Gain", "Note", "Pass", "PassResult", "Sites", "Step"),
+    "algorithms.rewriting.rewriter": ("Rewriter",),
+    "algorithms.rewriting.rules": ("Rule",),
     "commands.optimize": ("Result", "optimize"),
+    "contract.node_filter": ("NodeFilter",),
+    "contract.passes": ("Context", "Gain", "Note", "Pass", "PassResult", "Sites", "Step"),
+    "contract.skipped": ("SkippedNodes",),
+    "contract.surgeon_pass": ("SurgeonPass",),
     "engine.report": ("Report",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -49,6 +59,7 @@ __all__ = [
     "DataError",
     "Gain",
     "ModelError",
+    "NodeFilter",
     "Note",
     "OnnxhoneError",
     "Pass",
@@ -57,8 +68,12 @@ __all__ = [
     "ReferenceRunError",
     "Report",
     "Result",
+    "Rewriter",
+    "Rule",
     "Sites",
+    "SkippedNodes",
     "Step",
+    "SurgeonPass",
     "UsageError",
     "load",
     "optimize",

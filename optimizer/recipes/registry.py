@@ -9,6 +9,7 @@ from optimizer.contract.passes import Pass
 from optimizer.errors import UsageError, no_such
 
 GROUP = "onnxhone.passes"
+_NOT_INSTALLED = f"; one that is registered under {GROUP!r} is found once its checkout is installed: `pip install -e .`"
 
 
 def pass_names() -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def _entry_point(name: str) -> EntryPoint:
         groups[point.name].append(point)
     by_value = {point.value: point for point in groups.get(name, ())}
     if not by_value:
-        raise UsageError(no_such("pass", name, sorted(groups)))
+        raise UsageError(f"{no_such('pass', name, sorted(groups))}{_NOT_INSTALLED}")
     if len(by_value) > 1:
         claims = " and ".join(_origin(point) for point in by_value.values())
         raise UsageError(f"pass {name!r} is offered by {claims}; uninstall one of them")

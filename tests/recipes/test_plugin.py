@@ -15,7 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from optimizer.errors import UsageError
 from optimizer.io.protos.proto_diff import difference
+from optimizer.recipes.registry import load_pass
 
 PLUGIN = Path(__file__).parent / "plugin"
 NAME = "eliminate-dropout"
@@ -45,7 +47,8 @@ def installed(tmp_path_factory) -> Path:
 
 def run(site: Path, *arguments: str, code: int = 0) -> str:
     """The standard output of the command line in a process that sees ``site``."""
-    environment = {**os.environ, "PYTHONPATH": str(site)}
+    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-W", "error", "-m", "optimizer.cli", *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=site.parent)
     assert done.returncode == code, done.stderr
@@ -55,6 +58,12 @@ def run(site: Path, *arguments: str, code: int = 0) -> str:
 
 def listed(site: Path) -> dict[str, dict]:
     return {one["name"]: one for one in json.loads(run(site, "passes", "--json"))}
+
+
+def test_a_checkout_that_is_not_installed_is_not_found_and_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(PLUGIN, tmp_path / "checkout"))
+    with pytest.raises(UsageError, match=r"no pass 'eliminate-dropout'.*installed: `pip install -e \.`"):
+        load_pass(NAME)
 
 
 def test_it_is_listed_with_its_origin_and_options(installed):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_graphsurgeon as gs
 
-from optimizer.contract.passes import Context, Gain
-from optimizer.contract.surgeon_pass import SurgeonPass
-from optimizer.errors import UsageError
+from optimizer import Gain, SurgeonPass, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from optimizer import Context
 
 
 @dataclass(frozen=True)
