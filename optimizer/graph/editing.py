@@ -66,11 +66,10 @@ def bypass(node: ir.Node, source: ir.Value, output: ir.Value | None = None) -> b
     if not may_bypass(source, target):
         return False
     if target.is_graph_output():
-        replace_graph_output(target, source)
-        _take_over(source, target)
-    else:
-        source.type = target.type if source.type is None else source.type
-        source.shape = target.shape if source.shape is None else source.shape
+        replace_under_its_name(source, target)
+        return True
+    source.type = target.type if source.type is None else source.type
+    source.shape = target.shape if source.shape is None else source.shape
     replace_values({target: source})
     return True
 
@@ -83,12 +82,35 @@ def replace_graph_output(old: ir.Value, new: ir.Value) -> None:
             outputs[index] = new
 
 
-def _take_over(source: ir.Value, target: ir.Value) -> None:
-    """Make ``source`` the graph output that ``target`` was: name, type, shape, doc string and metadata."""
-    name, target.name = target.name, None
-    source.name, source.type, source.shape = name, target.type, target.shape
-    source.doc_string = target.doc_string
-    source.metadata_props.update(target.metadata_props)
+def replace_under_its_name(new: ir.Value, old: ir.Value, uses: Iterable[tuple[ir.Node, int]] | None = None) -> None:
+    """Let ``new`` be read, and be a graph output, in the place of ``old``: with all that a file says of it.
+
+    That is its name, type, shape, doc string, metadata and quantization annotation. ``old`` is called what ``new`` was
+    called, and nothing but its type and shape is said of it any more; it may stay, to compute ``new``.
+
+    Args:
+        new: The output of a node. Metadata of its own stay where ``old`` has none of that key.
+        old: In the same graph as ``new``, or in none any more.
+        uses: The uses to move; default: all.
+    """
+    if uses is None:
+        replace_values({old: new})
+    else:
+        for node, index in uses:
+            node.replace_input_with(index, new)
+    replace_graph_output(old, new)
+    new.name, old.name = old.name, new.name
+    describe_like(new, old)
+    old.doc_string = None
+    old.metadata_props.clear()
+    old.meta.clear()
+
+
+def describe_like(new: ir.Value, old: ir.Value) -> None:
+    """Say of ``new`` what a file says of ``old``, but for its name: type, shape, doc string, metadata, annotation."""
+    new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
+    new.metadata_props.update(old.metadata_props)
+    new.meta.update(old.meta)
 
 
 def remove_unused(candidates: Iterable[ir.Node]) -> int:
@@ -126,29 +148,18 @@ def _detach(node: ir.Node) -> list[ir.Node]:
     return [producer for producer in producers if producer is not None]
 
 
-def copy_of_node(node: ir.Node, inputs: Sequence[ir.Value | None], output: str) -> ir.Node:
-    """A node, in no graph yet, that does to ``inputs`` what ``node`` does to its own; it makes one ``output``."""
+def copy_of_node(node: ir.Node, inputs: Sequence[ir.Value | None], outputs: Sequence[str | None]) -> ir.Node:
+    """A node, in no graph yet, that does to ``inputs`` what ``node`` does to its own; its outputs go by ``outputs``."""
     made = ir.Node(
         node.domain,
         node.op_type,
         inputs,
         node.attributes.values(),
+        num_outputs=len(outputs),
         name=node.name or "",  # else one is made up
         doc_string=node.doc_string,
         metadata_props=dict(node.metadata_props),
     )
-    made.outputs[0].name = output
+    for value, name in zip(made.outputs, outputs, strict=True):
+        value.name = name
     return made
-
-
-def replace_under_its_name(new: ir.Value, old: ir.Value) -> None:
-    """Let ``new``, which a node of the same graph makes, be read and given out instead of ``old``, under its name."""
-    name, node = old.name, old.producer()
-    if node is None:
-        raise ValueError(f"{name} is made by no node")
-    new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
-    new.metadata_props.update(old.metadata_props)
-    new.meta.update(old.meta)
-    bypass(node, new, old)
-    old.name = None
-    new.name = name

@@ -377,6 +377,29 @@ def test_names_metadata_and_types_stay():
     assert len({node.name for node in result.graph}) == len(result.graph)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { h = MatMul(x, w) y = Relu(h) }",
+        "g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}, float[1] b = {0}> { h = Gemm(x, w, b) y = Abs(h) }",
+        """g (float[5, 2, 96] x) => (float[S, D, B, H] y) <float[1] l = {0}, float[1] m = {0}>
+           { h = LSTM<hidden_size=20>(x, l, m) y = Relu(h) }""",
+    ],
+    ids=["MatMul", "Gemm", "LSTM"],
+)
+def test_what_is_said_of_a_value_is_said_of_what_takes_its_place(text):
+    given = model(text, w=W, b=W[0], l=W.reshape(1, 80, 96), m=W.reshape(-1)[:1600].reshape(1, 80, 20))
+    value = next(node for node in given.graph if node.outputs[0].name == "h").outputs[0]
+    value.doc_string = "said"
+    value.metadata_props["from"] = "here"
+    result = quantized(given)
+    assert result.changes
+    (kept,) = [node.outputs[0] for node in result.model.graph if node.outputs[0].name == "h"]
+    assert kept.producer().op_type not in {"MatMul", "Gemm", "LSTM"}
+    assert (kept.doc_string, kept.metadata_props) == ("said", {"from": "here"})
+    assert (kept.type, kept.shape) == (value.type, value.shape)
+
+
 def test_an_old_opset_is_refused():
     given = model(MATMUL, opset=10, w=W)
     with pytest.raises(PreconditionError, match="needs opset 11, the model has 10: run upgrade-opset first"):

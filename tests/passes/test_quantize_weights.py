@@ -111,6 +111,35 @@ def test_products_run_on_integer_kernels(text, bits, block, scheme):
     assert_close(before, result.model, 0.03 if bits == 8 else 0.25)
 
 
+@pytest.mark.parametrize(
+    ("text", "compute"),
+    [
+        ("g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { h = MatMul(x, w) y = Relu(h) }", "integer"),
+        ("g (int64[M] x) => (float[M, 80] y) <float[1] w = {0}> { h = Gather(w, x) y = Relu(h) }", "integer"),
+        ("g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { h = MatMul(x, w) y = Relu(h) }", "float"),
+        (
+            """g (float[M, 96] x) => (float[M, 80] y)
+               { w = Constant <value = float[1] {0}> () h = MatMul(x, w) y = Relu(h) }""",
+            "float",
+        ),
+    ],
+    ids=["product", "table", "initializer", "Constant"],
+)
+def test_what_is_said_of_a_value_is_said_of_what_takes_its_place(text, compute):
+    before = model(text)
+    values = dict(before.graph.initializers) | {node.outputs[0].name: node.outputs[0] for node in before.graph}
+    for name in "hw":
+        values[name].doc_string = f"about {name}"
+        values[name].metadata_props["from"] = name
+    after = stored(before, compute=compute, min_elements=128).model
+    for name in "h" if compute == "integer" else "hw":
+        (kept,) = [node.outputs[0] for node in after.graph if node.outputs[0].name == name]
+        assert (kept.doc_string, kept.metadata_props) == (f"about {name}", {"from": name})
+        assert name == "h" or (kept.dtype, kept.shape) == (ir.DataType.FLOAT, W.shape)
+    tensors = [value.const_value.name for value in before.graph.initializers.values()]
+    assert tensors == list(before.graph.initializers), "the reference keeps its names"
+
+
 def test_a_shared_weight_has_no_integer_kernel():
     """ONNX Runtime would dequantize it at each run."""
     before = model(

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.deduplication.equal import prepend, remove
-from optimizer.graph import queries
+from optimizer.graph import editing, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,9 +77,8 @@ def derive_transposed(kept: StoredConstant, other: StoredConstant, axes: Sequenc
 def _derive(kept: StoredConstant, other: StoredConstant, node: ir.Node, tree: GraphTree) -> None:
     """The output of ``node``, first in the graph of ``kept``, takes the name of ``other`` if no other value has it."""
     output = node.outputs[0]
+    editing.describe_like(output, other.value)
     output.type, output.shape = ir.TensorType(other.tensor.dtype), ir.Shape(other.shape)
-    output.doc_string = other.value.doc_string
-    output.metadata_props.update(other.value.metadata_props)
     remove(other, output, tree)
     output.name = tree.fresh_name(other.name)
     prepend(kept.graph, node)

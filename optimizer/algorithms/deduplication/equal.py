@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_ir.serde import TensorProtoTensor
 
 from optimizer.algorithms.rewriting.stored_constants import StoredConstant
+from optimizer.graph import editing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +115,9 @@ def lift(group: Sequence[StoredConstant], tree: GraphTree, *, as_node: bool) -> 
     """
     graph = tree.common(holder.graph for holder in group)
     first = min(group, key=lambda holder: len(holder.name))
-    value = _constant_node(first, graph) if as_node else _initializer(first)
+    value = _constant_node(first, graph) if as_node else ir.Value(const_value=_own(first.tensor))
+    editing.describe_like(value, first.value)
+    value.type, value.shape = ir.TensorType(first.tensor.dtype), ir.Shape(first.shape)
     for holder in group:
         remove(holder, value, tree)
     value.name = tree.fresh_name(first.name)
@@ -134,23 +137,10 @@ def remove(holder: StoredConstant, value: ir.Value, tree: GraphTree) -> None:
     tree.names[holder.name] -= 1
 
 
-def _initializer(source: StoredConstant) -> ir.Value:
-    value = ir.Value(
-        type=ir.TensorType(source.tensor.dtype),
-        shape=ir.Shape(source.shape),
-        doc_string=source.value.doc_string,
-        const_value=_own(source.tensor),
-    )
-    value.metadata_props.update(source.value.metadata_props)
-    return value
-
-
 def _constant_node(source: StoredConstant, graph: ir.Graph) -> ir.Value:
     node = ir.node("Constant", [], {"value": source.tensor})
-    value = node.outputs[0]
-    value.type, value.shape = ir.TensorType(source.tensor.dtype), ir.Shape(source.shape)
     prepend(graph, node)
-    return value
+    return node.outputs[0]
 
 
 def prepend(graph: ir.Graph, node: ir.Node) -> None:

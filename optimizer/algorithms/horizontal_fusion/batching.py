@@ -80,7 +80,7 @@ def plan(branches: Branches, rewriter: Rewriter) -> Batching | str:
     nodes, batched = [joined], {branches.inputs[0]: joined.outputs[0]}
     for step in branches.steps:
         inputs = [value if value is None else batched.get(value, value) for value in step[0].inputs]
-        nodes.append(copy_of_node(step[0], inputs, rewriter.unique_name("batch")))
+        nodes.append(copy_of_node(step[0], inputs, [rewriter.unique_name("batch")]))
         batched[step[0].outputs[0]] = nodes[-1].outputs[0]
     leaving = branches.leaving()
     cuts = [split(batched[values[0]], fixed or range(len(values)), 0, opset) for values in leaving]

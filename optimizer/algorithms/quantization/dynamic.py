@@ -37,7 +37,7 @@ from optimizer.algorithms.rewriting.rewriter import Rewriter, owner
 from optimizer.graph import constants, editing, traversal, weight_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable
 
     from numpy.typing import NDArray
 
@@ -96,7 +96,7 @@ class Quantizer:
         addend = self._addend(node)
         if addend is not None:
             result = self._node(node, "Add", [result, addend])
-        _take_place(node, [result])
+        editing.replace_under_its_name(result, node.outputs[0])
 
     def _activation(self, node: ir.Node) -> tuple[ir.Value, ...]:
         """The first input of ``node`` in integers, its scale and its zero point."""
@@ -163,7 +163,8 @@ class Quantizer:
             new.name = self.rewriter.unique_name(f"{old.name}_dynamic") if old.name else ""
         owner(node).insert_before(node, made)
         self._import_contrib(node)
-        _take_place(node, made.outputs)
+        for old, new in zip(node.outputs, made.outputs, strict=True):
+            editing.replace_under_its_name(new, old)
 
     def _directions(self, node: ir.Node, weight: ConstantOrigin) -> tuple[ir.Value, ...]:
         """An LSTM's weight in integers as (directions, inputs, gates), its scales and zero points."""
@@ -230,10 +231,3 @@ class Quantizer:
             if owner(node) in set(traversal.with_subgraphs(function.graph)):
                 function.opset_imports.setdefault(CONTRIB, 1)
         self.rewriter.model.opset_imports.setdefault(CONTRIB, 1)
-
-
-def _take_place(node: ir.Node, results: Sequence[ir.Value]) -> None:
-    """Let the readers of ``node`` read ``results``, of the same types and shapes."""
-    for old, new in zip(node.outputs, results, strict=True):
-        new.type, new.shape = old.type, old.shape
-        editing.bypass(node, new, old)

@@ -10,12 +10,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 
 from optimizer.graph import editing, queries, traversal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, MutableSequence, Sequence
+
+    import onnx_ir as ir
 
     from optimizer.contract.passes import Sites, Step
 
@@ -185,24 +186,9 @@ def _succeed(node: ir.Node, inputs: list[ir.Value | None], outputs: list[ir.Valu
     graph = node.graph
     if graph is None:
         raise ValueError(f"{queries.site(node)} belongs to no graph")
-    successor = ir.Node(
-        node.domain,
-        node.op_type,
-        inputs,
-        node.attributes.data,
-        num_outputs=len(outputs),
-        name=node.name or "",
-        doc_string=node.doc_string,
-        metadata_props=dict(node.metadata_props),
-    )
-    for old, new in zip(outputs, successor.outputs, strict=True):
-        new.name, old.name = old.name, None
-        new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
-        new.metadata_props.update(old.metadata_props)
+    successor = editing.copy_of_node(node, inputs, [None] * len(outputs))
     graph.insert_before(node, successor)
     for old, new in zip(outputs, successor.outputs, strict=True):
-        if old.is_graph_output():
-            editing.replace_graph_output(old, new)
-    editing.replace_values(dict(zip(outputs, successor.outputs, strict=True)))
+        editing.replace_under_its_name(new, old)
     editing.set_inputs(node, [None] * len(node.inputs))
     graph.remove(node)

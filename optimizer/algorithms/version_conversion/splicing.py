@@ -93,9 +93,8 @@ class Splicer:
         for number, output in enumerate(node.outputs):
             stands_for = values.get(f"o{number}")
             if stands_for is not None and stands_for is not output:
-                for use in users[output]:
-                    use.node.replace_input_with(use.idx, stands_for)
-                _hand_over(output, stands_for)
+                editing.replace_under_its_name(stands_for, output, users[output])
+                output.type, output.shape = None, None  # those of what stands for it
 
     def _node(self, beside: ir.Node, proto: onnx.NodeProto, values: dict[str, ir.Value | None]) -> ir.Node:
         attributes = [ir.serde.deserialize_attribute(one) for one in proto.attribute]
@@ -159,16 +158,3 @@ def _written(attribute: ir.Attr) -> bytes:
     proto.ClearField("doc_string")
     written: bytes = proto.SerializeToString(deterministic=True)
     return written
-
-
-def _hand_over(old: ir.Value, new: ir.Value) -> None:
-    """Make ``new`` what ``old`` was to the graph and its readers; they swap names."""
-    editing.replace_graph_output(old, new)
-    name, new_name = old.name, new.name
-    old.name, new.name = new_name, name
-    new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
-    old.type, old.shape, old.doc_string = None, None, None
-    new.metadata_props.update(old.metadata_props)
-    new.meta.update(old.meta)
-    old.metadata_props.clear()
-    old.meta.clear()

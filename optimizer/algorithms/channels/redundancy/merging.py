@@ -144,16 +144,11 @@ def _add_behind(node: ir.Node, shift: NDArray[np.generic], rewriter: Rewriter) -
         if array is not None and array.ndim <= 1 and array.size in {1, shift.size}:
             replace_input(reader, index, np.broadcast_to(array, shift.shape) + shift, rewriter)
             return
-    made = ir.Value(name=output.name, type=output.type, shape=output.shape)
-    output.name = rewriter.unique_name(f"{output.name}_sum")
+    made = ir.Value(name=rewriter.unique_name(f"{output.name}_sum"))
     name = rewriter.unique_name(f"{node.name}_bias") if node.name else ""
     add = ir.node("Add", [output, rewriter.constant(node, shift, "bias")], outputs=[made], name=name)
     graph_of = node.graph
     if graph_of is None:
         raise ValueError(f"{queries.site(node)} is in no graph")
-    for use in list(output.uses()):
-        if use.node is not add:
-            use.node.replace_input_with(use.idx, made)
-    if output.is_graph_output():
-        editing.replace_graph_output(output, made)
     graph_of.insert_after(node, add)
+    editing.replace_under_its_name(made, output, [use for use in output.uses() if use.node is not add])

@@ -157,16 +157,18 @@ class Insertion:
         name = value.name or "value"
         quantize = self._node("QuantizeLinear", value, parameters, name)
         dequantize = self._node("DequantizeLinear", quantize.outputs[0], parameters, name)
-        dequantize.outputs[0].type, dequantize.outputs[0].shape = value.type, value.shape
         producer = value.producer()
         if producer is None:
             self.model.graph.insert_before(self.model.graph[0], [quantize, dequantize])
         else:
             self.model.graph.insert_after(producer, [quantize, dequantize])
-        for use in uses:
-            use.node.replace_input_with(use.idx, dequantize.outputs[0])
+        result = dequantize.outputs[0]
         if is_output:
-            _become_output(dequantize.outputs[0], value)
+            editing.replace_under_its_name(result, value, uses)
+            return
+        result.type, result.shape = value.type, value.shape
+        for use in uses:
+            use.node.replace_input_with(use.idx, result)
 
     def _node(self, op_type: str, value: ir.Value, parameters: Parameters, name: str) -> ir.Node:
         scale = self._shared(f"{name}.scale", parameters.scale)
@@ -201,14 +203,6 @@ class Insertion:
             candidate = f"{name}.{number}"
         self._taken.add(candidate)
         return candidate
-
-
-def _become_output(source: ir.Value, target: ir.Value) -> None:
-    """Let ``source`` be the graph output that ``target`` is, under its name."""
-    editing.replace_graph_output(target, source)
-    source.name, target.name = target.name, source.name
-    source.doc_string = target.doc_string
-    source.metadata_props.update(target.metadata_props)
 
 
 def _parameters(low: float, high: float, grid: IntegerRange, members: list[ir.Value]) -> Parameters:

@@ -78,7 +78,7 @@ class Dequantizer:
         result = chain.add("MatMul", [node.inputs[0], matrix], keep=node)
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             result = chain.add("Add", [result, node.inputs[2]])
-        _take_place(node, result)
+        _replace(node, result)
 
     def as_table(self, weight: StoredWeight, packed: Packed) -> None:
         """Let look-ups in ``weight`` read integers and scales."""
@@ -89,7 +89,7 @@ class Dequantizer:
             found = chain.add("Gather", [integers, node.inputs[1]], keep=node)
             floats = chain.add("Cast", [found], {"to": ir.DataType.FLOAT})
             result = chain.add("Mul", [floats, chain.add("Gather", [scale, node.inputs[1]])])
-            _take_place(node, result)
+            _replace(node, result)
 
     def _constants(
         self, anchor: ir.Node, root: ir.Value, packed: Packed, *, local: bool = False
@@ -115,8 +115,7 @@ class Dequantizer:
         return value
 
 
-def _take_place(node: ir.Node, result: ir.Value) -> None:
+def _replace(node: ir.Node, result: ir.Value) -> None:
     """Let the readers of ``node`` read ``result``, of the same type and shape, and remove it."""
-    result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
-    editing.bypass(node, result)
+    editing.replace_under_its_name(result, node.outputs[0])
     weight_sources.discard([node])

@@ -53,11 +53,11 @@ def anchor(rewriter: Rewriter, weight: StoredWeight) -> ir.Node:
 def stand_in(weight: StoredWeight, result: ir.Value) -> None:
     """Let all readers of ``weight`` read ``result`` under its name, and take the weight out of the model."""
     root = weight.holder.value
-    result.type, result.shape = ir.TensorType(weight.holder.tensor.dtype), ir.Shape(weight.holder.shape)
-    editing.replace_values({root: result})
     producer, graph = root.producer(), root.graph
+    if producer is None and graph is not None and root.name:
+        del graph.initializers[root.name]
+        root.const_value = None  # a clone of the model may hold the same tensor, which is renamed with its value
+    editing.replace_under_its_name(result, root)
+    result.type, result.shape = ir.TensorType(weight.holder.tensor.dtype), ir.Shape(weight.holder.shape)
     if producer is not None:
         editing.remove_unused([producer])
-    elif graph is not None and root.name:
-        del graph.initializers[root.name]
-    result.name, root.name = root.name, None
