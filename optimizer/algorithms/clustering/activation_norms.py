@@ -52,58 +52,75 @@ def input_power(model: ir.Model, weights: Iterable[StoredWeight], evaluator: Eva
         weights: Some of its weights.
         evaluator: Runs the calibration feeds.
     """
-    readers = {weight.holder.name: found for weight in weights if (found := _kernels(model, weight)) is not None}
+    consumers = {
+        weight.holder.name: linear_nodes for weight in weights if (linear_nodes := _kernels(model, weight)) is not None
+    }
     axes: dict[str, int] = {}
-    for item in (item for found in readers.values() for item in found):
-        axes.setdefault(_input(item), item.axis)
+    for linear_node in (linear_node for linear_nodes in consumers.values() for linear_node in linear_nodes):
+        axes.setdefault(_input(linear_node), linear_node.axis)
     if not axes:
         return {}
     seen = evaluator.observe(model, list(axes), axes)
-    powers = {name: _power(found, seen, axes) for name, found in readers.items()}
+    powers = {name: _power(linear_nodes, seen, axes) for name, linear_nodes in consumers.items()}
     return {name: power for name, power in powers.items() if power is not None}
 
 
 def _kernels(model: ir.Model, weight: StoredWeight) -> list[LinearNode] | None:
     """The kernels that read ``weight`` as it is; ``None`` if there are other readers."""
-    found = []
+    consumers = []
     for node in weight.nodes:
-        item = as_linear(node) if node.graph is model.graph else None
-        if item is None or item.weight is not weight.holder.value or node.inputs[0] is None or not node.inputs[0].name:
+        consumer = as_linear(node) if node.graph is model.graph else None
+        if (
+            consumer is None
+            or consumer.weight is not weight.holder.value
+            or node.inputs[0] is None
+            or not node.inputs[0].name
+        ):
             return None
-        found.append(item)
-    return found
+        consumers.append(consumer)
+    return consumers
 
 
-def _input(item: LinearNode) -> str:
-    value = item.node.inputs[0]
+def _input(linear_node: LinearNode) -> str:
+    value = linear_node.node.inputs[0]
     return (value.name if value is not None else None) or ""
 
 
-def _power(found: list[LinearNode], seen: Mapping[str, Observation], axes: Mapping[str, int]) -> ActivationNorms | None:
+def _power(
+    consumers: list[LinearNode], seen: Mapping[str, Observation], axes: Mapping[str, int]
+) -> ActivationNorms | None:
     power: Any = 0
     mean: Any = 0
-    for item in found:
-        channels = seen[_input(item)].channels if _input(item) in seen and axes[_input(item)] == item.axis else None
-        if channels is None or channels.second_moment.size != item.inputs:
+    for consumer in consumers:
+        channels = (
+            seen[_input(consumer)].channels
+            if _input(consumer) in seen and axes[_input(consumer)] == consumer.axis
+            else None
+        )
+        if channels is None or channels.second_moment.size != consumer.inputs:
             return None
-        power = power + _along_inputs(item, channels.second_moment) / len(found)
-        mean = mean + _along_inputs(item, channels.mean) / len(found)
+        power = power + _along_inputs(consumer, channels.second_moment) / len(consumers)
+        mean = mean + _along_inputs(consumer, channels.mean) / len(consumers)
+    # In units of the mean power, so that _LEAST is a share of it; the mean of the inputs scales with the root
     unit = float(np.mean(power))
     if not np.isfinite(unit) or unit <= 0:
         return None
-    has_rows = all(item.node.op_type != "ConvTranspose" for item in found)
+    # The rows of a ConvTranspose's weight are its inputs, so errors of a row do not meet in one output
+    has_rows = all(consumer.node.op_type != "ConvTranspose" for consumer in consumers)
     shifted = np.asarray(mean / np.sqrt(unit), np.float32) if has_rows else None
     return ActivationNorms(np.asarray(power / unit + _LEAST, np.float32), shifted)
 
 
-def _along_inputs(item: LinearNode, moments: NDArray[np.float64]) -> NDArray[np.float64]:
+def _along_inputs(linear_node: LinearNode, moments: NDArray[np.float64]) -> NDArray[np.float64]:
     """One number for each input channel, in a shape that broadcasts to the kernel's weight."""
-    ones = [1] * (len(item.shape) - 2)
-    match item.node.op_type:
+    ones = [1] * (len(linear_node.shape) - 2)
+    match linear_node.node.op_type:
         case "Conv":
-            each = moments.reshape(item.groups, 1, item.shape[1])
-            repeated = np.repeat(each, 1 if item.groups == 1 else item.outputs // item.groups, axis=1)
-            return repeated.reshape(-1, item.shape[1], *ones)
+            each = moments.reshape(linear_node.groups, 1, linear_node.shape[1])
+            repeated = np.repeat(
+                each, 1 if linear_node.groups == 1 else linear_node.outputs // linear_node.groups, axis=1
+            )
+            return repeated.reshape(-1, linear_node.shape[1], *ones)
         case "ConvTranspose":
             return moments.reshape(-1, 1, *ones)
-    return moments.reshape((1, -1) if item.transposed else (-1, 1))
+    return moments.reshape((1, -1) if linear_node.transposed else (-1, 1))

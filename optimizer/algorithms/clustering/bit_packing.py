@@ -39,11 +39,11 @@ class Plane:
     @property
     def packed(self) -> NDArray[np.uint8]:
         """The bytes."""
-        parts = self.digits.reshape(-1, 8 // self.width)
-        found = np.zeros(len(parts), np.uint8)
-        for place in range(parts.shape[1]):
-            found |= parts[:, place] << (place * self.width)
-        return found
+        digits_by_byte = self.digits.reshape(-1, 8 // self.width)
+        packed_bytes = np.zeros(len(digits_by_byte), np.uint8)
+        for place in range(digits_by_byte.shape[1]):
+            packed_bytes |= digits_by_byte[:, place] << (place * self.width)
+        return packed_bytes
 
     @property
     def table(self) -> NDArray[np.uint8]:

@@ -65,6 +65,7 @@ class Coding:
     def channels_of_a_group(self, rows: int, length: int) -> int:
         """How many rows of ``length`` elements share a codebook."""
         if self.group == "auto":
+            # As many channels as hold _SHARE elements for each entry; over half of them, and one codebook serves all
             needed = -(-_SHARE * self.entries * self.dims // length)
             return min(needed, rows) if 2 * needed <= rows else rows
         return min(self.group, rows) or rows
@@ -114,32 +115,32 @@ def cluster(
         inputs: What its elements are multiplied with, if that is known.
         source: The one kernel that reads it, and all second moments of what it is multiplied with, if that is known.
     """
-    kind = array.dtype
-    wide = array.astype(np.float32) if kind.itemsize < 4 else array
+    dtype = array.dtype
+    wide = array.astype(np.float32) if dtype.itemsize < 4 else array
     weights = None if inputs is None else np.broadcast_to(inputs.power, array.shape)
     keep = coding.keeps_zeros(array)
     if coding.dims > 1:
-        return _vectors(wide, kind, coding, weights, keep=keep)
+        return _vectors(wide, dtype, coding, weights, keep=keep)
     rows, mass = layout.rows(wide), None if weights is None else layout.rows(weights)
-    books, owners = _rows_books(rows, kind, coding, mass, keep=keep)
+    books, owners = _rows_books(rows, dtype, coding, mass, keep=keep)
     indices = _indices(wide, layout, (books, owners), inputs, source, keep=keep)
     error = _error(rows, books, owners, indices)
     if len(books) == 1:  # then rows do not matter: they go back to where they are in memory
         indices = (indices if layout.lead else indices.T).reshape(1, -1)
-    return Clustered(books.astype(kind), owners, np.ascontiguousarray(indices), error)
+    return Clustered(books.astype(dtype), owners, np.ascontiguousarray(indices), error)
 
 
 def _indices(  # noqa: PLR0913 - the weight, what it may become, and what it meets
     array: NDArray[Any],
     layout: RowLayout,
-    found: tuple[NDArray[Any], NDArray[np.int64] | None],
+    codebooks_and_owners: tuple[NDArray[Any], NDArray[np.int64] | None],
     inputs: ActivationNorms | None,
     source: Input | None,
     *,
     keep: bool,
 ) -> NDArray[np.uint8]:
     """The entry for each element of the rows: by all that is known of the inputs."""
-    rows, (books, owners) = layout.rows(array), found
+    rows, (books, owners) = layout.rows(array), codebooks_and_owners
     if source is not None:
         chosen = gptq.chosen(array, books, _numbers(layout, books, owners), source, keep_zeros=keep)
         return _nearest(layout.rows(chosen), books, owners)
@@ -147,7 +148,7 @@ def _indices(  # noqa: PLR0913 - the weight, what it may become, and what it mee
     can_choose = len(books) == 1 or books.shape[1] <= mean_error.MOST_ENTRIES
     if inputs is None or inputs.mean is None or not can_choose:
         return indices
-    power, mean = (layout.rows(np.broadcast_to(one, array.shape)) for one in (inputs.power, inputs.mean))
+    power, mean = (layout.rows(np.broadcast_to(statistic, array.shape)) for statistic in (inputs.power, inputs.mean))
     return mean_error.mean_keeping(rows, indices, books=books, owners=owners, power=power, mean=mean, keep_zeros=keep)
 
 
@@ -160,32 +161,34 @@ def _numbers(layout: RowLayout, books: NDArray[Any], owners: NDArray[np.int64] |
 
 
 def _rows_books(
-    rows: NDArray[Any], kind: np.dtype[Any], coding: Coding, masses: NDArray[Any] | None, *, keep: bool
+    rows: NDArray[Any], dtype: np.dtype[Any], coding: Coding, masses: NDArray[Any] | None, *, keep: bool
 ) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     """Codebooks for rows, and which of them each row has; see ``Clustered``."""
     size = coding.channels_of_a_group(*rows.shape)
     if size == len(rows):
-        book = _books(rows.reshape(1, -1), kind, coding, None if masses is None else masses.reshape(1, -1), keep=keep)
+        book = _books(rows.reshape(1, -1), dtype, coding, None if masses is None else masses.reshape(1, -1), keep=keep)
         return np.unique(book)[np.newaxis], None
+    # Channels sorted by their norm: like spreads share a codebook. The last group may be smaller
     order = np.argsort(square_sums(rows), kind="stable")
     whole = len(rows) // size * size
     books = [
-        _books(part, kind, coding, None if masses is None else masses[members].reshape(part.shape), keep=keep)
+        _books(group, dtype, coding, None if masses is None else masses[members].reshape(group.shape), keep=keep)
         for members in (order[:whole].reshape(-1, size), order[np.newaxis, whole:])
-        if (part := rows[members].reshape(len(members), -1)).size
+        if (group := rows[members].reshape(len(members), -1)).size
     ]
+    # Back to the order of the rows; with a codebook for each row, that order needs no owners
     owners = np.empty(len(rows), np.int64)
     owners[order] = np.arange(len(rows)) // size
-    found = np.concatenate(books)
-    return (found, owners) if size > 1 else (found[owners], None)
+    stacked = np.concatenate(books)
+    return (stacked, owners) if size > 1 else (stacked[owners], None)
 
 
 def _books(
-    rows: NDArray[Any], kind: np.dtype[Any], coding: Coding, masses: NDArray[Any] | None, *, keep: bool
+    rows: NDArray[Any], dtype: np.dtype[Any], coding: Coding, masses: NDArray[Any] | None, *, keep: bool
 ) -> NDArray[Any]:
-    """A codebook for each row, rounded to ``kind``."""
-    found = codebooks(rows, coding.entries, masses, init=coding.init, keep_zeros=keep).astype(kind)
-    return found.astype(rows.dtype) if kind != np.float32 else _halved(found)
+    """A codebook for each row, rounded to ``dtype``."""
+    books = codebooks(rows, coding.entries, masses, init=coding.init, keep_zeros=keep).astype(dtype)
+    return books.astype(rows.dtype) if dtype != np.float32 else _halved(books)
 
 
 def _halved(books: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -195,6 +198,7 @@ def _halved(books: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     with np.errstate(over="ignore"):
         halved = books.astype(np.float16).astype(np.float32)
+    # No room where two entries are equal: such a row holds the numbers of the weight exactly
     gaps = np.diff(books, axis=1)
     room = np.where((gaps == 0).any(axis=1, keepdims=True), 0, gaps / _MOVED)
     moved = np.abs(halved - books)
@@ -206,10 +210,10 @@ def _nearest(rows: NDArray[Any], books: NDArray[Any], owners: NDArray[np.int64] 
     """Each element of ``rows`` as the nearest entry of its row's codebook."""
     if len(books) == 1:
         return nearest(rows, books[0])
-    found = np.empty(rows.shape, np.uint8)
+    indices = np.empty(rows.shape, np.uint8)
     for number, row in enumerate(rows):
-        found[number] = nearest(row, books[number if owners is None else owners[number]])
-    return found
+        indices[number] = nearest(row, books[number if owners is None else owners[number]])
+    return indices
 
 
 def _error(
@@ -225,16 +229,16 @@ def _error(
 
 
 def _vectors(
-    array: NDArray[Any], kind: np.dtype[Any], coding: Coding, masses: NDArray[Any] | None, *, keep: bool
+    array: NDArray[Any], dtype: np.dtype[Any], coding: Coding, masses: NDArray[Any] | None, *, keep: bool
 ) -> Clustered:
     """Vectors of elements that follow each other, as the nearest entries of one codebook."""
     vectors = array.reshape(-1, coding.dims)
     weights = None if masses is None else masses.reshape(vectors.shape)
     book = vector_codebook(vectors, coding.entries, weights, keep_zeros=keep, seed=coding.seed)
-    book = book.astype(kind).astype(array.dtype)
+    book = book.astype(dtype).astype(array.dtype)
     indices = nearest_vectors(vectors, book, weights)
     error, power = _squares(vectors - book[indices]), _squares(vectors)
-    return Clustered(book[np.newaxis].astype(kind), None, indices[np.newaxis], math.sqrt(error / max(power, 1e-300)))
+    return Clustered(book[np.newaxis].astype(dtype), None, indices[np.newaxis], math.sqrt(error / max(power, 1e-300)))
 
 
 def _squares(array: NDArray[Any]) -> float:

@@ -61,8 +61,8 @@ def chosen(
         return entries.nearest(column, _column(numbers, at))
 
     nearest = np.where((matrix == 0) & keep_zeros, 0.0, entries.nearest(matrix, numbers))
-    part = damping(matrix.shape[-1], source.moments.rows)
-    passed_on = nearest_plane(matrix, square, rounded, part, keep_zeros=keep_zeros)
+    damping_share = damping(matrix.shape[-1], source.moments.rows)
+    passed_on = nearest_plane(matrix, square, rounded, damping_share, keep_zeros=keep_zeros)
     return im2col.from_matrix(source.node, better(matrix, nearest, passed_on, square).astype(books.dtype))
 
 

@@ -55,17 +55,17 @@ def codebooks(
     Returns:
         (rows, entries), of the type of ``rows``.
     """
-    found = np.empty((len(rows), entries), rows.dtype)
+    books = np.empty((len(rows), entries), rows.dtype)
     is_long = rows.shape[1] > MOST_POINTS
     step = 1 if is_long else max(_CHUNK // max(rows.shape[1], 1), 1)
     for begin in range(0, len(rows), step):
-        part = slice(begin, begin + step)
-        mass = None if masses is None else np.broadcast_to(masses, rows.shape)[part]
-        points, weights = _binned(rows[part], mass) if is_long else _sorted(rows[part], mass)
+        chunk = slice(begin, begin + step)
+        mass = None if masses is None else np.broadcast_to(masses, rows.shape)[chunk]
+        points, weights = _binned(rows[chunk], mass) if is_long else _sorted(rows[chunk], mass)
         begun = _start(points, weights, entries, init)
-        found[part] = np.sort(fitted(PrefixSums.of(points, weights), begun, keep_zeros=keep_zeros), axis=1)
-        _exact(points, rows[part], found[part])
-    return found
+        books[chunk] = np.sort(fitted(PrefixSums.of(points, weights), begun, keep_zeros=keep_zeros), axis=1)
+        _exact(points, rows[chunk], books[chunk])
+    return books
 
 
 def nearest(numbers: NDArray[Any], entries: NDArray[Any]) -> NDArray[np.uint8]:
@@ -76,13 +76,14 @@ def nearest(numbers: NDArray[Any], entries: NDArray[Any]) -> NDArray[np.uint8]:
         entries: (entries,), at most 256.
     """
     wide = entries.astype(np.float64)
+    # The nearest entry is found by the borders half-way between entries: a binary search and no distances
     middles = (wide[1:] + wide[:-1]) / 2
     flat = numbers.reshape(-1)
-    found = np.empty(flat.size, np.uint8)
+    indices = np.empty(flat.size, np.uint8)
     for begin in range(0, flat.size, _CHUNK):
-        part = slice(begin, begin + _CHUNK)
-        found[part] = np.searchsorted(middles, flat[part].astype(np.float64))
-    return found.reshape(numbers.shape)
+        chunk = slice(begin, begin + _CHUNK)
+        indices[chunk] = np.searchsorted(middles, flat[chunk].astype(np.float64))
+    return indices.reshape(numbers.shape)
 
 
 def _sorted(rows: NDArray[Any], masses: NDArray[Any] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -103,6 +104,7 @@ def _binned(rows: NDArray[Any], masses: NDArray[Any] | None) -> tuple[NDArray[np
         numbers = rows[0, begin : begin + _CHUNK]
         bins = _bins(numbers.astype(np.float32))
         weights = np.ones(numbers.size) if masses is None else masses[0, begin : begin + _CHUNK].astype(np.float64)
+        # A bin is one point at its mean: mass = sum m, moment = sum m w
         mass += np.bincount(bins, weights, size)
         moment += np.bincount(bins, weights * numbers, size)
     filled = mass > 0
@@ -112,6 +114,7 @@ def _binned(rows: NDArray[Any], masses: NDArray[Any] | None) -> tuple[NDArray[np
 def _bins(numbers: NDArray[np.float32]) -> NDArray[np.int64]:
     """The leading bits of floats as integers in the same order; -0 is with 0."""
     bits = (numbers + np.float32(0)).view(np.int32).astype(np.int64)
+    # As integers, floats of one sign ascend with their magnitude; negative ones are turned round below 0
     ascending = np.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)  # floats are sign and magnitude
     return np.asarray((ascending + (1 << 31)) >> _DROPPED_BITS)
 
@@ -122,20 +125,23 @@ def _start(points: NDArray[np.float64], masses: NDArray[np.float64], entries: in
     if init == "linear":
         low, high = points[:, :1], points[:, -1:]
         return low + (high - low) * np.linspace(0, 1, entries)
+    # 1. m^(1/3) d^(2/3) between neighbours: p^(1/3) dw for a density p = m / d
     gaps = np.diff(points, axis=1)
     between = np.cbrt((masses[:, 1:] + masses[:, :-1]) / 2 * gaps**2)
+    # 2. its running integral
     integral = np.concatenate([np.zeros((len(points), 1)), np.cumsum(between, axis=1)], axis=1)
+    # 3. the points where it reaches (k + 1/2) / entries of the whole, no point twice
     order, last = np.arange(entries), points.shape[1] - 1
     at = np.maximum.accumulate(count_below(integral, steps * integral[:, -1:]) - order, axis=1) + order
     return np.take_along_axis(points, np.clip(np.minimum(at, last - entries + 1 + order), 0, last), axis=1)
 
 
-def _exact(points: NDArray[np.float64], rows: NDArray[Any], found: NDArray[Any]) -> None:
+def _exact(points: NDArray[np.float64], rows: NDArray[Any], books: NDArray[Any]) -> None:
     """Give rows of few different numbers these."""
-    entries = found.shape[1]
+    entries = books.shape[1]
     few = np.count_nonzero(np.diff(points, axis=1), axis=1) < entries
     for number in np.flatnonzero(few):
         exact = np.unique(rows[number])
         if exact.size <= entries:
-            found[number] = exact[-1]
-            found[number, : exact.size] = exact
+            books[number] = exact[-1]
+            books[number, : exact.size] = exact

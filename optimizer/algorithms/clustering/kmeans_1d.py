@@ -49,7 +49,7 @@ class PrefixSums:
     def stretches(self, borders: NDArray[np.int64]) -> Cells:
         """What lies between successive ``borders``, (rows, cells + 1)."""
         sums = (self.mass, self.moment, self.square)
-        return Cells(*(np.diff(np.take_along_axis(one, borders, axis=1), axis=1) for one in sums))
+        return Cells(*(np.diff(np.take_along_axis(running, borders, axis=1), axis=1) for running in sums))
 
     def cells(self, centers: NDArray[np.float64]) -> tuple[NDArray[np.int64], Cells]:
         """Where the points begin and end that are nearest to each center, and their sums."""
@@ -99,9 +99,10 @@ def fitted(sums: PrefixSums, centers: NDArray[np.float64], *, keep_zeros: bool) 
 def _best_pair(sums: PrefixSums) -> NDArray[np.float64]:
     """The best two centers of each row: all borders are looked at."""
     ones = (sums.mass, sums.moment, sums.square)
-    left = Cells(*ones)
-    right = Cells(*(one[:, -1:] - one for one in ones))
-    border = np.argmin(left.errors + right.errors, axis=1)[:, np.newaxis]
+    below = Cells(*ones)
+    above = Cells(*(running[:, -1:] - running for running in ones))
+    # Every border splits the points into those below and those above it, whose sums are running sums
+    border = np.argmin(below.errors + above.errors, axis=1)[:, np.newaxis]
     ends = np.zeros_like(border), border, np.full_like(border, sums.points.shape[1])
     return sums.stretches(np.concatenate(ends, axis=1)).means(np.zeros((len(border), 2)))
 
@@ -124,48 +125,55 @@ def _moved(sums: PrefixSums, centers: NDArray[np.float64]) -> NDArray[np.float64
     borders, cells = sums.cells(centers)
     count = centers.shape[1]
     means = cells.means(centers)
+    # 1. Cost of one center for two neighbours: m_a m_b / (m_a + m_b) (c_a - c_b)^2
     both = cells.mass[:, 1:] + cells.mass[:, :-1]
     weight = cells.mass[:, 1:] * cells.mass[:, :-1] / np.where(both > 0, both, 1)
     costs = weight * np.diff(means, axis=1) ** 2
     tie = np.arange(count - 1) % 2 + both / sums.mass[:, -1:]  # of equal ones every other, light ones first
     costs += 1e-12 * cells.errors.sum(axis=1, keepdims=True) * tie
+    # Only local minima, so that no cell is in two merges; the cheapest quarter of the cells may go
     padded = np.pad(costs, ((0, 0), (1, 1)), constant_values=np.inf)
     costs = np.where((costs <= padded[:, 2:]) & (costs < padded[:, :-2]), costs, np.inf)  # no two touch
     merges = np.argsort(costs, axis=1, kind="stable")[:, : max(count // 4, 1)]
+    # 2. Gain of two centers for one: a cell cut at its mean, D - D_left - D_right
     middles = np.clip(count_below(sums.points, means), borders[:, :-1], borders[:, 1:])
     halves = np.empty((len(centers), 2 * count + 1), np.int64)
     halves[:, ::2], halves[:, 1::2] = borders, middles
-    parts = sums.stretches(halves)
-    gains = cells.errors - parts.errors[:, ::2] - parts.errors[:, 1::2]
+    half_cells = sums.stretches(halves)
+    gains = cells.errors - half_cells.errors[:, ::2] - half_cells.errors[:, 1::2]
+    # Cells that are merged are not split
     for side in (0, 1):
         np.put_along_axis(gains, merges + side, -np.inf, axis=1)
     splits = np.argsort(-gains, axis=1, kind="stable")[:, : merges.shape[1]]
+    # 3. The best split pays for the cheapest merge, the second for the second, as long as it gains more than that costs
     pays = np.take_along_axis(gains, splits, axis=1) > 1.001 * np.take_along_axis(costs, merges, axis=1)
+    # 4. A merge puts both centers at their common mean; its second slot goes to the upper half of the split cell
     joined = (cells.moment[:, 1:] + cells.moment[:, :-1]) / np.where(both > 0, both, 1)
     joined = np.where(both > 0, joined, means[:, 1:])
-    found, halved = centers.copy(), parts.means(np.repeat(means, 2, axis=1))
+    new_centers, halved = centers.copy(), half_cells.means(np.repeat(means, 2, axis=1))
     row = np.broadcast_to(np.arange(len(centers))[:, np.newaxis], merges.shape)[pays]
     merge, split = merges[pays], splits[pays]
-    found[row, merge] = joined[row, merge]
-    found[row, split] = halved[row, 2 * split]
-    found[row, merge + 1] = halved[row, 2 * split + 1]
-    return np.sort(found, axis=1)
+    new_centers[row, merge] = joined[row, merge]
+    new_centers[row, split] = halved[row, 2 * split]
+    new_centers[row, merge + 1] = halved[row, 2 * split + 1]
+    return np.sort(new_centers, axis=1)
 
 
 def _running(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums of the first 0, 1, 2 … numbers of each row."""
-    found = np.zeros((numbers.shape[0], numbers.shape[1] + 1))
-    np.cumsum(numbers, axis=1, out=found[:, 1:])
-    return found
+    sums = np.zeros((numbers.shape[0], numbers.shape[1] + 1))
+    np.cumsum(numbers, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def count_below(points: NDArray[np.float64], limits: NDArray[np.float64]) -> NDArray[np.int64]:
     """How many of the ascending ``points`` of a row are below each limit of that row: binary search in all rows."""
     count = points.shape[1]
-    found = np.zeros(limits.shape, np.int64)
+    count_so_far = np.zeros(limits.shape, np.int64)
+    # The largest count whose last point is below the limit, bit by bit from the top, in all rows at once
     step = 1 << count.bit_length()
     while step := step >> 1:
-        further = found + step
+        further = count_so_far + step
         smaller = np.take_along_axis(points, np.minimum(further, count) - 1, axis=1) < limits
-        found = np.where(smaller & (further <= count), further, found)
-    return found
+        count_so_far = np.where(smaller & (further <= count), further, count_so_far)
+    return count_so_far

@@ -50,52 +50,55 @@ def mean_keeping(  # noqa: PLR0913 - the rows, what they may become, and what th
         mean: Their means, (rows, elements).
         keep_zeros: Whether zeros stay 0.
     """
-    found = np.empty_like(indices)
+    result = np.empty_like(indices)
     step = max(_CHUNK // max(rows.shape[1], 1), 1)
     for begin in range(0, len(rows), step):
-        part = slice(begin, begin + step)
-        own = books if len(books) == 1 else books[part] if owners is None else books[owners[part]]
-        chosen = _chosen(rows[part], own, power[part], mean[part], keep_zeros=keep_zeros)
-        found[part] = _better(rows[part], own, (indices[part], chosen), power[part], mean[part])
-    return found
+        chunk = slice(begin, begin + step)
+        row_books = books if len(books) == 1 else books[chunk] if owners is None else books[owners[chunk]]
+        chosen = _chosen(rows[chunk], row_books, power[chunk], mean[chunk], keep_zeros=keep_zeros)
+        result[chunk] = _better(rows[chunk], row_books, (indices[chunk], chosen), power[chunk], mean[chunk])
+    return result
 
 
 def _chosen(
-    rows: NDArray[Any], own: NDArray[Any], power: NDArray[Any], mean: NDArray[Any], *, keep_zeros: bool
+    rows: NDArray[Any], books: NDArray[Any], power: NDArray[Any], mean: NDArray[Any], *, keep_zeros: bool
 ) -> NDArray[np.uint8]:
-    """Entries one element after the other; ``own`` has one codebook for all rows, or one for each."""
-    wide = own.astype(np.float64)
+    """Entries one element after the other; ``books`` has one codebook for all rows, or one for each."""
+    wide = books.astype(np.float64)
     middles = (wide[:, 1:] + wide[:, :-1]) / 2
     variance = np.maximum(power - np.square(mean, dtype=np.float64), 0)
     damped = variance + _DAMPING * power.mean(axis=1, keepdims=True, dtype=np.float64)
+    # Elements of large v first: those of small v are cheap to move, and make up for what is left at the end
     order = np.argsort(-damped.mean(axis=0), kind="stable")
+    # T of each step: the sum of m^2 / v over the elements behind it
     behind = np.cumsum((np.square(mean, dtype=np.float64) / damped)[:, order[::-1]], axis=1)[:, ::-1]
-    found, total = np.empty(rows.shape, np.uint8), np.zeros(len(rows))
-    every = np.arange(len(rows)) if len(own) > 1 else np.zeros(len(rows), np.int64)
+    indices, total = np.empty(rows.shape, np.uint8), np.zeros(len(rows))
+    every = np.arange(len(rows)) if len(books) > 1 else np.zeros(len(rows), np.int64)
     for step, at in enumerate(order):
         weight, scale = rows[:, at].astype(np.float64), mean[:, at].astype(np.float64)
-        left = 1 + (behind[:, step + 1] if step + 1 < len(order) else 0)
-        target = weight - total * scale / (damped[:, at] * left + scale**2)
+        room_behind = 1 + (behind[:, step + 1] if step + 1 < len(order) else 0)
+        # d = - s m / (v (1 + T) + m^2), with s = ``total`` the errors so far in the mean
+        target = weight - total * scale / (damped[:, at] * room_behind + scale**2)
         if keep_zeros:
             target[weight == 0] = 0
-        chosen = np.searchsorted(middles[0], target) if len(own) == 1 else np.sum(target[:, None] > middles, axis=1)
-        found[:, at] = chosen
+        chosen = np.searchsorted(middles[0], target) if len(books) == 1 else np.sum(target[:, None] > middles, axis=1)
+        indices[:, at] = chosen
         total += scale * (wide[every, chosen] - weight)
-    return found
+    return indices
 
 
 def _better(
     rows: NDArray[Any],
-    own: NDArray[Any],
+    books: NDArray[Any],
     choices: tuple[NDArray[np.uint8], NDArray[np.uint8]],
     power: NDArray[Any],
     mean: NDArray[Any],
 ) -> NDArray[np.uint8]:
     """Of two choices, for each row the one whose output is off by less in the mean square; else the first."""
     variance = np.maximum(power - np.square(mean, dtype=np.float64), 0)
-    every = np.zeros(len(rows), np.int64) if len(own) == 1 else np.arange(len(rows))
+    every = np.zeros(len(rows), np.int64) if len(books) == 1 else np.arange(len(rows))
     costs = []
     for indices in choices:
-        difference = own[every[:, np.newaxis], indices].astype(np.float64) - rows
+        difference = books[every[:, np.newaxis], indices].astype(np.float64) - rows
         costs.append(np.sum(variance * difference**2, axis=1) + np.sum(mean * difference, axis=1) ** 2)
     return np.where((costs[1] < costs[0])[:, np.newaxis], choices[1], choices[0])

@@ -48,6 +48,7 @@ def vector_codebook(
         if last is not None and np.array_equal(chosen, last):
             break
         last = chosen
+        # Each element of a center is the mean of its members' elements, weighted by what their errors count
         for axis in range(points.shape[1]):
             mass = np.bincount(chosen, weights[:, axis], len(centers))
             sums = np.bincount(chosen, weights[:, axis] * points[:, axis], len(centers))
@@ -61,14 +62,14 @@ def nearest_vectors(
     vectors: NDArray[Any], entries: NDArray[Any], masses: NDArray[Any] | None = None
 ) -> NDArray[np.uint8]:
     """Which of at most 256 ``entries`` is nearest to each of ``vectors``, errors counting by ``masses``."""
-    found = np.empty(len(vectors), np.uint8)
+    indices = np.empty(len(vectors), np.uint8)
     book = entries.astype(np.float64)
     step = max(_DISTANCES // len(book), 1)
     for begin in range(0, len(vectors), step):
         points = vectors[begin : begin + step].astype(np.float64)
         weights = np.ones_like(points) if masses is None else masses[begin : begin + step].astype(np.float64)
-        found[begin : begin + step] = np.argmin(weights @ (book**2).T - 2 * (weights * points) @ book.T, axis=1)
-    return found
+        indices[begin : begin + step] = np.argmin(weights @ (book**2).T - 2 * (weights * points) @ book.T, axis=1)
+    return indices
 
 
 def _drawn(
@@ -81,10 +82,11 @@ def _drawn(
 ) -> NDArray[np.float64]:
     """First entries among the points, each drawn by its squared distance from those before."""
     first = np.zeros(points.shape[1]) if keep_zeros else points[random.integers(len(points))]
-    found = [first]
+    centers = [first]
     distance = np.sum(weights * (points - first) ** 2, axis=1)
-    while len(found) < entries and (total := float(distance.sum())) > 0:
+    while len(centers) < entries and (total := float(distance.sum())) > 0:
+        # k-means++: a point is drawn with probability proportional to its squared distance from the centers so far
         at = int(np.searchsorted(np.cumsum(distance), random.random() * total, side="right"))
-        found.append(points[min(at, len(points) - 1)])
-        np.minimum(distance, np.sum(weights * (points - found[-1]) ** 2, axis=1), out=distance)
-    return np.array(found)
+        centers.append(points[min(at, len(points) - 1)])
+        np.minimum(distance, np.sum(weights * (points - centers[-1]) ** 2, axis=1), out=distance)
+    return np.array(centers)

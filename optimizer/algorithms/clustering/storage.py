@@ -48,8 +48,8 @@ def stored_bytes(clustered: Clustered) -> int:
     packed = clustered.indices.size * clustered.bits // 8
     books = clustered.books.nbytes // (2 if is_half(clustered.books) else 1)
     owners = 0 if clustered.owners is None else 2 * clustered.owners.size
-    parts = 4 + 5 * clustered.bits.bit_count()
-    return packed + owners + books + parts * _NODE_BYTES
+    overhead = 4 + 5 * clustered.bits.bit_count()
+    return packed + owners + books + overhead * _NODE_BYTES
 
 
 def is_half(books: NDArray[Any]) -> bool:
@@ -105,8 +105,8 @@ class CodebookWriter:
     def _owners(self, chain: NodeChain, owners: NDArray[np.int64], name: str) -> ir.Value:
         if owners.size <= _MOST_VARINTS:
             return self.rewriter.constant(chain.anchor, owners.astype(np.int32), name)
-        kind = np.uint8 if owners.max() < 256 else np.uint16
-        return _as_int32(chain, self.rewriter.constant(chain.anchor, owners.astype(kind), name))
+        dtype = np.uint8 if owners.max() < 256 else np.uint16
+        return _as_int32(chain, self.rewriter.constant(chain.anchor, owners.astype(dtype), name))
 
     def _indices(self, chain: NodeChain, numbers: NDArray[np.uint8], bits: int, name: str) -> ir.Value:
         """int32 values of the shape of ``numbers``."""
@@ -117,8 +117,8 @@ class CodebookWriter:
             shape = flat.shape
         total: ir.Value | None = None
         for plane in planes(flat, bits):
-            part = self._plane(chain, plane, shape, name)
-            total = part if total is None else chain.add("Add", [total, part])
+            digits = self._plane(chain, plane, shape, name)
+            total = digits if total is None else chain.add("Add", [total, digits])
         if total is None:
             raise ValueError(f"{bits} bits hold no index")
         if not is_padded:
@@ -139,8 +139,8 @@ class CodebookWriter:
             self.rewriter.model.ir_version = max(self.rewriter.model.ir_version, _FOUR_BITS_IR_VERSION)
             return _as_int32(chain, constant(plane.digits.reshape(shape).astype(ir.DataType.UINT4.numpy())))
         places = _as_int32(chain, constant(plane.packed))
-        found = chain.add("Gather", [self._table(chain, plane), places], {"axis": 0})
-        return _as_int32(chain, self._reshaped(chain, found, (len(plane.packed), GRAIN // plane.width), shape))
+        rows = chain.add("Gather", [self._table(chain, plane), places], {"axis": 0})
+        return _as_int32(chain, self._reshaped(chain, rows, (len(plane.packed), GRAIN // plane.width), shape))
 
     def _table(self, chain: NodeChain, plane: Plane) -> ir.Value:
         """The table of ``plane``; all planes of its kind share one initializer."""

@@ -55,7 +55,7 @@ class Quantizer:
     """Rewrites candidates; what several of them read is made once.
 
     Attributes:
-        scope: The model.
+        rewriter: Of the model.
         per_channel: Whether each column of a weight has a scale of its own.
         reduced: Whether weights are held to 7 bits.
         unsigned: Whether weights are uint8 around 128; none of them saturates, so that ``reduced`` does not count.
@@ -77,16 +77,17 @@ class Quantizer:
         """The integers of weights, before ``unsigned`` shifts them."""
         return WEIGHT_INT7 if self.reduced and not self.unsigned else WEIGHT_INT8
 
-    def quantize(self, item: Candidate) -> None:
-        """Put the integer form in the place of ``item``, whose weights are finite."""
-        if item.node.op_type == "LSTM":
-            self._recurrence(item)
+    def quantize(self, candidate: Candidate) -> None:
+        """Put the integer form in the place of ``candidate``, whose weights are finite."""
+        if candidate.node.op_type == "LSTM":
+            self._recurrence(candidate)
         else:
-            self._product(item)
-        weight_sources.discard([item.node])
+            self._product(candidate)
+        weight_sources.discard([candidate.node])
 
-    def _product(self, item: Candidate) -> None:
-        node, (weight,) = item.node, item.sources
+    def _product(self, candidate: Candidate) -> None:
+        node, (weight,) = candidate.node, candidate.sources
+        # Cast(MatMulInteger(Q, W8, z)) * (s * sW) + b: the scales are multiplied first, as ONNX Runtime fuses it
         integers, weight_scale, *weight_zero = self._matrix(node, weight)
         quantized, scale, zero_point = self._activation(node)
         sums = self._node(node, "MatMulInteger", [quantized, integers, zero_point, *weight_zero], keep=True)
@@ -101,6 +102,7 @@ class Quantizer:
     def _activation(self, node: ir.Node) -> tuple[ir.Value, ...]:
         """The first input of ``node`` in integers, its scale and its zero point."""
         value = node.inputs[0]
+        # One DynamicQuantizeLinear for all products of a graph that read x; a branch has its own, run where it is taken
         key = value, owner(node)
         if key not in self._activations:
             maker = ir.node("DynamicQuantizeLinear", [value], num_outputs=3, name=self._name(node, "quantize"))
@@ -116,11 +118,12 @@ class Quantizer:
         key = (weight.key, alpha, transposed, self._place(node))
         if key not in self._weights:
             matrix = weight.array() if transposed else weight.array().T
+            # A row is an output; alpha goes in before rounding, so that it costs no Mul
             rows = matrix if alpha == 1.0 else matrix * np.float32(alpha)
-            found = self._rows(weight, rows if self.per_channel else rows.reshape(1, -1), alpha, transposed)
-            scale = found.scale if self.per_channel else found.scale[0]
-            made = self._constants(node, weight, found.integers.reshape(rows.shape).T, scale)
-            self._weights[key] = (*made, *([self._zero_points(node, weight, scale)] if self.unsigned else []))
+            quantized = self._rows(weight, rows if self.per_channel else rows.reshape(1, -1), alpha, transposed)
+            scale = quantized.scale if self.per_channel else quantized.scale[0]
+            stored = self._constants(node, weight, quantized.integers.reshape(rows.shape).T, scale)
+            self._weights[key] = (*stored, *([self._zero_points(node, weight, scale)] if self.unsigned else []))
         return self._weights[key]
 
     def _addend(self, node: ir.Node) -> ir.Value | None:
@@ -133,6 +136,7 @@ class Quantizer:
         if array is None:
             factor = None if beta == 1.0 else self.rewriter.constant(node, np.array(beta, np.float32), "beta")
             return value if factor is None else self._node(node, "Mul", [value, factor])
+        # A constant addend takes beta in; (1, N) becomes (N,), since ONNX Runtime fuses only a vector as the bias
         is_row = array.ndim == 2 and array.shape[0] == 1
         if beta == 1.0 and not is_row:
             return value
@@ -143,12 +147,13 @@ class Quantizer:
             self._weights[key] = (self.rewriter.constant(node, scaled, f"{value.name}_row"),)
         return self._weights[key][0]
 
-    def _recurrence(self, item: Candidate) -> None:
-        node = item.node
-        tensors = [self._directions(node, weight) for weight in item.sources]
+    def _recurrence(self, candidate: Candidate) -> None:
+        node = candidate.node
+        tensors = [self._directions(node, weight) for weight in candidate.sources]
+        # DynamicQuantizeLSTM has the eight inputs of LSTM and behind them scale and zero point of W and of R
         inputs = [*node.inputs, *[None] * (8 - len(node.inputs))]
         inputs[1], inputs[2] = tensors[0][0], tensors[1][0]
-        made = ir.node(
+        quantized_lstm = ir.node(
             "DynamicQuantizeLSTM",
             [*inputs, *tensors[0][1:], *tensors[1][1:]],
             domain=CONTRIB,
@@ -157,13 +162,13 @@ class Quantizer:
         )
         for attribute in node.attributes.values():
             if attribute.name != "layout":
-                made.attributes.add(attribute)
-        made.metadata_props.update(node.metadata_props)
-        for old, new in zip(node.outputs, made.outputs, strict=True):
+                quantized_lstm.attributes.add(attribute)
+        quantized_lstm.metadata_props.update(node.metadata_props)
+        for old, new in zip(node.outputs, quantized_lstm.outputs, strict=True):
             new.name = self.rewriter.unique_name(f"{old.name}_dynamic") if old.name else ""
-        owner(node).insert_before(node, made)
+        owner(node).insert_before(node, quantized_lstm)
         self._import_contrib(node)
-        for old, new in zip(node.outputs, made.outputs, strict=True):
+        for old, new in zip(node.outputs, quantized_lstm.outputs, strict=True):
             editing.replace_under_its_name(new, old)
 
     def _directions(self, node: ir.Node, weight: ConstantOrigin) -> tuple[ir.Value, ...]:
@@ -173,11 +178,12 @@ class Quantizer:
             array = weight.array()
             directions, gates, _ = array.shape
             groups = (directions, gates) if self.per_channel else (directions,)
-            found = self._rows(weight, array.reshape(math.prod(groups), -1))
-            integers = found.integers.reshape(array.shape).transpose(0, 2, 1)
-            scale = found.scale.reshape(groups)
-            made = self._constants(node, weight, integers, scale)
-            self._weights[key] = (*made, self._zero_points(node, weight, scale))
+            quantized = self._rows(weight, array.reshape(math.prod(groups), -1))
+            # LSTM holds (directions, gates, inputs), the integer kernel wants (directions, inputs, gates)
+            integers = quantized.integers.reshape(array.shape).transpose(0, 2, 1)
+            scale = quantized.scale.reshape(groups)
+            stored = self._constants(node, weight, integers, scale)
+            self._weights[key] = (*stored, self._zero_points(node, weight, scale))
         return self._weights[key]
 
     def _rows(self, weight: ConstantOrigin, rows: NDArray[Any], *form: Hashable) -> Rows:
@@ -191,6 +197,7 @@ class Quantizer:
     ) -> tuple[ir.Value, ...]:
         """Integers and scales as constants."""
         name = weight.root.name
+        # int16 in between: int8 + 128 would wrap
         stored = (integers.astype(np.int16) + _MIDDLE).astype(np.uint8) if self.unsigned else integers
         return (
             self.rewriter.constant(node, np.ascontiguousarray(stored), f"{name}_{stored.dtype}"),
@@ -199,8 +206,8 @@ class Quantizer:
 
     def _zero_points(self, node: ir.Node, weight: ConstantOrigin, scale: NDArray[np.float32] | np.float32) -> ir.Value:
         """Zero points in the shape of ``scale``."""
-        kind, zero = (np.uint8, _MIDDLE) if self.unsigned else (np.int8, 0)
-        return self.rewriter.constant(node, np.full(np.shape(scale), zero, kind), f"{weight.root.name}_zero_point")
+        dtype, zero = (np.uint8, _MIDDLE) if self.unsigned else (np.int8, 0)
+        return self.rewriter.constant(node, np.full(np.shape(scale), zero, dtype), f"{weight.root.name}_zero_point")
 
     def _place(self, node: ir.Node) -> ir.Graph | None:
         """Where constants that ``node`` reads are seen: everywhere, or only in its graph."""
@@ -216,12 +223,12 @@ class Quantizer:
         keep: bool = False,
     ) -> ir.Value:
         """A new node before ``node``; with ``keep`` it goes by the name of ``node``."""
-        made = ir.node(op_type, inputs, attributes, name=node.name if keep else self._name(node, op_type))
+        new = ir.node(op_type, inputs, attributes, name=node.name if keep else self._name(node, op_type))
         if keep:
-            made.metadata_props.update(node.metadata_props)
-        made.outputs[0].name = self.rewriter.unique_name(f"{node.outputs[0].name}_{op_type}")
-        owner(node).insert_before(node, made)
-        return made.outputs[0]
+            new.metadata_props.update(node.metadata_props)
+        new.outputs[0].name = self.rewriter.unique_name(f"{node.outputs[0].name}_{op_type}")
+        owner(node).insert_before(node, new)
+        return new.outputs[0]
 
     def _name(self, node: ir.Node, suffix: str) -> str:
         return self.rewriter.unique_name(f"{node.name}_{suffix}") if node.name else ""

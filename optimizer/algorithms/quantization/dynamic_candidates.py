@@ -41,7 +41,7 @@ class Candidate:
     @property
     def elements(self) -> int:
         """How many elements the weights have."""
-        return sum(item.tensor.size for item in self.sources)
+        return sum(source.tensor.size for source in self.sources)
 
     @property
     def pays_from(self) -> int:
@@ -53,7 +53,7 @@ class Candidate:
     @property
     def is_finite(self) -> bool:
         """Whether the weights are free of NaN and infinities."""
-        return all(bool(np.isfinite(item.tensor.numpy()).all()) for item in self.sources)
+        return all(bool(np.isfinite(source.tensor.numpy()).all()) for source in self.sources)
 
     def tie(self) -> str | None:
         """What keeps it in float because it reads the same weight and has no integer form."""
@@ -70,18 +70,18 @@ def candidate(node: ir.Node) -> Candidate | str | None:
         return None
     positions = (1,) if node.op_type in PRODUCTS else (1, 2)
     sources = [weight_sources.origin_of(node.inputs[position]) for position in positions]
-    found = tuple(item for item in sources if item is not None)
-    if len(found) < len(sources) or weight_sources.origin_of(node.inputs[0]) is not None:
+    weights = tuple(source for source in sources if source is not None)
+    if len(weights) < len(sources) or weight_sources.origin_of(node.inputs[0]) is not None:
         return None
-    reason = _obstacle(node, found)
-    return Candidate(node, found) if reason is None else reason
+    reason = _obstacle(node, weights)
+    return Candidate(node, weights) if reason is None else reason
 
 
 def _obstacle(node: ir.Node, sources: tuple[ConstantOrigin, ...]) -> str | None:
-    kinds = {item.dtype for item in sources}
-    if not all(item.is_float_throughout for item in sources):
+    dtypes = {source.dtype for source in sources}
+    if not all(source.is_float_throughout for source in sources):
         return "is quantized already"
-    if kinds != {ir.DataType.FLOAT}:
+    if dtypes != {ir.DataType.FLOAT}:
         return f"computes in {sources[0].dtype.name.lower()}, its integer form in float32 only"
     if node.op_type in {"GRU", "RNN"}:
         return f"is a {node.op_type}, for which ONNX Runtime has no integer kernel"

@@ -68,11 +68,11 @@ def quantize_rows(rows: NDArray[Any], grid: IntegerRange, *, symmetric: bool = T
     result = Rows(np.empty((count, length), grid.dtype), np.empty(count, np.float32), np.zeros(count, grid.dtype), grid)
     step = max(_CHUNK // max(length, 1), 1)
     for begin in range(0, count, step):
-        part = slice(begin, begin + step)
-        floats = rows[part].astype(np.float32)
+        chunk = slice(begin, begin + step)
+        floats = rows[chunk].astype(np.float32)
         scale, zero = _least_error(floats, grid, symmetric, _FACTORS if search else _FACTORS[:1])
-        result.integers[part] = _integers(floats, scale, zero, grid)
-        result.scale[part], result.zero_point[part] = scale[:, 0], zero[:, 0]
+        result.integers[chunk] = _integers(floats, scale, zero, grid)
+        result.scale[chunk], result.zero_point[chunk] = scale[:, 0], zero[:, 0]
     return result
 
 
@@ -103,6 +103,8 @@ def _least_error(
     high = np.maximum(rows.max(axis=1, keepdims=True, initial=0), 0)
     if symmetric:
         high = np.maximum(high, -low)
+    # Factor 1 clips nothing. Smaller ones clip the largest elements and round all others more finely; the least squared
+    # error of the factors tried wins, row by row
     best = _parameters(low, high, 1.0, grid, symmetric)
     if len(factors) == 1:
         return best
@@ -119,6 +121,8 @@ def _least_error(
 def _parameters(
     low: NDArray[np.float32], high: NDArray[np.float32], factor: float, grid: IntegerRange, symmetric: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    # symmetric: scale = f max|w| / qmax
+    # asymmetric: scale = f (rmax - rmin) / (qmax - qmin), zero point = round(qmin - f rmin / scale)
     steps = grid.qmax if symmetric else grid.qmax - grid.qmin
     width = high.astype(np.float64) if symmetric else high.astype(np.float64) - low
     scale = np.maximum(width * factor / steps, _SMALLEST_SCALE).astype(np.float32)
@@ -131,6 +135,7 @@ def _parameters(
 def _integers(
     rows: NDArray[np.float32], scale: NDArray[np.float32], zero: NDArray[np.float32], grid: IntegerRange
 ) -> NDArray[np.float32]:
+    # q = saturate(round(w / scale) + z), in float32: exact for integers of 8 bits
     steps = np.rint(rows / scale) + zero
     saturated: NDArray[np.float32] = np.clip(steps, np.float32(grid.qmin), np.float32(grid.qmax))
     return saturated

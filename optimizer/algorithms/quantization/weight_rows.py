@@ -72,19 +72,20 @@ class Packed:
     error: float
     block: int
 
-    def stored_as(self, kind: ir.DataType) -> Packed:
+    def stored_as(self, dtype: ir.DataType) -> Packed:
         """The same in the type of a tensor, which for 4 bits is another than numpy computes with."""
-        dtype = kind.numpy()
-        zero = None if self.zero_point is None else self.zero_point.astype(dtype)
-        return replace(self, integers=self.integers.astype(dtype), zero_point=zero)
+        numpy_dtype = dtype.numpy()
+        zero = None if self.zero_point is None else self.zero_point.astype(numpy_dtype)
+        return replace(self, integers=self.integers.astype(numpy_dtype), zero_point=zero)
 
 
 def divisor(length: int, block: int) -> int:
     """The length of blocks of about ``block`` that divide a row; ``length`` itself if there is no such."""
     if not 0 < block < length:
         return length
-    found = next(size for size in range(block, 0, -1) if length % size == 0)
-    return found if found * 2 >= block else length
+    largest = next(size for size in range(block, 0, -1) if length % size == 0)
+    # Below half of what was asked for, scales cost more than blocks gain
+    return largest if largest * 2 >= block else length
 
 
 def pack(array: NDArray[Any], layout: RowLayout, grid: IntegerRange, *, symmetric: bool, block: int) -> Packed:
@@ -99,12 +100,16 @@ def pack(array: NDArray[Any], layout: RowLayout, grid: IntegerRange, *, symmetri
     """
     rows = layout.rows(array)
     size = divisor(layout.length, block)
-    parts = np.ascontiguousarray(rows).reshape(-1, size)
-    found = quantize_rows(parts, grid, symmetric=symmetric)
+    blocks = np.ascontiguousarray(rows).reshape(-1, size)
+    quantized = quantize_rows(blocks, grid, symmetric=symmetric)
+    # 1. (rows, blocks, elements), so that one scale a block broadcasts over its elements
     cut = (rows.shape[0], layout.length // size, size)
-    integers, scale, zero = (part.reshape(*cut[:2], -1) for part in (found.integers, found.scale, found.zero_point))
+    integers, scale, zero = (
+        numbers.reshape(*cut[:2], -1) for numbers in (quantized.integers, quantized.scale, quantized.zero_point)
+    )
     if not layout.lead:
-        integers, scale, zero = (part.transpose(1, 2, 0) for part in (integers, scale, zero))
+        integers, scale, zero = (numbers.transpose(1, 2, 0) for numbers in (integers, scale, zero))
+    # 2. One block a row is the plain form: integers in the shape of the weight, scales along its leading axes
     is_whole = size == layout.length
     if is_whole:
         narrow = (*layout.shape[: layout.lead], *[1] * (len(layout.shape) - layout.lead)) if layout.lead else (1, -1)
@@ -114,7 +119,7 @@ def pack(array: NDArray[Any], layout: RowLayout, grid: IntegerRange, *, symmetri
         np.ascontiguousarray(scale),
         None if symmetric else np.ascontiguousarray(zero),
         None if is_whole else layout.shape,
-        relative_error(rows, found.floats().reshape(rows.shape)),
+        relative_error(rows, quantized.floats().reshape(rows.shape)),
         0 if is_whole else size,
     )
 
@@ -131,15 +136,16 @@ def pack_matrix(array: NDArray[Any], grid: IntegerRange, *, symmetric: bool, blo
     length, columns = array.shape
     size = block if 0 < block < length else length
     count = -(-length // size)
+    # Zeros behind the last block change neither its scale nor its error
     padded = np.zeros((columns, count * size), np.float32)
     padded[:, :length] = array.T
-    found = quantize_rows(padded.reshape(-1, size), grid, symmetric=symmetric)
-    back = found.floats().reshape(columns, -1)
-    scale, zero = (part.reshape(columns, count).T for part in (found.scale, found.zero_point))
+    quantized = quantize_rows(padded.reshape(-1, size), grid, symmetric=symmetric)
+    back = quantized.floats().reshape(columns, -1)
+    scale, zero = (numbers.reshape(columns, count).T for numbers in (quantized.scale, quantized.zero_point))
     if size == length:
         scale, zero = scale[0], zero[0]
     return Packed(
-        np.ascontiguousarray(found.integers.reshape(columns, -1).T[:length]),
+        np.ascontiguousarray(quantized.integers.reshape(columns, -1).T[:length]),
         np.ascontiguousarray(scale),
         None if symmetric else np.ascontiguousarray(zero),
         None,

@@ -39,35 +39,38 @@ class WeightMagnitudes:
         size = np.abs(weight.matrix()).astype(np.float32).reshape(weight.shape)
         return size if self.importance == "l1" else size**2
 
-    def goals(self, found: Sequence[Prunable], part: float) -> Mapping[str, float]:
-        """What ``Pattern.stays`` is to take of each weight when ``part`` of the sparsity is asked for."""
+    def goals(self, weights: Sequence[Prunable], sparsity_share: float) -> Mapping[str, float]:
+        """What ``Pattern.stays`` is to take of each weight when ``sparsity_share`` of the sparsity is asked for."""
         if self.pattern.is_fixed:
-            return dict.fromkeys((weight.name for weight in found), 1.0)
+            return dict.fromkeys((weight.name for weight in weights), 1.0)
         if self.threshold:
-            return {weight.name: float(np.sum(~self.under(weight, part))) for weight in found}
+            return {weight.name: float(np.sum(~self.under(weight, sparsity_share))) for weight in weights}
         if self.scope == "layer":
-            return {weight.name: round(self.sparsity * part * weight.holder.tensor.size) for weight in found}
-        return self._smallest(found, self.sparsity * part)
+            return {
+                weight.name: round(self.sparsity * sparsity_share * weight.holder.tensor.size) for weight in weights
+            }
+        return self._smallest(weights, self.sparsity * sparsity_share)
 
-    def under(self, weight: Prunable, part: float) -> NDArray[np.bool_]:
-        """What stays at ``part`` of the threshold."""
-        limit = self.threshold * part
+    def under(self, weight: Prunable, sparsity_share: float) -> NDArray[np.bool_]:
+        """What stays at ``sparsity_share`` of the threshold."""
+        limit = self.threshold * sparsity_share
         return self.pattern.under(self.scores(weight), limit if self.importance == "l1" else limit**2)
 
-    def _smallest(self, found: Sequence[Prunable], share: float) -> dict[str, float]:
+    def _smallest(self, weights: Sequence[Prunable], share: float) -> dict[str, float]:
         scores: list[NDArray[Any]] = []
         sizes: list[NDArray[Any]] = []
-        for weight in found:
+        for weight in weights:
             mean: NDArray[Any] = self.scores(weight)
             size: NDArray[Any] = np.broadcast_to(np.int64(1), mean.shape)
             if self.pattern.is_block:
                 mean, size = self.pattern.blocks(mean)
             scores.append(mean.astype(np.float32).reshape(-1))
             sizes.append(size.reshape(-1))
-        owners = np.repeat(np.arange(len(found), dtype=np.int32), [len(one) for one in scores])
+        # All blocks of all weights in one order; the smallest go until the share of elements is reached
+        owners = np.repeat(np.arange(len(weights), dtype=np.int32), [len(weight_scores) for weight_scores in scores])
         order = np.argsort(np.concatenate(scores), kind="stable")
         ordered = np.concatenate(sizes)[order]
-        wanted = round(share * sum(weight.holder.tensor.size for weight in found))
+        wanted = round(share * sum(weight.holder.tensor.size for weight in weights))
         number = int(np.searchsorted(np.cumsum(ordered), wanted, side="right"))
-        taken = np.bincount(owners[order[:number]], weights=ordered[:number], minlength=len(found))
-        return {weight.name: float(one) for weight, one in zip(found, taken, strict=True)}
+        taken = np.bincount(owners[order[:number]], weights=ordered[:number], minlength=len(weights))
+        return {weight.name: float(count) for weight, count in zip(weights, taken, strict=True)}

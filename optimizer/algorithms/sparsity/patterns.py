@@ -6,9 +6,9 @@
     n:m             of each m weights that follow each other along the input channels, n stay: 2:4, 1:4, 4:8, …
     blockRxC        R output channels by C input channels, at one place of the window: block4x1, block1x8, …
 
-Scores come as (groups, out, inputs, window): a weight as ``patches.as_matrix`` gives it, its last axis unfolded. Input
-channels that are left over when m is taken from them stay; blocks at the edge are smaller. Among equal scores the first
-goes.
+Scores come as (groups, out, inputs, window): a weight as ``optimizer.statistics.im2col.as_matrix`` gives it, its last
+axis unfolded. Input channels that are left over when m is taken from them stay; blocks at the edge are smaller. Among
+equal scores the first goes.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Pattern:
         """
         if text == "unstructured":
             return cls()
-        if found := _OF.fullmatch(text):
-            keep, of = int(found[1]), int(found[2])
+        if match := _OF.fullmatch(text):
+            keep, of = int(match[1]), int(match[2])
             if keep < of:
                 return cls(keep=keep, of=of)
-        if found := _BLOCK.fullmatch(text):
-            return cls(int(found[1]), int(found[2]))
+        if match := _BLOCK.fullmatch(text):
+            return cls(int(match[1]), int(match[2]))
         raise UsageError(f"pattern={text!r} is neither unstructured, n:m with n < m (2:4), nor blockRxC (block4x1)")
 
     @property
@@ -89,6 +89,7 @@ class Pattern:
             return self._of_each_group(scores, float(goal))
         if not self.is_block:
             return _all_but(scores.reshape(-1), int(goal)).reshape(scores.shape)
+        # Whole blocks of least mean, as many as fit into the goal; blocks at an edge have fewer elements
         means, sizes = self.blocks(scores)
         order = np.argsort(means, axis=None, kind="stable")
         number = int(np.searchsorted(np.cumsum(sizes.reshape(-1)[order]), int(goal), side="right"))
@@ -118,6 +119,7 @@ class Pattern:
     def _of_each_group(self, scores: NDArray[Any], share: float) -> NDArray[np.bool_]:
         whole = scores.shape[2] // self.of * self.of
         groups = scores[:, :, :whole].reshape(*scores.shape[:2], -1, self.of, scores.shape[3])
+        # The rank of each score in its group of ``of``: sorting twice gives the inverse permutation
         ranks = np.argsort(np.argsort(groups, axis=3, kind="stable"), axis=3, kind="stable")
         kept = np.ones(scores.shape, np.bool_)
         going = round(share * (self.of - self.keep))

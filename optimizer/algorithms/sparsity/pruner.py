@@ -54,9 +54,9 @@ class SparsityPlan:
         """The shares of what is asked for to try."""
         return (1.0,) if self.magnitudes.pattern.is_fixed else PARTS
 
-    def weights(self, model: ir.Model, left: SkippedNodes | None = None) -> list[Prunable]:
-        """The weights of ``model`` that may be pruned; ``left`` is told of the others."""
-        return prunable(model, self.choice, SkippedNodes() if left is None else left, guard=self.guard)
+    def weights(self, model: ir.Model, skipped: SkippedNodes | None = None) -> list[Prunable]:
+        """The weights of ``model`` that may be pruned; ``skipped`` is told of the others."""
+        return prunable(model, self.choice, SkippedNodes() if skipped is None else skipped, guard=self.guard)
 
 
 @dataclass(frozen=True)
@@ -81,27 +81,34 @@ class Pruner:
     plan: SparsityPlan
     evaluator: Evaluator | None
 
-    def run(self, part: float) -> Iterator[tuple[str, Pruned]]:
-        """Each weight by name, at ``part`` of the sparsity that is asked for."""
+    def run(self, sparsity_share: float) -> Iterator[tuple[str, Pruned]]:
+        """Each weight by name, at ``sparsity_share`` of the sparsity that is asked for."""
         pattern = self.plan.magnitudes.pattern
-        found = {w.name: w for w in self.plan.weights(self.model) if pattern.refusal(w.shape) is None}
-        goals = self.plan.magnitudes.goals(list(found.values()), part)
-        left = dict(found)
-        for name, moments, centred in self._moments(list(found.values())):
-            yield name, self._repaired(left.pop(name), goals[name], part, moments, centred=centred)
-        for name, weight in left.items():
-            yield name, Pruned((weight.matrix() * self._by_size(weight, goals[name], part)).astype(np.float32))
+        weights = {w.name: w for w in self.plan.weights(self.model) if pattern.refusal(w.shape) is None}
+        goals = self.plan.magnitudes.goals(list(weights.values()), sparsity_share)
+        unrepaired = dict(weights)
+        for name, moments, centred in self._moments(list(weights.values())):
+            yield name, self._repaired(unrepaired.pop(name), goals[name], sparsity_share, moments, centred=centred)
+        # Without moments: zeros by size, and nothing is fitted
+        for name, weight in unrepaired.items():
+            yield (
+                name,
+                Pruned((weight.matrix() * self._by_size(weight, goals[name], sparsity_share)).astype(np.float32)),
+            )
 
-    def _by_size(self, weight: Prunable, goal: float, part: float) -> NDArray[np.bool_]:
+    def _by_size(self, weight: Prunable, goal: float, sparsity_share: float) -> NDArray[np.bool_]:
         """What stays, by size."""
         sizes = self.plan.magnitudes
         is_under = sizes.threshold and not sizes.pattern.is_fixed
-        stays = sizes.under(weight, part) if is_under else sizes.pattern.stays(sizes.scores(weight), goal)
+        stays = sizes.under(weight, sparsity_share) if is_under else sizes.pattern.stays(sizes.scores(weight), goal)
         return stays.reshape(*weight.shape[:2], -1)
 
-    def _repaired(self, weight: Prunable, goal: float, part: float, moments: SecondMoments, *, centred: bool) -> Pruned:
+    def _repaired(
+        self, weight: Prunable, goal: float, sparsity_share: float, moments: SecondMoments, *, centred: bool
+    ) -> Pruned:
         matrix = weight.matrix()
         square = moments.covariance if centred else moments.second_moment
+        # Where a bias takes up the mean error, only the covariance of the inputs counts
         fit = Fit.same(matrix, square, least_squares.damping(matrix.shape[-1], moments.rows))
         if self.plan.by_error:
 
@@ -112,20 +119,22 @@ class Pruner:
 
             fitted = least_squares.optimal_brain_surgeon(matrix, fit, mask)
         else:
-            fitted = least_squares.least_squares(matrix, self._by_size(weight, goal, part) & (matrix != 0), fit)
+            fitted = least_squares.least_squares(
+                matrix, self._by_size(weight, goal, sparsity_share) & (matrix != 0), fit
+            )
         shift = ((matrix - fitted) @ moments.mean[..., np.newaxis]).reshape(-1) if centred else None
         return Pruned(fitted.astype(np.float32), shift)
 
-    def _moments(self, found: Sequence[Prunable]) -> Iterator[tuple[str, SecondMoments, bool]]:
+    def _moments(self, weights: Sequence[Prunable]) -> Iterator[tuple[str, SecondMoments, bool]]:
         """Name of a weight, moments of all that its kernels read, and whether a bias makes up for the mean."""
         evaluator = self.evaluator
         if evaluator is None or not (self.plan.repair and evaluator.has_data):
             return
-        owners = {output: weight for weight in found for output in weight.measured(self.model)}
+        owners = {output: weight for weight in weights for output in weight.measured(self.model)}
         if not owners:
             return
         sums: dict[str, SecondMoments] = {}
-        missing = {weight.name: len(weight.nodes) for weight in found}
+        missing = {weight.name: len(weight.nodes) for weight in weights}
         for output, moments in evaluator.second_moments(self.model, list(owners)):
             weight = owners[output]
             sums[weight.name] = _added(sums[weight.name], moments) if weight.name in sums else moments
@@ -136,13 +145,13 @@ class Pruner:
                     yield weight.name, total, len(weight.nodes) == 1 and bias_of(weight.nodes[0]) is not None
 
 
-def put(model: ir.Model, weight: Prunable, made: Pruned) -> None:
+def put(model: ir.Model, weight: Prunable, pruned: Pruned) -> None:
     """Give ``weight`` of ``model`` what was made of it."""
-    bias = bias_of(weight.nodes[0]) if made.shift is not None else None
-    if bias is not None and made.shift is not None:
-        bias.add(made.shift, model)
-    weight.write(made.matrix)
+    bias = bias_of(weight.nodes[0]) if pruned.shift is not None else None
+    if bias is not None and pruned.shift is not None:
+        bias.add(pruned.shift, model)
+    weight.write(pruned.matrix)
 
 
-def _added(one: SecondMoments, other: SecondMoments) -> SecondMoments:
-    return SecondMoments(one.sums + other.sums, one.totals + other.totals, one.rows + other.rows)
+def _added(first: SecondMoments, second: SecondMoments) -> SecondMoments:
+    return SecondMoments(first.sums + second.sums, first.totals + second.totals, first.rows + second.rows)

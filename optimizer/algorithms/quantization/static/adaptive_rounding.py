@@ -53,6 +53,7 @@ def adaptive(
     Raises:
         ValueError: If the parameters are not symmetric, or have several scales for one output channel.
     """
+    # (groups, out, K), as the moments are: all taps of an output must share its scale, or columns would differ in step
     scale = im2col.as_matrix(node, _steps(parameters, array.shape))
     if np.any(scale != scale[..., :1]):
         raise ValueError(
@@ -61,9 +62,10 @@ def adaptive(
     if not moments.rows:
         return linear.quantize(array, parameters)
     matrix = im2col.as_matrix(node, array.astype(np.float64))
+    # E[((W - W') x)^2] = (W - W') M (W - W')^T; a bias that takes up the mean error leaves the covariance
     square = moments.covariance if corrects_bias else moments.second_moment
-    part = damping(matrix.shape[-1], moments.rows)
-    integers = round_adaptively(matrix, square, scale[..., 0], parameters.grid, part=part)
+    damping_share = damping(matrix.shape[-1], moments.rows)
+    integers = round_adaptively(matrix, square, scale[..., 0], parameters.grid, part=damping_share)
     return im2col.from_matrix(node, integers)
 
 
@@ -101,14 +103,15 @@ def round_adaptively(
     """
     middle = _middle(grid)
     steps = np.broadcast_to(np.asarray(scale, np.float64)[..., np.newaxis], (*matrix.shape[:-1], 1))
+    # In units of one step the grid is the integers, and every row has the same one
     wanted = matrix / steps
     low, high = grid.qmin - middle, grid.qmax - middle
 
     def rounded(numbers: NDArray[np.float64], _column: object = None) -> NDArray[np.float64]:
         return np.clip(np.rint(numbers), low, high)
 
-    found = better(wanted, rounded(wanted), nearest_plane(wanted, moments, rounded, part), moments)
-    return (found + middle).astype(grid.dtype)
+    compensated = better(wanted, rounded(wanted), nearest_plane(wanted, moments, rounded, part), moments)
+    return (compensated + middle).astype(grid.dtype)
 
 
 def _middle(grid: IntegerRange) -> int:
@@ -150,16 +153,16 @@ def adaptive_weights(  # noqa: PLR0913 - what to round, and how; by keyword from
     """
     nodes = {node.outputs[0].name or "": node for node in model.graph if node.outputs}
     names = [name for name in kernels if _is_own(nodes[name])]
-    found: dict[str, KernelWeight] = {}
+    rounded_weights: dict[str, KernelWeight] = {}
     for name, moments in evaluator.second_moments(model, names):
         if evaluator.time_left() < until:
             break
         array = constants.constant_array(nodes[name].inputs[1])
         if array is not None and moments.rows:
             axis = fusion_table.channel_axis(nodes[name]) if per_channel else None
-            made = quantize_weight(array, grid, axis)
-            found[name] = _rounded(nodes[name], array, made, moments, correct_bias=correct_bias)
-    return found
+            nearest = quantize_weight(array, grid, axis)
+            rounded_weights[name] = _rounded(nodes[name], array, nearest, moments, correct_bias=correct_bias)
+    return rounded_weights
 
 
 def _is_own(node: ir.Node) -> bool:

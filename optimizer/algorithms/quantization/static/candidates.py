@@ -77,11 +77,11 @@ class Int8Candidates:
         if array is None:
             raise ValueError(f"{node.inputs[1]} is no constant")
         axis = fusion_table.channel_axis(node)
-        made = quantize_weight(array, self.weight_grid, axis if self.per_channel else None)
+        quantized = quantize_weight(array, self.weight_grid, axis if self.per_channel else None)
         if not self.correct_bias or axis is None:
-            return made
-        shift = self._shift(node, array, made.floats())
-        return KernelWeight(made.integers, made.parameters, shift)
+            return quantized
+        shift = self._shift(node, array, quantized.floats())
+        return KernelWeight(quantized.integers, quantized.parameters, shift)
 
     def _shift(
         self, node: ir.Node, array: NDArray[np.generic], integer: NDArray[np.float32]
@@ -90,10 +90,11 @@ class Int8Candidates:
         seen = None if value is None else self.observations.get(value.name or "")
         if seen is None or seen.channels is None:
             return None
+        # The shift of output o: sum over inputs and taps of (W' - W)[o, i, tap] E[x_i], taken off the bias
         means = np.asarray(seen.channels.mean, np.float64)
-        item = as_linear(node)
+        linear_node = as_linear(node)
         error = array.astype(np.float64) - integer.astype(np.float64)
-        return None if item is None else response(item, error, means)
+        return None if linear_node is None else response(linear_node, error, means)
 
 
 def _has_weight(node: ir.Node) -> bool:

@@ -130,8 +130,8 @@ def quantized_inputs(node: ir.Node, opset: int | None = None) -> tuple[int, ...]
 
 def _opset(node: ir.Node) -> int:
     """What the graph of ``node`` imports; enough for every row, if that is not known."""
-    known = 0 if node.graph is None else queries.opset_version(node.graph)
-    return known or PER_CHANNEL_OPSET
+    version = 0 if node.graph is None else queries.opset_version(node.graph)
+    return version or PER_CHANNEL_OPSET
 
 
 def channel_axis(node: ir.Node) -> int | None:

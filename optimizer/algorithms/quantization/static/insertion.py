@@ -63,6 +63,7 @@ class Insertion:
         int8 = set(self.placement.nodes)
         for value, for_all in self.placement.pairs.items():
             self._pair(value, parameters[value], None if for_all else int8)
+        # Float constants that only quantized nodes read have no uses now; inputs of the graph stay declared
         for name, value in before.items():
             if not queries.has_uses(value) and not value.is_graph_input():
                 del self.model.graph.initializers[name]
@@ -71,12 +72,13 @@ class Insertion:
         groups: dict[ir.Value, list[ir.Value]] = {}
         for value, leader in self.placement.groups.items():
             groups.setdefault(leader, []).append(value)
-        found = {}
+        parameters = {}
         for leader, members in groups.items():
             ends = [self.ranges[member.name or ""] for member in members]
+            # Values that share a scale (what only moves elements between them) take the union of their ranges
             low, high = min(end.rmin for end in ends), max(end.rmax for end in ends)
-            found[leader] = _parameters(low, high, self.grid, members)
-        return {value: found[leader] for value, leader in self.placement.groups.items()}
+            parameters[leader] = _parameters(low, high, self.grid, members)
+        return {value: parameters[leader] for value, leader in self.placement.groups.items()}
 
     def _kernel(self, node: ir.Node, parameters: Mapping[ir.Value, Parameters]) -> None:
         data, weight = node.inputs[0], node.inputs[1]
@@ -87,6 +89,7 @@ class Insertion:
         integers = self.weights(node)
         bias = self._bias(node, integers)
         if bias is not None:
+            # First the scale that the bias needs, then the bias on that scale
             integers = fit_bias(integers, array, bias, input_scale)
             self._write_bias(node, *quantize_bias(bias, integers, input_scale))
         node.replace_input_with(1, self._constant(weight, integers.integers, integers.parameters, node))
@@ -208,8 +211,8 @@ class Insertion:
 def _parameters(low: float, high: float, grid: IntegerRange, members: list[ir.Value]) -> Parameters:
     if high - low < _LEAST_WIDTH:
         high = low + _LEAST_WIDTH
-    found = linear.asymmetric(low, high, grid)
-    return _inside_clips(found, members)
+    parameters = linear.asymmetric(low, high, grid)
+    return _inside_clips(parameters, members)
 
 
 def _inside_clips(parameters: Parameters, members: list[ir.Value]) -> Parameters:

@@ -74,6 +74,7 @@ def fit_bias(weight: KernelWeight, array: NDArray[Any], bias: NDArray[Any], inpu
         bias: One number a channel.
         input_scale: The scale of the kernel's input.
     """
+    # |b| / (s_x s_w) <= 2^30 asks for s_w >= |b| / (s_x 2^30)
     needed = np.abs(bias.astype(np.float64)) / (input_scale * _ROOM)
     if weight.parameters.axis is None:
         needed = np.asarray(needed.max(initial=0.0))
@@ -99,6 +100,7 @@ def quantize_bias(bias: NDArray[Any], weight: KernelWeight, input_scale: float) 
         weight: The kernel's weight.
         input_scale: The scale of its input.
     """
+    # b32 = round(b / (s_x s_w)): the unit of the kernel's int32 sums
     wanted = bias.astype(np.float64) + (0 if weight.shift is None else weight.shift)
     scale = (np.float32(input_scale) * weight.parameters.scale).astype(np.float32)
     axis = None if weight.parameters.axis is None else 0

@@ -144,8 +144,8 @@ def _bias_add(node: ir.Node) -> ir.Node | None:
     following = sole_reader(node.outputs[0])
     if following is None or not queries.is_standard(following, "Add"):
         return None
-    other = following.inputs[1] if following.inputs[0] is node.outputs[0] else following.inputs[0]
-    tensor = constants.constant_tensor(other)
+    addend = following.inputs[1] if following.inputs[0] is node.outputs[0] else following.inputs[0]
+    tensor = constants.constant_tensor(addend)
     weight = constants.constant_tensor(node.inputs[1])
     if tensor is None or weight is None or weight.shape.rank() != 2:
         return None

@@ -57,7 +57,7 @@ class LeftFloat:
 def find_units(model: ir.Model) -> tuple[list[Unit], list[LeftFloat]]:
     """The units of the main graph in order, and the kernels that belong to none."""
     units: list[Unit] = []
-    left: list[LeftFloat] = []
+    left_float: list[LeftFloat] = []
     by_weight: dict[ir.Value, list[ir.Node]] = {}
     for node in model.graph:
         role = fusion_table.role(node)
@@ -65,7 +65,7 @@ def find_units(model: ir.Model) -> tuple[list[Unit], list[LeftFloat]]:
             reason = kernel_objection(node)
             weight = node.inputs[_WEIGHT_INPUT]
             if reason:
-                left.append(LeftFloat(queries.site(node), node.op_type, reason))
+                left_float.append(LeftFloat(queries.site(node), node.op_type, reason))
             elif constants.constant_tensor(weight) is not None and weight is not None:
                 by_weight.setdefault(weight, []).append(node)
             else:
@@ -78,9 +78,9 @@ def find_units(model: ir.Model) -> tuple[list[Unit], list[LeftFloat]]:
         ):
             units.append(_unit([node], is_kernel=False))
     units += [_unit(nodes, is_kernel=True) for nodes in by_weight.values()]
-    left += _inner_kernels(model)
+    left_float += _inner_kernels(model)
     order = {_id(node): index for index, node in enumerate(model.graph)}
-    return sorted(units, key=lambda unit: order[unit.outputs[0]]), left
+    return sorted(units, key=lambda unit: order[unit.outputs[0]]), left_float
 
 
 def _unit(nodes: list[ir.Node], *, is_kernel: bool) -> Unit:

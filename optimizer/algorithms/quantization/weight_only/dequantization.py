@@ -86,8 +86,8 @@ class Dequantizer:
         for node in weight.nodes:
             integers, scale, _ = self._constants(node, root, packed)
             chain = NodeChain(self.rewriter, node, node.name or root.name or "table")
-            found = chain.add("Gather", [integers, node.inputs[1]], keep=node)
-            floats = chain.add("Cast", [found], {"to": ir.DataType.FLOAT})
+            rows = chain.add("Gather", [integers, node.inputs[1]], keep=node)
+            floats = chain.add("Cast", [rows], {"to": ir.DataType.FLOAT})
             result = chain.add("Mul", [floats, chain.add("Gather", [scale, node.inputs[1]])])
             _replace(node, result)
 
@@ -109,8 +109,8 @@ class Dequantizer:
     def _inner_constant(self, anchor: ir.Node, array: NDArray[Any], hint: str) -> ir.Value:
         name = self.rewriter.unique_name(hint)
         tensor = ir.tensor(array, name=name)
-        kind, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
-        value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
+        tensor_type, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
+        value = ir.Value(name=name, type=tensor_type, shape=shape, const_value=tensor)
         owner(anchor).register_initializer(value)
         return value
 

@@ -160,5 +160,5 @@ def _is_plain_product(node: ir.Node) -> bool:
     source = weight_sources.origin_of(node.inputs[1])
     if source is None or source.dtype != ir.DataType.FLOAT or source.array().ndim != 2:
         return False
-    given = node.attributes.get_float
-    return not node.attributes.get_int("transA", 0) and given("alpha", 1.0) == 1.0 and given("beta", 1.0) == 1.0
+    attribute = node.attributes.get_float
+    return not node.attributes.get_int("transA", 0) and attribute("alpha", 1.0) == 1.0 and attribute("beta", 1.0) == 1.0
