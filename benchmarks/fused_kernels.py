@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from optimizer.contract import targets
-from optimizer.evaluation.runtime.introspection import optimized_ops
+from optimizer.evaluation.runtime.introspection import optimized_graphs
 from optimizer.evaluation.runtime.session import prepare, session
 from optimizer.evaluation.runtime.timing import clock_for, compare
 
@@ -212,7 +213,8 @@ def measure(case: Case, pairs: int) -> dict[str, Any]:
     sides = [(prepare(build(case, quantized=side)), feed(case, quantized=side)) for side in (False, True)]
     reference, candidate = (lambda side=side: session(side[0]).runner([side[1]]) for side in sides)
     latency = compare(reference, candidate, clock=clock_for(1), pairs=pairs, time_limit=SECONDS)
-    ran = {name: count for name, count in optimized_ops(model).items() if not name.startswith("Reorder")}
+    counts = Counter(node.op_type for graph in optimized_graphs(model) for node in graph.node)
+    ran = {name: count for name, count in sorted(counts.items()) if not name.startswith("Reorder")}
     return {"case": case.name, "runs_as": ran} | latency.to_dict()
 
 

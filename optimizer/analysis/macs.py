@@ -7,13 +7,12 @@
     LSTM, GRU, RNN   steps x batch x elements of W and R
 
 and the same for their quantized and fused forms. Of an If the dearer branch counts; the body of a Loop or Scan counts
-as often as it is known to run. Dimensions that are not known count as 1, the batch among them, and the answer says so.
+as often as it is known to run. Dimensions that are not known count as 1, the batch among them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     _Dims = Callable[[ir.Value | None], tuple[int, ...] | None]
     _Formula = Callable[[ir.Node, _Dims], int | None]
-
 
 _ROUNDS = 3
 
@@ -51,31 +49,20 @@ _MATMUL = {
 _GEMM = {"Gemm", "FusedGemm", "QGemm"}
 
 
-@dataclass(frozen=True)
-class Macs:
-    """The number of MACs, and whether every dimension that it needs is known.
+def count_macs(model: ir.Model) -> int | None:
+    """The MACs of one inference of ``model``, which is not changed; dimensions and trips that are not known count as 1.
 
-    Attributes:
-        count: MACs of one inference; ``None`` if there are operators that have some and no shape of them is known.
-        is_exact: Whether no dimension, trip count or function had to be guessed.
+    Returns:
+        ``None`` if there are operators that have some and no shape of them is known.
     """
-
-    count: int | None
-    is_exact: bool
-
-
-def count_macs(model: ir.Model) -> Macs:
-    """The MACs of one inference of ``model``, which is not changed."""
     copy = _inlined(clone(model))
-    is_bound = _bind_batch(copy)
+    _bind_batch(copy)
     counter = _counted(copy)
     for _ in range(_ROUNDS):
         if not (counter.is_guessed or counter.unknown) or not _fold_shapes(copy):
             break
         counter = _counted(copy)
-    if counter.known == 0:
-        return Macs(None, is_exact=False) if counter.unknown else Macs(0, is_exact=True)
-    return Macs(counter.total, not (counter.unknown or counter.is_guessed or is_bound or copy.functions))
+    return None if counter.unknown and not counter.known else counter.total
 
 
 def _counted(copy: ir.Model) -> _Counter:
@@ -115,12 +102,11 @@ def _inlined(model: ir.Model) -> ir.Model:
         return model
 
 
-def _bind_batch(model: ir.Model) -> bool:
+def _bind_batch(model: ir.Model) -> None:
     """Make the first dimension of each input 1 if it is not known, for shapes that are computed from it."""
     dynamic = [value for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)]
     for value in dynamic:
         value.shape = ir.Shape([1, *(value.shape or ())[1:]])
-    return bool(dynamic)
 
 
 class _Counter:

@@ -45,8 +45,7 @@ class Facts:
         nodes: In subgraphs and functions too.
         ops: Nodes by operator, sorted; those outside the standard are written ``domain.Op``.
         parameters: Elements of the weights, see the module.
-        macs: Multiply-accumulates of one inference; ``None`` if no shape is known.
-        macs_exact: Whether ``macs`` needed no guess; unknown dimensions count as 1.
+        macs: Multiply-accumulates of one inference, unknown dimensions as 1; ``None`` if no shape is known.
         opsets: Versions by domain, sorted.
         ir_version: Of the file format.
         producer: Name and version of what wrote the model.
@@ -59,7 +58,6 @@ class Facts:
     ops: Mapping[str, int]
     parameters: int
     macs: int | None
-    macs_exact: bool
     opsets: Mapping[str, int]
     ir_version: int
     producer: str
@@ -90,14 +88,12 @@ class WeightFacts:
 
 def facts(model: ir.Model) -> Facts:
     """Measure ``model``, which is not changed, without reading its weights."""
-    macs = count_macs(model)
     return Facts(
         bytes=byte_size(model),
         nodes=traversal.count_nodes(model),
         ops=_count_ops(model),
         parameters=sum(tensor.size for tensor in parameters(model)),
-        macs=macs.count,
-        macs_exact=macs.is_exact,
+        macs=count_macs(model),
         opsets=dict(sorted(model.opset_imports.items())),
         ir_version=model.ir_version or 0,
         producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),

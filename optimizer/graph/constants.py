@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
+_MOST_INTS = 1024  # what is longer is no shape, no axes and no index
 
 
 def is_only_read_by(value: ir.Value, readers: Collection[ir.Node]) -> bool:
@@ -168,9 +169,9 @@ def constant_array(value: ir.Value | None, max_elements: int | None = None) -> N
     return tensor.numpy()
 
 
-def constant_ints(value: ir.Value | None, max_elements: int = 1024) -> list[int] | None:
+def constant_ints(value: ir.Value | None) -> list[int] | None:
     """The constant behind ``value`` as a flat list of integers; ``None`` if it is no small integer constant."""
-    array = constant_array(value, max_elements)
+    array = constant_array(value, _MOST_INTS)
     if array is None or array.dtype.kind not in "iu":
         return None
     return [int(element) for element in array.ravel()]

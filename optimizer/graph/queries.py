@@ -59,13 +59,10 @@ def rank(value: ir.Value | None) -> int | None:
     return None if value is None or value.shape is None else len(value.shape)
 
 
-def opset_version(graph: ir.Graph | ir.Function | ir.Model, domain: str = "") -> int:
-    """The version of ``domain`` that ``graph`` imports; 0 if it imports none."""
-    imports = graph.opset_imports
-    version = imports.get(domain)
-    if version is None and domain in STANDARD_DOMAINS:
-        version = imports.get("ai.onnx" if domain == "" else "")
-    return version or 0
+def opset_version(graph: ir.Graph | ir.Function | ir.Model) -> int:
+    """The version of the standard operators that ``graph`` imports; 0 if it imports none."""
+    versions = (graph.opset_imports.get(domain) for domain in STANDARD_DOMAINS)
+    return next((version for version in versions if version is not None), None) or 0
 
 
 def only_consumer(value: ir.Value | None) -> ir.Node | None:

@@ -30,7 +30,7 @@ class Observation:
 
     Attributes:
         channels: Statistics of each channel, if an axis was given.
-        histogram: Of all elements; ``None`` if it was not wanted.
+        histogram: Of all elements.
         count: Finite elements.
         feeds: Arrays that had some.
         non_finite: Elements that are NaN or infinite.
@@ -45,7 +45,7 @@ class Observation:
     """
 
     channels: ChannelStatistics | None = None
-    histogram: Histogram | None = field(default_factory=Histogram)
+    histogram: Histogram = field(default_factory=Histogram)
     count: int = 0
     feeds: int = 0
     non_finite: int = 0
@@ -60,16 +60,13 @@ class Observation:
     _first_total: float | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, channel_axis: int | None = None, *, histogram: bool = True) -> Observation:
+    def of(cls, channel_axis: int | None = None) -> Observation:
         """Nothing seen yet.
 
         Args:
             channel_axis: The axis whose channels are looked at apart as well.
-            histogram: Whether to count a histogram, without which there are no other ranges than min-max and
-                moving-average.
         """
-        channels = None if channel_axis is None else ChannelStatistics.along(channel_axis)
-        return cls(channels, Histogram() if histogram else None)
+        return cls(None if channel_axis is None else ChannelStatistics.along(channel_axis))
 
     @property
     def mean(self) -> float:
@@ -133,7 +130,7 @@ class Observation:
             symmetric: Whether the grid will be [-t, t], so that both ends are clipped at one t.
 
         Raises:
-            UsageError: If there is no such method, a number is out of bounds, or there is no histogram.
+            UsageError: If there is no such method, or a number is out of bounds.
             DataError: If no finite element was seen.
         """
         if method not in METHODS:
@@ -148,8 +145,6 @@ class Observation:
         if method == "moving-average":
             low, high = self.minima / self.feeds, self.maxima / self.feeds
             return Range(max(low, self.minimum), min(high, self.maximum))  # a mean may be off by rounding
-        if self.histogram is None:
-            raise UsageError(f"method {method!r} needs a histogram, and none was counted")
         if method == "percentile":
             return ranges.percentile_range(self.histogram, extremes, percentile, symmetric=symmetric)
         if method == "entropy":
@@ -157,8 +152,8 @@ class Observation:
         return ranges.least_error_range(self.histogram, extremes, grid_levels, symmetric=symmetric)
 
     def share(self, low: float, high: float) -> float:
-        """Share of the elements in the bins from that of ``low`` to that of ``high``; 0 without a histogram."""
-        if self.histogram is None or not self.count:
+        """Share of the elements in the bins from that of ``low`` to that of ``high``."""
+        if not self.count:
             return 0.0
         return float(self.histogram.between(low, high)[1].sum()) / self.count
 
@@ -167,8 +162,7 @@ class Observation:
         self.feeds += 1
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         self.minima, self.maxima = self.minima + low, self.maxima + high
-        if self.histogram is not None:
-            self.histogram.fit(max(-low, high))
+        self.histogram.fit(max(-low, high))
         total = 0.0
         room, index = np.empty(min(flat.size, _BLOCK)), np.empty(min(flat.size, _BLOCK), np.intp)
         for start in range(0, flat.size, _BLOCK):
@@ -178,8 +172,7 @@ class Observation:
             with np.errstate(over="ignore"):  # the square of a huge double is infinite
                 total += float(block.sum())
                 self.squares += float(np.einsum("i,i", block, block))  # @ would start threads for it
-            if self.histogram is not None:
-                self.histogram.add(block, index[:size])
+            self.histogram.add(block, index[:size])
         self._first_total = total if self._first_total is None else self._first_total
         self.change = max(self.change, abs(total - self._first_total) / flat.size)
         self.total += total

@@ -12,10 +12,10 @@ import pytest
 
 import optimizer
 import weight_nets
+from optimized_ops import optimized_ops
 from optimizer.algorithms.clustering import codes
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.evaluation.runtime.introspection import optimized_ops
 from optimizer.evaluation.runtime.session import session
 from optimizer.graph import traversal
 from optimizer.io.model import byte_size, clone, to_proto

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optimized_ops import optimized_ops
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import UsageError
-from optimizer.evaluation.runtime.introspection import optimized_ops
 from optimizer.evaluation.runtime.session import session
 from optimizer.graph import traversal
 from optimizer.io.model import byte_size, clone, load, save, to_proto

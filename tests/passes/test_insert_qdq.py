@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import optimizer
+from optimized_ops import optimized_ops
 from optimizer.algorithms.quantization.static.placement import place
 from optimizer.errors import UsageError
 from optimizer.evaluation.runtime.integer_coverage import coverage
-from optimizer.evaluation.runtime.introspection import optimized_ops
 from optimizer.evaluation.runtime.session import session
 from optimizer.graph import traversal
 from optimizer.io.model import load

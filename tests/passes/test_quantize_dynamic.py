@@ -7,9 +7,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from optimized_ops import optimized_ops
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import PreconditionError, UsageError
-from optimizer.evaluation.runtime.introspection import optimized_ops
 from optimizer.evaluation.runtime.session import session
 from optimizer.graph import traversal
 from optimizer.io.model import byte_size, clone, load, to_proto

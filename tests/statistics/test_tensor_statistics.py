@@ -149,11 +149,6 @@ def test_unknown_methods_and_bad_numbers_are_refused():
         observed([1.0]).range("median")
     with pytest.raises(UsageError, match="percentile"):
         observed([1.0]).range("percentile", percentile=0)
-    bare = Observation.of(histogram=False)
-    bare.add(np.array([1.0, 2.0]))
-    assert bare.range("moving-average") == Range(1.0, 2.0)
-    with pytest.raises(UsageError, match="needs a histogram"):
-        bare.range("mse")
 
 
 @pytest.mark.parametrize("method", METHODS)

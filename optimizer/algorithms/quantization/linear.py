@@ -69,19 +69,6 @@ def asymmetric(rmin: float, rmax: float, grid: IntegerRange) -> Parameters:
     return Parameters(np.array(scale), np.array(zero_point, grid.dtype), grid)
 
 
-def symmetric(largest: NDArray[Any] | float, grid: IntegerRange, axis: int | None = None) -> Parameters:
-    """Parameters that map [-largest, largest] to the grid around its middle: 0 if it is signed.
-
-    Args:
-        largest: The largest magnitude, a scalar or one a channel.
-        grid: The integers.
-        axis: The axis of the channels.
-    """
-    middle = (grid.qmin + grid.qmax + 1) // 2
-    scale = np.maximum(np.asarray(largest, np.float64) / (grid.qmax - middle), _SMALLEST_SCALE).astype(np.float32)
-    return Parameters(scale, np.full(scale.shape, middle, grid.dtype), grid, axis)
-
-
 def quantize(array: NDArray[Any], parameters: Parameters) -> NDArray[Any]:
     """The integers nearest to ``array``, ties to even, saturated."""
     scale, zero_point = _spread(parameters, array.ndim)
@@ -93,12 +80,6 @@ def dequantize(integers: NDArray[Any], parameters: Parameters) -> NDArray[np.flo
     """The float32 that ``integers`` stand for."""
     scale, zero_point = _spread(parameters, integers.ndim)
     return ((integers.astype(np.float64) - zero_point) * scale).astype(np.float32)
-
-
-def channel_max(array: NDArray[Any], axis: int) -> NDArray[Any]:
-    """The largest magnitude of each channel along ``axis``."""
-    others = tuple(index for index in range(array.ndim) if index != axis % array.ndim)
-    return np.asarray(np.max(np.abs(array), axis=others, initial=0))
 
 
 def _spread(parameters: Parameters, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

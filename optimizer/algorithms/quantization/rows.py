@@ -55,14 +55,13 @@ class Rows:
         return shifted * self.scale[:, None]
 
 
-def quantize_rows(rows: NDArray[Any], grid: IntegerRange, *, symmetric: bool = True, search: bool = True) -> Rows:
+def quantize_rows(rows: NDArray[Any], grid: IntegerRange, *, symmetric: bool = True) -> Rows:
     """Quantize each row of (rows, elements) with a scale of its own.
 
     Args:
         rows: Finite floats.
         grid: The integers; for ``symmetric`` they have to hold 0 and as much below as above.
         symmetric: Whether the zero point is 0.
-        search: Whether to look for the scale of least squared error; else the largest element keeps its place.
     """
     count, length = rows.shape
     result = Rows(np.empty((count, length), grid.dtype), np.empty(count, np.float32), np.zeros(count, grid.dtype), grid)
@@ -70,7 +69,7 @@ def quantize_rows(rows: NDArray[Any], grid: IntegerRange, *, symmetric: bool = T
     for begin in range(0, count, step):
         chunk = slice(begin, begin + step)
         floats = rows[chunk].astype(np.float32)
-        scale, zero = _least_error(floats, grid, symmetric, _FACTORS if search else _FACTORS[:1])
+        scale, zero = _least_error(floats, grid, symmetric)
         result.integers[chunk] = _integers(floats, scale, zero, grid)
         result.scale[chunk], result.zero_point[chunk] = scale[:, 0], zero[:, 0]
     return result
@@ -96,7 +95,7 @@ def square_sums(rows: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _least_error(
-    rows: NDArray[np.float32], grid: IntegerRange, symmetric: bool, factors: tuple[float, ...]
+    rows: NDArray[np.float32], grid: IntegerRange, symmetric: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scale and zero point of each row, (rows, 1) both."""
     low = np.minimum(rows.min(axis=1, keepdims=True, initial=0), 0)
@@ -106,10 +105,8 @@ def _least_error(
     # Factor 1 clips nothing. Smaller ones clip the largest elements and round all others more finely; the least squared
     # error of the factors tried wins, row by row
     best = _parameters(low, high, 1.0, grid, symmetric)
-    if len(factors) == 1:
-        return best
     least = _squared_error(rows, *best, grid)
-    for factor in factors[1:]:
+    for factor in _FACTORS[1:]:
         tried = _parameters(low, high, factor, grid, symmetric)
         error = _squared_error(rows, *tried, grid)
         better = (error < least)[:, None]

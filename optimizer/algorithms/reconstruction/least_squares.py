@@ -10,10 +10,9 @@ proportion to the part of the error that is left: where the others can make up f
 the fit is exact. v is never worse on M itself than what it starts from, and the bias takes up the rest of the mean:
 b' = E[y] - v . E[x].
 
-Mask per row     conjugate gradients on all rows at once, each on its own S, with the diagonal as preconditioner (Meng
-                 et al. 2024, ALPS, arXiv:2406.07831): an iteration is one product with M, where a factor of each M_SS
-                 would cost |S|^3 a row. 20 of them come within two hundredths of the exact solution.
-Mask for all     one factor of M_SS and a closed form: whole columns, that is inputs, removed.
+All rows are solved at once, each on its own S, by conjugate gradients with the diagonal as preconditioner (Meng et al.
+2024, ALPS, arXiv:2406.07831): an iteration is one product with M, where a factor of each M_SS would cost |S|^3 a row.
+20 of them come within two hundredths of the exact solution.
 
 Which weights go: the one whose loss costs least when the others make up for it (Optimal Brain Surgeon: Hassibi, Stork
 1993; LeCun et al. 1990, Optimal Brain Damage, is the same for a diagonal M):
@@ -37,7 +36,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.reconstruction.damping import damped, factor, inverse_diagonal, part_for
+from optimizer.algorithms.reconstruction.damping import damped, inverse_diagonal, part_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
     Mask = Callable[[NDArray[np.float64], float], NDArray[np.bool_]]
 
-ITERATIONS = 20
+_ITERATIONS = 20
 _LEAST_DAMPING = 0.01
 _PARTS = (0.5, 0.8, 1.0)
 _ROUNDS = 2
@@ -86,16 +85,13 @@ def damping(width: int, rows: int) -> float:
     return part_for(width, rows, _LEAST_DAMPING)
 
 
-def least_squares(
-    start: NDArray[np.float64], stays: NDArray[np.bool_], fit: Fit, *, iterations: int = ITERATIONS
-) -> NDArray[np.float64]:
+def least_squares(start: NDArray[np.float64], stays: NDArray[np.bool_], fit: Fit) -> NDArray[np.float64]:
     """``start`` with the weights that stay fitted anew, and 0 elsewhere.
 
     Args:
         start: (groups, out, K).
         stays: Of the same shape.
         fit: To what.
-        iterations: Of conjugate gradients.
 
     Returns:
         (groups, out, K). No row has a larger error than ``start`` with its other weights set to 0.
@@ -106,29 +102,11 @@ def least_squares(
     for _ in range(_ROUNDS):
         square = damped(fit.square, part)
         target = fit.target + near @ (square - fit.square)
-        solved = _conjugate_gradients(found, stays, square, target, iterations)
+        solved = _conjugate_gradients(found, stays, square, target)
         better = fit.errors(solved) < fit.errors(found)
         found = near = np.where(better[..., np.newaxis], solved, found)
         part = fit.damping * float(fit.errors(found).sum() / max(most.sum(), np.finfo(np.float64).tiny))
     return found
-
-
-def without_columns(start: NDArray[np.float64], kept: NDArray[np.bool_], fit: Fit) -> NDArray[np.float64]:
-    """``start`` with the columns that are ``kept``, (groups, K), fitted anew by least squares, and 0 elsewhere.
-
-    Returns:
-        (groups, out, K). No row has a larger error than ``start`` with its other columns set to 0.
-    """
-    first = np.where(kept[:, np.newaxis, :], start, 0.0)
-    square = damped(fit.square, fit.damping)
-    target = fit.target + start @ (square - fit.square)
-    found = first.copy()
-    for group, columns in enumerate(kept):
-        inner = square[group][np.ix_(columns, columns)]
-        if inner.size and factor(inner) is not None:
-            found[group][:, columns] = np.linalg.solve(inner, target[group][:, columns].T).T
-    worse = ~(fit.errors(found) <= fit.errors(first))
-    return np.where(worse[..., np.newaxis], first, found)
 
 
 def optimal_brain_surgeon(matrix: NDArray[np.float64], fit: Fit, mask: Mask) -> NDArray[np.float64]:
@@ -158,7 +136,6 @@ def _conjugate_gradients(
     stays: NDArray[np.bool_],
     square: NDArray[np.float64],
     target: NDArray[np.float64],
-    iterations: int,
 ) -> NDArray[np.float64]:
     """The solution of square v = target on the elements that stay, row by row, from ``first`` on."""
     weight = stays / np.maximum(np.einsum("gkk->gk", square), np.finfo(np.float64).tiny)[:, np.newaxis, :]
@@ -166,7 +143,7 @@ def _conjugate_gradients(
     direction = residual * weight
     slope = np.sum(residual * direction, axis=-1, keepdims=True)
     enough = _DONE * np.max(slope, initial=0.0)
-    for _ in range(iterations):
+    for _ in range(_ITERATIONS):
         if np.max(slope, initial=0.0) <= enough:
             break
         ahead = direction @ square

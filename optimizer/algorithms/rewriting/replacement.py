@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
-def constants_only_read_by(nodes: Collection[ir.Node], but: Iterable[ir.Value | None] = ()) -> list[ir.Value]:
-    """The constants that nobody reads any more once ``nodes`` are gone, without those of ``but``.
+def constants_only_read_by(nodes: Collection[ir.Node]) -> list[ir.Value]:
+    """The constants that have no uses any more once ``nodes`` are gone.
 
     They come shortest name first, so that what takes one over is small, and the same whatever order ``nodes`` are in.
     """
-    kept = {value for value in but if value is not None}
-    read = {value: None for node in nodes for value in node.inputs if value is not None and value not in kept}
+    read = {value: None for node in nodes for value in node.inputs if value is not None}
     found = [value for value in read if constant_tensor(value) is not None and is_only_read_by(value, nodes)]
     return sorted(found, key=lambda value: (len(value.name or ""), value.name or ""))
 

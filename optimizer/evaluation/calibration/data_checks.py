@@ -164,7 +164,7 @@ def _about_tensors(names: Sequence[str], seen: Mapping[str, Observation]) -> Ite
 
 def _outlier_factor(found: Observation) -> float:
     """The largest magnitude over the percentile of magnitudes; 1 where too few elements were seen."""
-    if found.histogram is None or found.count < _LEAST_POPULATION:
+    if found.count < _LEAST_POPULATION:
         return 1.0
     bulk = found.range("percentile", percentile=_OUTLIER_PERCENTILE, symmetric=True).largest
     return found.largest / bulk if bulk else 1.0

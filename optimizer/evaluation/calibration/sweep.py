@@ -45,7 +45,6 @@ def observe(  # noqa: PLR0913 - what to look at, in what, and how; by keyword fr
     feeds: Sequence[Mapping[str, Any]],
     *,
     channel_axes: Mapping[str, int] = _NO_AXES,
-    histograms: bool = True,
     threads: int = 1,
     progress: Callable[[float], None] = lambda _share: None,
     group_bytes: int = GROUP_BYTES,
@@ -57,7 +56,6 @@ def observe(  # noqa: PLR0913 - what to look at, in what, and how; by keyword fr
         values: Names of values of the main graph: inputs, initializers, outputs and what lies between.
         feeds: One inference each, loaded when asked for.
         channel_axes: For values whose channels are to be looked at apart as well, their axis.
-        histograms: Whether to count histograms, which all ranges but min-max and moving-average need.
         threads: Threads inside an operator.
         progress: Called with the share of the work done.
         group_bytes: What the observed values of one run may take together, by their sizes in the first feed; a value
@@ -73,7 +71,7 @@ def observe(  # noqa: PLR0913 - what to look at, in what, and how; by keyword fr
         ReferenceRunError: If ONNX Runtime cannot run the model.
     """
     names = observable(model, values)
-    found = {name: Observation.of(channel_axes.get(name), histogram=histograms) for name in names}
+    found = {name: Observation.of(channel_axes.get(name)) for name in names}
 
     def look(name: str, array: NDArray[Any]) -> None:
         try:

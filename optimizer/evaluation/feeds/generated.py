@@ -125,7 +125,7 @@ def _macs(model: ir.Model, recipe: Recipe) -> int:
     for value in sized.graph.inputs:
         if value.name in sizes and isinstance(value.type, ir.TensorType):
             value.shape = ir.Shape(sizes[value.name])
-    return count_macs(sized).count or 0
+    return count_macs(sized) or 0
 
 
 def _port(slot: Slot, model: ir.Model) -> Port:

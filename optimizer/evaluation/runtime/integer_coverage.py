@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from optimizer.evaluation.runtime import kernel_origins
-from optimizer.evaluation.runtime.introspection import optimized_graph
+from optimizer.evaluation.runtime.introspection import optimized_graphs
 from optimizer.evaluation.runtime.kernel_origins import INTEGER, KINDS, MADE
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import onnx
     import onnx_ir as ir
@@ -91,19 +91,14 @@ class Coverage:
         """Kernels of all kinds."""
         return sum(count.total for count in self.kernels.values())
 
-    def text(self, reasons: Mapping[str, str] | None = None) -> str:
-        """One line: ``int8: 47 of 53 Conv, 12 of 12 MatMul; 6 left float``.
-
-        Args:
-            reasons: Why a node stays float, by its name; those that are left float are then named with their reasons.
-        """
+    def text(self) -> str:
+        """One line: ``int8: 47 of 53 Conv, 12 of 12 MatMul; 6 left float``."""
         kinds = ", ".join(f"{count.integer} of {count.total} {kind}" for kind, count in self.kernels.items())
         parts = [f"int8: {kinds or 'no kernels'}"]
         if self.weights_only:
             parts.append(f"{self.weights_only} of them by their weights only")
         if self.left_float:
-            why = "" if reasons is None else f": {_by_reason(self.left_float, reasons)}"
-            parts.append(f"{len(self.left_float)} left float{why}")
+            parts.append(f"{len(self.left_float)} left float")
         if self.dequantized_weights:
             names = self.dequantized_weights
             parts.append(f"{len(names)} weights dequantized at every run: {_names(names)}")
@@ -138,7 +133,7 @@ def coverage(model: ir.Model) -> Coverage:
     given = {output.name: node.name for node in _all_nodes(model) for output in node.outputs if output.name}
     names = [_name(node, given) for node in nodes]
     kernel_origins.mark(nodes)
-    graphs = list(_graphs(optimized_graph(marked)))
+    graphs = optimized_graphs(marked)
     found = [node for graph in graphs for node in graph.node if node.op_type in KINDS]
     counted = [
         (kernel.op_type in INTEGER, Left(kernel.name if index is None else names[index], _kind(kernel, index, nodes)))
@@ -185,14 +180,6 @@ def _is_float(node: ir.Node) -> bool:
     return kind is None or kind.is_floating_point()
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from _graphs(inner)
-
-
 def _round_trips(graph: onnx.GraphProto) -> Iterator[str]:
     readers: dict[str, set[str]] = {}
     for node in graph.node:
@@ -205,20 +192,12 @@ def _round_trips(graph: onnx.GraphProto) -> Iterator[str]:
             yield node.input[0]
 
 
-def _dequantized_constants(graphs: Iterable[onnx.GraphProto]) -> Iterator[str]:
-    graphs = list(graphs)
+def _dequantized_constants(graphs: Sequence[onnx.GraphProto]) -> Iterator[str]:
     constants = {item.name for graph in graphs for item in graph.initializer}
     for graph in graphs:
         for node in graph.node:
             if node.op_type == "DequantizeLinear" and node.input[0] in constants:
                 yield node.input[0]
-
-
-def _by_reason(left: Iterable[Left], reasons: Mapping[str, str]) -> str:
-    groups: dict[str, list[str]] = {}
-    for kernel in left:
-        groups.setdefault(reasons.get(kernel.name, "no reason given"), []).append(kernel.name)
-    return "; ".join(f"{_names(names)} ({reason})" for reason, names in groups.items())
 
 
 def _names(names: Sequence[str]) -> str:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimizer.evaluation.runtime.session import _DEFAULT_THREADS, Loadable, _open, _options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import onnx
     import onnx_ir as ir
 
+_PROFILED_RUNS = 10
 
-def optimized_graph(model: ir.Model | Loadable) -> onnx.GraphProto:
-    """The graph that really runs after ONNX Runtime's own optimizations, without the bytes of its larger initializers.
+
+def optimized_graphs(model: ir.Model | Loadable) -> list[onnx.GraphProto]:
+    """The graph that really runs after ONNX Runtime's own optimizations, and its subgraphs.
+
+    They come without the bytes of their larger initializers.
 
     Raises:
         ReferenceRunError: If ONNX Runtime cannot load the model.
@@ -35,29 +38,27 @@ def optimized_graph(model: ir.Model | Loadable) -> onnx.GraphProto:
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights.name)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         _open(model, options)
-        return onnx.load_model(target, load_external_data=False).graph
+        return list(_with_subgraphs(onnx.load_model(target, load_external_data=False).graph))
 
 
-def optimized_ops(model: ir.Model | Loadable) -> dict[str, int]:
-    """Operators of ``optimized_graph``, counted in subgraphs too, sorted by name.
-
-    Raises:
-        ReferenceRunError: If ONNX Runtime cannot load the model.
-    """
-    counts: Counter[str] = Counter()
-    _count_ops(optimized_graph(model).node, counts)
-    return dict(sorted(counts.items()))
+def _with_subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from _with_subgraphs(inner)
 
 
 def profile(
-    model: ir.Model | Loadable, feeds: Sequence[Mapping[str, Any]], *, runs: int = 10, threads: int = _DEFAULT_THREADS
+    model: ir.Model | Loadable, feeds: Sequence[Mapping[str, Any]], *, threads: int = _DEFAULT_THREADS
 ) -> dict[str, float]:
     """Seconds of one inference by the name of the node that runs, after ONNX Runtime's optimizations.
+
+    Each is the median of ten runs.
 
     Args:
         model: The model, or what ``prepare`` made of it.
         feeds: Run by turns.
-        runs: How often; the median over them is given.
         threads: Threads inside an operator.
 
     Raises:
@@ -71,7 +72,7 @@ def profile(
         options.profile_file_prefix = str(Path(folder, "profile"))
         loaded = _open(model, options)
         run = loaded.runner(feeds)
-        for _ in range(runs):
+        for _ in range(_PROFILED_RUNS):
             run()
         events = json.loads(Path(loaded.end_profiling()).read_text(encoding="utf-8"))
     samples: dict[str, list[float]] = {}
@@ -79,12 +80,4 @@ def profile(
         name = event.get("name", "")
         if event.get("cat") == "Node" and name.endswith("_kernel_time"):
             samples.setdefault(name.removesuffix("_kernel_time"), []).append(event["dur"] * 1e-6)
-    return {name: statistics.median(values) * len(values) / runs for name, values in samples.items()}
-
-
-def _count_ops(nodes: Sequence[Any], counts: Counter[str]) -> None:
-    for node in nodes:
-        counts[node.op_type] += 1
-        for attribute in node.attribute:
-            for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                _count_ops(graph.node, counts)
+    return {name: statistics.median(values) * len(values) / _PROFILED_RUNS for name, values in samples.items()}

@@ -81,11 +81,6 @@ class Difference:
         """Share of float elements that are NaN or infinite on one side only, or otherwise."""
         return self.floats.misplaced / self.floats.elements if self.floats.elements else 0.0
 
-    @property
-    def unequal_share(self) -> float:
-        """Share of elements that are no floats and differ."""
-        return self.discrete.differing / self.discrete.elements if self.discrete.elements else 0.0
-
     def error(self, name: str) -> OutputError:
         """The numbers for the report."""
         if self.failure:

@@ -127,6 +127,13 @@ def test_what_has_no_factor_is_rounded_to_the_nearest():
     np.testing.assert_array_equal(found, nearest(matrix, scale, WEIGHT_INT8))
 
 
+def symmetric(weight, axis):
+    """The grid around 0 that reaches as far as each channel along ``axis``, or as all of ``weight``."""
+    others = tuple(index for index in range(weight.ndim) if index != axis)
+    scale = np.asarray(np.abs(weight).max(axis=others) / INT3.qmax, np.float32)
+    return linear.Parameters(scale, np.zeros(scale.shape, INT3.dtype), INT3, axis)
+
+
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("corrects_bias", [True, False])
@@ -136,8 +143,7 @@ def test_a_kernel_answers_more_exactly(case, per_channel, corrects_bias):
     weight = rng.standard_normal(shape).astype(np.float32)
     x = moving_together(rng, data, along=1 if "Conv" in op_type else -1)
     rows, moments = moments_of(node, x)
-    largest = linear.channel_max(weight, axis) if per_channel else np.abs(weight).max()
-    parameters = linear.symmetric(largest, INT3, axis if per_channel else None)
+    parameters = symmetric(weight, axis if per_channel else None)
     plain = linear.quantize(weight, parameters)
     found = adaptive(node, weight, parameters, moments, corrects_bias=corrects_bias)
     assert (found.shape, found.dtype) == (plain.shape, plain.dtype)
@@ -156,7 +162,7 @@ def test_a_kernel_answers_more_exactly(case, per_channel, corrects_bias):
 
 def test_without_rows_it_is_nearest_rounding():
     node, weight = kernel("MatMul", (3, 2)), np.arange(6, dtype=np.float32).reshape(3, 2)
-    parameters = linear.symmetric(linear.channel_max(weight, 1), INT3, 1)
+    parameters = symmetric(weight, 1)
     found = adaptive(node, weight, parameters, SecondMoments.of(1, 3))
     np.testing.assert_array_equal(found, linear.quantize(weight, parameters))
 
@@ -165,6 +171,6 @@ def test_other_parameters_are_refused():
     node, weight = kernel("MatMul", (3, 2)), np.arange(6, dtype=np.float32).reshape(3, 2)
     moments = SecondMoments.of(1, 3)
     with pytest.raises(ValueError, match="along axis 0"):
-        adaptive(node, weight, linear.symmetric(linear.channel_max(weight + 1, 0), INT3, 0), moments)
+        adaptive(node, weight, symmetric(weight + 1, 0), moments)
     with pytest.raises(ValueError, match="symmetric"):
         adaptive(node, weight, linear.asymmetric(0, 5, UINT8), moments)

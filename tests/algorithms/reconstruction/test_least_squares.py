@@ -13,7 +13,6 @@ from optimizer.algorithms.reconstruction.least_squares import (
     damping,
     least_squares,
     optimal_brain_surgeon,
-    without_columns,
 )
 
 
@@ -47,7 +46,7 @@ def test_it_is_the_least_squares_solution():
     rng = np.random.default_rng(0)
     rows, matrix = rng.standard_normal((1, 400, 12)) @ rng.standard_normal((12, 12)), rng.standard_normal((1, 5, 12))
     stays = rng.random(matrix.shape) < 0.5
-    fitted = least_squares(matrix, stays, Fit.same(matrix, moments(rows), 1e-12), iterations=60)
+    fitted = least_squares(matrix, stays, Fit.same(matrix, moments(rows), 1e-12))
     for row in range(5):
         kept = stays[0, row]
         exact = np.linalg.lstsq(rows[0][:, kept], rows[0] @ matrix[0, row], rcond=None)[0]
@@ -60,11 +59,8 @@ def test_what_others_can_stand_in_for_is_no_loss():
     matrix = rng.standard_normal((1, 4, 12))
     kept = np.tile([True, False], 6)[np.newaxis]
     fit = Fit.same(matrix, moments(rows), 1e-9)
-    for fitted in (
-        least_squares(matrix, np.broadcast_to(kept[:, np.newaxis], matrix.shape), fit),
-        without_columns(matrix, kept, fit),
-    ):
-        np.testing.assert_allclose(rows @ fitted.swapaxes(1, 2), rows @ matrix.swapaxes(1, 2), atol=1e-6)
+    fitted = least_squares(matrix, np.broadcast_to(kept[:, np.newaxis], matrix.shape), fit)
+    np.testing.assert_allclose(rows @ fitted.swapaxes(1, 2), rows @ matrix.swapaxes(1, 2), atol=1e-6)
 
 
 def test_pruning_takes_what_costs_least_and_keeps_zeros():

@@ -143,12 +143,6 @@ def test_statistics_of_another_kind():
     np.testing.assert_allclose(gram, whole.T @ whole, rtol=1e-5)
 
 
-def test_without_histograms():
-    found = observe(ir.from_onnx_text(CHAIN), ["a"], feeds(), histograms=False)
-    assert found["a"].histogram is None
-    assert found["a"].count == 24
-
-
 def test_errors_are_told():
     model = ir.from_onnx_text(CHAIN)
     with pytest.raises(UsageError, match="no value 'nothing'"):

@@ -7,9 +7,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from optimized_ops import optimized_ops
 from optimizer.errors import ReferenceRunError
 from optimizer.evaluation.runtime import session as runtime
-from optimizer.evaluation.runtime.introspection import optimized_ops
 from optimizer.evaluation.runtime.session import Slot, prepare, session
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>'

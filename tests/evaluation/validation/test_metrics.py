@@ -112,7 +112,7 @@ def test_values_that_cannot_be_compared_fail_in_words(reference, candidate, reas
 def test_containers_are_compared_item_by_item():
     found = difference([{1: 3.0, 2: 4.0}], [{1: 3.0, 2: 4.5}])
     assert found.floats.rel_l2 == pytest.approx(0.1)
-    assert difference([floats(1), np.array([2])], [floats(1), np.array([3])]).unequal_share == 1
+    assert difference([floats(1), np.array([2])], [floats(1), np.array([3])]).discrete.differing == 1
     assert difference(None, None).failure == ""
 
 

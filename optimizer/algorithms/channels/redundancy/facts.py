@@ -97,23 +97,19 @@ class ValueNumbers:
             self._blocks[key] = self.fresh(first.size).value_number
         return self._blocks[key]
 
-    def derived(
-        self, what: Hashable, facts: Sequence[ChannelFacts], *, linear: bool, carried: bool = False
-    ) -> ChannelFacts:
+    def derived(self, what: Hashable, facts: Sequence[ChannelFacts], *, linear: bool) -> ChannelFacts:
         """Channels made by the same operation from those of ``facts``.
 
         Args:
             what: Says the operation.
             facts: Of its operands, all of one size.
             linear: Whether a positive factor common to all operands comes out again; if not, it changes the content.
-            carried: Whether constants of the first operand stay what they are.
         """
         first = facts[0]
         scales = [rounded(one.scale / first.scale if linear else one.scale) for one in facts]
         numbers = self.numbers(what, [*(one.value_number for one in facts), *scales])
         scale = first.scale if linear else np.ones(first.size)
-        made = ChannelFacts(numbers, scale, np.full(first.size, math.nan))
-        return self.settled(made, first.constant) if carried else made
+        return ChannelFacts(numbers, scale, np.full(first.size, math.nan))
 
     def settled(self, facts: ChannelFacts, constant: NDArray[np.float64]) -> ChannelFacts:
         """``facts`` with those channels constant for which ``constant`` has a number."""

@@ -15,17 +15,6 @@ def is_transposed(node: ir.Node) -> bool:
     return bool(_int(node, "transB", 0))
 
 
-def is_grouped(node: ir.Node) -> bool:
-    """Whether a Conv has groups."""
-    return _int(node, "group", 1) > 1
-
-
-def is_depthwise(node: ir.Node) -> bool:
-    """Whether each group of a Conv has one input channel; no, where the weight's shape is not known."""
-    weight = node.inputs[1]
-    return is_grouped(node) and weight is not None and weight.shape is not None and weight.shape[1] == 1
-
-
 def is_plain_gemm(node: ir.Node) -> bool:
     """Whether a Gemm has no bias, or alpha and beta are 1."""
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None

@@ -21,10 +21,15 @@ What holds for all rows, tested too:
 - A bias may stay float or be int32 (scale = input scale * weight scale, zero point 0) where there is a Q on the output;
   a Gemm's float bias then has the shape (N,), and below opset 11 a Conv's float bias makes a model that does not load.
 
-What fuses need not pay: ``Row.relative_time`` is int8 time / fp32 time as ``benchmarks/fused_kernels.py`` measures it,
-here on x86 with AVX2 and no VNNI, one thread; run it to have them for another machine. An elementwise node between two
-integer ones costs more in float than 1: a Q and a DQ as well, about as long as a float Add of the same size. Softmax
-and AveragePool are slower in integers even so.
+What fuses need not pay. int8 time / fp32 time, as ``benchmarks/fused_kernels.py`` measures it on x86 with AVX2 and no
+VNNI, one thread; run it to have them for another machine::
+
+    Conv 0.6, depthwise 1.2, grouped 2.5    MatMul, Gemm 0.6         Add 0.7    Mul, Sigmoid 1.0    LeakyRelu 1.6
+    GlobalAveragePool 0.3    Concat 0.4     Transpose 0.5            Slice, ReduceMax 0.6           Resize 1.3
+    MaxPool 0.8 behind an integer Conv, 15 elsewhere                 Softmax 5.7                    AveragePool 10
+
+An elementwise node between two integer ones costs more in float than 1: a Q and a DQ as well, about as long as a float
+Add of the same size. Softmax and AveragePool are slower in integers even so.
 """
 
 from __future__ import annotations
@@ -63,16 +68,14 @@ class FusionRule:
         op_type: The operator, of the default domain.
         role: How it relates to the QDQ pairs.
         runs_as: Operators of ONNX Runtime's optimized graph that it becomes with a DQ before and a Q behind.
-        without_q: What it becomes with a DQ before and no Q behind; empty if it goes float.
-        without_q_bias_int32: Whether ``without_q`` holds only if there is no bias or an int32 one behind a
-            DequantizeLinear. A float bias then makes the node float *and* has its weights dequantized at every run,
-            many times slower than fp32. The bias of a MatMul is the Add behind it.
-        moves: Whether ONNX Runtime moves a Q in front of it and a DQ behind it, so that a pair on one side is enough.
-            Others go float then, and so does the kernel in front of one with no Q between.
+        without_q: What it becomes with a DQ before and no Q behind; empty if it goes float. A kernel does so only
+            without a bias or with an int32 one behind a DequantizeLinear: a float bias makes the node float *and* has
+            its weights dequantized at every run, many times slower than fp32 (the bias of a MatMul is the Add behind
+            it). A node of one scale does so where ONNX Runtime moves a Q in front of it and a DQ behind it, so that a
+            pair on one side is enough. Others go float then, and so does the kernel in front of one with no Q between.
         quantized: Positions of the inputs that need a DQ; ``None``: all of them.
         weights_only: What it becomes with a DQ on the weight alone; empty: the weight is dequantized at every run.
         opset: The least that it holds from; below, it is float or the model does not load.
-        pays: int8 time / fp32 time where it was measured; of MaxPool behind an integer Conv (elsewhere it is 15).
         when: The condition in words, empty if there is none.
         accepts: The condition.
     """
@@ -81,12 +84,9 @@ class FusionRule:
     role: Role
     runs_as: frozenset[str] = frozenset()
     without_q: frozenset[str] = frozenset()
-    without_q_bias_int32: bool = False
-    moves: bool = False
     quantized: tuple[int, ...] | None = (0,)
     weights_only: frozenset[str] = frozenset()
     opset: int = 10
-    relative_time: float | None = None
     when: str = ""
     accepts: Callable[[ir.Node], bool] = fusion_conditions.always
 
@@ -96,32 +96,24 @@ class FusionRule:
         return self.role is not Role.FLOAT
 
 
-def row(node: ir.Node, opset: int | None = None) -> FusionRule | None:
-    """The rule for ``node`` by its operator and attributes.
-
-    Args:
-        node: The node.
-        opset: The version of the default domain, once the pairs are in it; ``None``: what the node's graph imports.
-
-    Returns:
-        ``None`` if it is not in the table: it stays float.
-    """
+def row(node: ir.Node) -> FusionRule | None:
+    """The rule for ``node`` by operator, attributes and opset; ``None`` if it is not in the table: it stays float."""
     if node.domain not in {"", "ai.onnx"}:
         return None
-    version = _opset(node) if opset is None else opset
+    version = _opset(node)
     rules = _BY_TYPE.get(node.op_type, ())
     return next((rule for rule in rules if rule.opset <= version and rule.accepts(node)), None)
 
 
-def role(node: ir.Node, opset: int | None = None) -> Role:
+def role(node: ir.Node) -> Role:
     """The role of ``node``; ``FLOAT`` if it is not in the table."""
-    rule = row(node, opset)
+    rule = row(node)
     return Role.FLOAT if rule is None else rule.role
 
 
-def quantized_inputs(node: ir.Node, opset: int | None = None) -> tuple[int, ...]:
+def quantized_inputs(node: ir.Node) -> tuple[int, ...]:
     """Positions of the inputs of ``node`` that need a DequantizeLinear in front; empty if it stays float."""
-    rule = row(node, opset)
+    rule = row(node)
     if rule is None or not rule.is_integer:
         return ()
     wanted = range(len(node.inputs)) if rule.quantized is None else rule.quantized
@@ -165,21 +157,14 @@ _N_BITS = frozenset({"MatMulNBits"})
 
 
 def _kernels() -> Iterable[FusionRule]:
-    conv = FusionRule("Conv", Role.KERNEL, frozenset({"QLinearConv"}), quantized=(0, 1), relative_time=0.6)
-    yield replace(
-        conv, relative_time=1.2, when="depthwise: one input channel a group", accepts=fusion_conditions.is_depthwise
-    )
-    yield replace(conv, relative_time=2.5, when="grouped", accepts=fusion_conditions.is_grouped)
-    yield conv
+    yield FusionRule("Conv", Role.KERNEL, frozenset({"QLinearConv"}), quantized=(0, 1))
     yield FusionRule(
         "MatMul",
         Role.KERNEL,
         frozenset({"QLinearMatMul"}),
         without_q=frozenset({"MatMulIntegerToFloat", "QGemm"}),
-        without_q_bias_int32=True,
         quantized=(0, 1),
         weights_only=_N_BITS,
-        relative_time=0.6,
     )
     when = "there is no bias, or alpha = beta = 1"
     gemm = FusionRule(
@@ -187,9 +172,7 @@ def _kernels() -> Iterable[FusionRule]:
         Role.KERNEL,
         frozenset({"QGemm"}),
         without_q=frozenset({"QGemm"}),
-        without_q_bias_int32=True,
         quantized=(0, 1),
-        relative_time=0.6,
         when=when,
         accepts=fusion_conditions.is_plain_gemm,
     )
@@ -200,48 +183,37 @@ def _kernels() -> Iterable[FusionRule]:
 
 
 def _elementwise() -> Iterable[FusionRule]:
-    for op_type, pays in (("Add", 0.7), ("Mul", 1.0)):
-        yield FusionRule(
-            op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), quantized=(0, 1), relative_time=pays
-        )
+    for op_type in ("Add", "Mul"):
+        yield FusionRule(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), quantized=(0, 1))
     yield FusionRule("Where", Role.ELEMENTWISE, frozenset({"QLinearWhere"}), quantized=(1, 2))
-    yield FusionRule("Concat", Role.ELEMENTWISE, frozenset({"QLinearConcat"}), quantized=None, relative_time=0.4)
+    yield FusionRule("Concat", Role.ELEMENTWISE, frozenset({"QLinearConcat"}), quantized=None)
     yield FusionRule(
         "AveragePool",
         Role.ELEMENTWISE,
         frozenset({"QLinearAveragePool"}),
-        relative_time=10.0,
         when="not dilated; if it is, pairs around it make a model that does not load",
         accepts=fusion_conditions.is_dense,
     )
-    for op_type, pays in (("GlobalAveragePool", 0.3), ("LeakyRelu", 1.6), ("Sigmoid", 1.0), ("Softmax", 5.7)):
-        yield FusionRule(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}), relative_time=pays)
+    for op_type in ("GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"):
+        yield FusionRule(op_type, Role.ELEMENTWISE, frozenset({f"QLinear{op_type}"}))
 
 
 def _same_scale() -> Iterable[FusionRule]:
-    for op_type, pays in (
-        ("Reshape", None),
-        ("Slice", 0.6),
-        ("Squeeze", None),
-        ("Transpose", 0.5),
-        ("Unsqueeze", None),
-    ):
+    for op_type in ("Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"):
         runs_as = frozenset({op_type})
-        yield FusionRule(op_type, Role.SAME_SCALE, runs_as, without_q=runs_as, moves=True, relative_time=pays)
+        yield FusionRule(op_type, Role.SAME_SCALE, runs_as, without_q=runs_as)
     for op_type in ("Expand", "Flatten", "Gather", "GatherElements", "Split", "Tile"):
         yield FusionRule(op_type, Role.SAME_SCALE, frozenset({op_type}))
     yield FusionRule("DepthToSpace", Role.SAME_SCALE, frozenset({"DepthToSpace"}), opset=11)
-    for op_type, pays in (("ReduceMax", 0.6), ("ReduceMin", None)):
-        yield FusionRule(op_type, Role.SAME_SCALE, frozenset({op_type}), opset=12, relative_time=pays)
+    for op_type in ("ReduceMax", "ReduceMin"):
+        yield FusionRule(op_type, Role.SAME_SCALE, frozenset({op_type}), opset=12)
     pools = frozenset({"MaxPool", "NhwcMaxPool"})
     yield FusionRule(
         "MaxPool",
         Role.SAME_SCALE,
         pools,
         without_q=pools,
-        moves=True,
         opset=12,
-        relative_time=0.8,
         when="only its first output is used",
         accepts=operators.has_one_output,
     )
@@ -249,7 +221,6 @@ def _same_scale() -> Iterable[FusionRule]:
         "Resize",
         Role.SAME_SCALE,
         frozenset({"Resize"}),
-        relative_time=1.3,
         when="mode is nearest",
         accepts=operators.is_nearest,
     )

@@ -6,7 +6,7 @@
 Where a bias would not fit into 31 bits, because its channel's weights are nearly zero, the channel's weight scale is
 raised until it does: such weights lose little, a wrapped bias loses everything.
 
-``shrink`` looks for the scale of least squared error, see ``optimizer.algorithms.quantization.rows``.
+A weight's scale is the one of least squared error, see ``optimizer.algorithms.quantization.rows``.
 """
 
 from __future__ import annotations
@@ -47,17 +47,16 @@ class KernelWeight:
         return linear.dequantize(self.integers, self.parameters)
 
 
-def quantize_weight(array: NDArray[Any], grid: IntegerRange, axis: int | None, *, shrink: bool = True) -> KernelWeight:
+def quantize_weight(array: NDArray[Any], grid: IntegerRange, axis: int | None) -> KernelWeight:
     """The integers of ``array``.
 
     Args:
         array: The float weight.
         grid: The integers to use.
         axis: The axis of the output channels, ``None`` for one scale.
-        shrink: Whether to look for the scale of least squared error.
     """
     rows = array.reshape(1, -1) if axis is None else np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-    scale = quantize_rows(rows, grid, search=shrink).scale
+    scale = quantize_rows(rows, grid).scale
     scale = scale.reshape(()) if axis is None else scale
     parameters = Parameters(scale, np.zeros(scale.shape, grid.dtype), grid, axis)
     return KernelWeight(linear.quantize(array, parameters), parameters)
