@@ -83,13 +83,14 @@ def codebook(node: ir.Node, opset: int) -> Codebook | None:
     if value is None or recipe is None:
         return None
     nodes, constants = recipe
-    floats = [one for one in constants if one.dtype is not None and one.dtype.is_floating_point()]
+    floats = [constant for constant in constants if constant.dtype is not None and constant.dtype.is_floating_point()]
     is_private = all(queries.use_count(output) == 1 for maker in nodes for output in maker.outputs)
     if len(floats) != 1 or queries.use_count(floats[0]) != 1 or floats[0].is_graph_output() or not is_private:
         return None
     array = constant_array(floats[0])
     if array is None or not 0 < array.size < _MOST_PLACES:
         return None
+    # 1. The same nodes on the numbers of the elements say which element lies where
     numbered = _result(value, {floats[0]: np.arange(array.size, dtype=np.float32).reshape(array.shape)}, opset)
     looked_up = _result(value, {}, opset)
     if numbered is None or looked_up is None:
@@ -98,33 +99,36 @@ def codebook(node: ir.Node, opset: int) -> Codebook | None:
         value.shape = ir.Shape(looked_up.shape)
     if as_linear(node) is None or second_moments.refusal(node) is not None:
         return None
+    # 2. That is only so if the nodes just look elements up, and compute nothing with them
     places = numbered.astype(np.intp)
     if not (places.min() >= 0 and places.max() < array.size and np.array_equal(array.reshape(-1)[places], looked_up)):
         return None
     return Codebook(node, floats[0], np.asarray(im2col.as_matrix(node, places)))
 
 
-def fitted(found: Codebook, fit: Fit) -> NDArray[np.float64] | None:
+def fitted(codebook: Codebook, fit: Fit) -> NDArray[np.float64] | None:
     """The entries that fit best; ``None`` if they are no better than those that there are."""
-    start, places = found.entries(), found.places
+    start, places = codebook.entries(), codebook.places
     square, target = np.zeros((start.size, start.size)), np.zeros(start.size)
     for group, rows in enumerate(places):
         for row, wanted in zip(rows, fit.target[group], strict=True):
-            own, numbers = np.unique(row, return_inverse=True)
-            choice = np.zeros((row.size, own.size))
+            # P of this row, of the entries that it uses: A += P^T M P, b += P^T t
+            distinct, numbers = np.unique(row, return_inverse=True)
+            choice = np.zeros((row.size, distinct.size))
             choice[np.arange(row.size), numbers] = 1
-            square[np.ix_(own, own)] += choice.T @ (fit.square[group] @ choice)
-            target[own] += choice.T @ wanted
+            square[np.ix_(distinct, distinct)] += choice.T @ (fit.square[group] @ choice)
+            target[distinct] += choice.T @ wanted
+    # D = damping times how many elements an entry stands for; (A + D) e = b + D e0
     counts = np.bincount(places.reshape(-1), minlength=start.size)
     damping = fit.damping * float(np.einsum("gkk->gk", fit.square).mean()) * counts
     free = (counts > 0) & (start != 0) & (damping > 0)
     if not free.any():
         return None
-    made = start.copy()
-    made[free] = np.linalg.solve((square + np.diag(damping))[np.ix_(free, free)], (target + damping * start)[free])
-    made = np.where(np.isfinite(made), made, start)
-    is_better = fit.errors(made[places]).sum() < fit.errors(start[places]).sum()
-    return made if is_better else None
+    entries = start.copy()
+    entries[free] = np.linalg.solve((square + np.diag(damping))[np.ix_(free, free)], (target + damping * start)[free])
+    entries = np.where(np.isfinite(entries), entries, start)
+    is_better = fit.errors(entries[places]).sum() < fit.errors(start[places]).sum()
+    return entries if is_better else None
 
 
 def _recipe(value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]] | None:
@@ -133,13 +137,13 @@ def _recipe(value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]] | None:
     constants: dict[ir.Value, None] = {}
     waiting: list[ir.Value | None] = [value]
     while waiting:
-        one = waiting.pop()
-        if one is None:
+        current = waiting.pop()
+        if current is None:
             continue
-        if constant_tensor(one) is not None:
-            constants[one] = None
+        if constant_tensor(current) is not None:
+            constants[current] = None
             continue
-        producer = one.producer()
+        producer = current.producer()
         if producer is None or len(nodes) >= _DEPTH:
             return None
         if producer not in nodes:
@@ -148,20 +152,20 @@ def _recipe(value: ir.Value) -> tuple[list[ir.Node], list[ir.Value]] | None:
     return list(nodes), list(constants)
 
 
-def _result(value: ir.Value | None, given: Mapping[ir.Value, NDArray[Any]], opset: int) -> NDArray[Any] | None:
-    """What is computed for ``value`` where some constants are ``given`` ones; ``None`` if that is not known."""
+def _result(value: ir.Value | None, replaced: Mapping[ir.Value, NDArray[Any]], opset: int) -> NDArray[Any] | None:
+    """What is computed for ``value`` where some constants are ``replaced`` ones; ``None`` if that is not known."""
     if value is None:
         return None
-    if value in given:
-        return given[value]
+    if value in replaced:
+        return replaced[value]
     array = constant_array(value)
     producer = value.producer()
     if array is not None or producer is None:
         return array
     if producer.op_type not in constant_evaluation.FOLDED or queries.has_references(producer):
         return None
-    arrays = [_result(one, given, opset) for one in producer.inputs]
-    if any(one is not None and array is None for one, array in zip(producer.inputs, arrays, strict=True)):
+    arrays = [_result(operand, replaced, opset) for operand in producer.inputs]
+    if any(operand is not None and array is None for operand, array in zip(producer.inputs, arrays, strict=True)):
         return None
     if producer.op_type == "GatherElements":  # the reference's stops at 64 entries
         return _looked_up(producer.attributes.get_int("axis", 0), *arrays)
@@ -174,5 +178,5 @@ def _looked_up(axis: int, data: NDArray[Any] | None, indices: NDArray[Any] | Non
     if data is None or indices is None:
         return None
     at = axis % data.ndim
-    whole = (slice(None) if other == at else slice(size) for other, size in enumerate(indices.shape))
+    whole = (slice(None) if dimension == at else slice(size) for dimension, size in enumerate(indices.shape))
     return np.asarray(np.take_along_axis(data[tuple(whole)], indices.astype(np.intp), at))

@@ -62,39 +62,43 @@ def nearest_plane(
         keep_zeros: Whether what is 0 stays 0 and makes up for nothing, so that pruning survives; 0 is among the numbers
             that elements may be, then.
     """
+    # Ascending, since columns are done from the last to the first: those of largest M_jj come first
     order = np.argsort(np.einsum("...kk->...k", moments), axis=-1, kind="stable")
     passing = _passing(moments, order, part)
     if passing is None:
         return None
     columns = np.take_along_axis(wanted, order[..., np.newaxis, :], axis=-1).swapaxes(-1, -2)
-    found, errors = np.empty_like(columns, order="C"), np.zeros(columns.shape)
+    result, errors = np.empty_like(columns, order="C"), np.zeros(columns.shape)
     for end in range(columns.shape[-2], 0, -_BLOCK):
         begin = max(end - _BLOCK, 0)
+        # What all blocks behind this one pass on, as one product
         later = passing[..., end:, begin:end].swapaxes(-1, -2) @ errors[..., end:, :]
         target = columns[..., begin:end, :] + later
         inner = passing[..., begin:end, begin:end]
         for at in range(end - begin - 1, -1, -1):
+            # and what the columns behind this one in its own block do: sum_{i > j} d_i L_ij / L_jj
             passed = inner[..., at + 1 :, at, np.newaxis].swapaxes(-1, -2) @ errors[..., begin + at + 1 : end, :]
             nearest = rounded(target[..., at, :] + passed[..., 0, :], order[..., begin + at])
             if keep_zeros:
                 nearest = np.where(columns[..., begin + at, :] == 0, 0.0, nearest)
-            found[..., begin + at, :] = nearest
+            result[..., begin + at, :] = nearest
             errors[..., begin + at, :] = columns[..., begin + at, :] - nearest
+    # Back to the order of the weight's columns
     back = np.argsort(order, axis=-1, kind="stable")
-    return np.take_along_axis(found.swapaxes(-1, -2), back[..., np.newaxis, :], axis=-1)
+    return np.take_along_axis(result.swapaxes(-1, -2), back[..., np.newaxis, :], axis=-1)
 
 
 def better(
     wanted: NDArray[np.float64],
     first: NDArray[np.float64],
-    other: NDArray[np.float64] | None,
+    second: NDArray[np.float64] | None,
     moments: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Of two roundings of ``wanted``, row by row the one that changes outputs less; the first where they are alike."""
-    if other is None:
+    if second is None:
         return first
-    is_better = quadratic_error(wanted - other, moments) < quadratic_error(wanted - first, moments)
-    return np.where(is_better[..., np.newaxis], other, first)
+    is_better = quadratic_error(wanted - second, moments) < quadratic_error(wanted - first, moments)
+    return np.where(is_better[..., np.newaxis], second, first)
 
 
 def quadratic_error(difference: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -105,5 +109,6 @@ def quadratic_error(difference: NDArray[np.float64], moments: NDArray[np.float64
 def _passing(moments: NDArray[np.float64], order: NDArray[np.intp], part: float) -> NDArray[np.float64] | None:
     """L_ij / L_jj of the damped moments, rows and columns in ``order``."""
     sorted_rows = np.take_along_axis(damped(moments, part), order[..., np.newaxis], axis=-2)
+    # M = L L^T with rows and columns in the same order
     lower = factor(np.take_along_axis(sorted_rows, order[..., np.newaxis, :], axis=-1))
     return None if lower is None else np.asarray(lower / np.einsum("...kk->...k", lower)[..., np.newaxis, :])

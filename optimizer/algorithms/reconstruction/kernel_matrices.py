@@ -34,7 +34,7 @@ _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 @dataclass(frozen=True)
 class Prunable:
-    """A constant that nothing but kernels read.
+    """A constant that only Conv, ConvTranspose, Gemm and MatMul read, as their weight.
 
     Attributes:
         holder: The constant.
@@ -95,19 +95,19 @@ def prunable(model: ir.Model, choice: NodeFilter, left: SkippedNodes, *, guard: 
         if reason is not None:
             left.note(node, reason)
     guarded = _ends(model.graph) if guard else frozenset()
-    found = []
+    weights = []
     for holder in stored_constants(GraphTree.of(model), lambda _: False):
         nodes = tuple(node for node, position in weight_sources.readers(holder.value) if _is_weight(node, position))
         if not nodes or not holder.tensor.dtype.is_floating_point():
             continue
         reason = _reason(holder, nodes, choice, guarded)
         if reason is None:
-            found.append(_prunable(holder, nodes))
+            weights.append(_prunable(holder, nodes))
         else:
             left.note(holder.name, reason)
-    if not found and not left:
+    if not weights and not left:
         left.note("the model", "has no kernels with float weights")
-    return found
+    return weights
 
 
 def _obstacle(node: ir.Node) -> str | None:
@@ -162,10 +162,18 @@ def _reason(
 
 
 def _prunable(holder: StoredConstant, nodes: tuple[ir.Node, ...]) -> Prunable:
-    found = [item for node in nodes if (item := as_linear(node)) is not None]
-    views = {(_source(item.node).steps, item.node.op_type in {"Gemm", "MatMul"} or item.node.op_type,
-              item.shape, item.groups, item.transposed) for item in found}  # fmt: skip
-    first = found[0]
+    linear_nodes = [linear_node for node in nodes if (linear_node := as_linear(node)) is not None]
+    views = {
+        (
+            _source(linear.node).steps,
+            linear.node.op_type in {"Gemm", "MatMul"} or linear.node.op_type,
+            linear.shape,
+            linear.groups,
+            linear.transposed,
+        )
+        for linear in linear_nodes
+    }
+    first = linear_nodes[0]
     window = math.prod(first.shape[2:])
     shape = (first.groups, first.outputs // first.groups, first.inputs // first.groups, window)
     return Prunable(holder, nodes, shape, len(views) == 1)
@@ -190,6 +198,7 @@ def _ends(main: ir.Graph) -> frozenset[ir.Node]:
     """The kernels of ``main`` before which there is none, and those behind which there is none."""
     nodes = list(traversal.in_order(main))
     kernels = {node for node in nodes if queries.is_standard(node, *OPS, *_RECURRENT) and _multiplies_constant(node)}
+    # Forwards: a kernel of which no input depends on another kernel is a first one
     below: set[ir.Value] = set()
     first = set()
     for node in nodes:
@@ -198,6 +207,7 @@ def _ends(main: ir.Graph) -> frozenset[ir.Node]:
             first.add(node)
         if node in kernels or is_below:
             below.update(node.outputs)
+    # Backwards: a kernel on whose outputs no other kernel depends is a last one
     above: set[ir.Value] = set()
     last = set()
     for node in reversed(nodes):

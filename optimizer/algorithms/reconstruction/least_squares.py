@@ -98,15 +98,17 @@ def least_squares(start: NDArray[np.float64], stays: NDArray[np.bool_], fit: Fit
     """
     first = np.where(stays, start, 0.0)
     most = fit.errors(first)
-    found, near, part = first, start, fit.damping
+    # Two rounds. Damping pulls towards ``anchor``: (M + D) v = t + D anchor, D = M' - M the damping itself
+    fitted, anchor, damping_share = first, start, fit.damping
     for _ in range(_ROUNDS):
-        square = damped(fit.square, part)
-        target = fit.target + near @ (square - fit.square)
-        solved = _conjugate_gradients(found, stays, square, target)
-        better = fit.errors(solved) < fit.errors(found)
-        found = near = np.where(better[..., np.newaxis], solved, found)
-        part = fit.damping * float(fit.errors(found).sum() / max(most.sum(), np.finfo(np.float64).tiny))
-    return found
+        square = damped(fit.square, damping_share)
+        target = fit.target + anchor @ (square - fit.square)
+        solved = _conjugate_gradients(fitted, stays, square, target)
+        better = fit.errors(solved) < fit.errors(fitted)
+        fitted = anchor = np.where(better[..., np.newaxis], solved, fitted)
+        # Less damping by as much as the error has become smaller: where all of it was made up for, no noise was fitted
+        damping_share = fit.damping * float(fit.errors(fitted).sum() / max(most.sum(), np.finfo(np.float64).tiny))
+    return fitted
 
 
 def optimal_brain_surgeon(matrix: NDArray[np.float64], fit: Fit, mask: Mask) -> NDArray[np.float64]:
@@ -122,13 +124,14 @@ def optimal_brain_surgeon(matrix: NDArray[np.float64], fit: Fit, mask: Mask) -> 
         (groups, out, K). What was 0 is 0.
     """
     inverse = inverse_diagonal(damped(fit.square, fit.damping))
+    # 1 / [M^-1]_jj: how far the others cannot make up for element j; without a factor, plain magnitudes
     power = np.ones(matrix.shape[-1]) if inverse is None else 1 / np.maximum(inverse, np.finfo(np.float64).tiny)
-    found = matrix
-    for part in _PARTS:
-        cost = found**2 * (power if inverse is None else power[:, np.newaxis, :])
-        stays = mask(cost, part) & (matrix != 0)
-        found = least_squares(found, stays, fit)
-    return found
+    fitted = matrix
+    for pruned_share in _PARTS:
+        cost = fitted**2 * (power if inverse is None else power[:, np.newaxis, :])
+        stays = mask(cost, pruned_share) & (matrix != 0)
+        fitted = least_squares(fitted, stays, fit)
+    return fitted
 
 
 def _conjugate_gradients(
@@ -138,21 +141,24 @@ def _conjugate_gradients(
     target: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """The solution of square v = target on the elements that stay, row by row, from ``first`` on."""
+    # Jacobi preconditioner 1 / M_kk, 0 where an element does not stay: directions never leave the mask
     weight = stays / np.maximum(np.einsum("gkk->gk", square), np.finfo(np.float64).tiny)[:, np.newaxis, :]
-    found, residual = first, target - first @ square
+    solution, residual = first, target - first @ square
     direction = residual * weight
     slope = np.sum(residual * direction, axis=-1, keepdims=True)
     enough = _DONE * np.max(slope, initial=0.0)
     for _ in range(_ITERATIONS):
         if np.max(slope, initial=0.0) <= enough:
             break
+        # alpha = r^T z / p^T M p, row by row; a row that is done has a curve of 0 and stays
         ahead = direction @ square
         curve = np.sum(direction * ahead, axis=-1, keepdims=True)
         step = np.divide(slope, curve, out=np.zeros_like(slope), where=curve > 0)
-        found = found + step * direction
+        solution = solution + step * direction
         residual -= step * ahead
         scaled = residual * weight
         new = np.sum(residual * scaled, axis=-1, keepdims=True)
+        # beta = r'^T z' / r^T z (Fletcher, Reeves)
         direction = scaled + np.divide(new, slope, out=np.zeros_like(slope), where=slope > 0) * direction
         slope = new
-    return found
+    return solution

@@ -76,8 +76,8 @@ def refit_all(  # noqa: PLR0913 - what to fit, to what; by keyword from the fift
     weights.update((book.name, book) for book in books)
     result = Refitted({}, [], [], [])
     limit = math.inf if trusts_names else _STRANGE
-    for part in _independent(model.graph, weights):
-        for name, moments in evaluator.cross_moments(model, reference, part):
+    for group in _independent(model.graph, weights):
+        for name, moments in evaluator.cross_moments(model, reference, group):
             if moments.rows:
                 _fit_one(model, name, weights[name], moments, result=result, limit=limit)
     return result
@@ -125,6 +125,7 @@ def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
     elif len(nodes) == 1:
         matrix = weight.write(least_squares(matrix, matrix != 0, answer))
         result.weights[name] = float(answer.errors(matrix).sum() / max(before.sum(), np.finfo(np.float64).tiny))
+    # b' - b = E[y] - b - v . E[x]
     missing = moments.mean - constant - (matrix @ moments.own.mean[..., np.newaxis])[..., 0]
     if bias is not None and bias.add(missing.reshape(-1), model):
         result.biases.append(name)
@@ -132,17 +133,18 @@ def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
 
 def _constant(node: ir.Node) -> NDArray[np.float64] | None:
     """What ``node`` adds to the product, one number for each output channel; ``None`` if it is not known."""
-    item = as_linear(node)
-    added = None if item is None else item.bias_array()
-    return None if added is None or item is None else np.broadcast_to(added, (item.outputs,))
+    linear_node = as_linear(node)
+    added = None if linear_node is None else linear_node.bias_array()
+    return None if added is None or linear_node is None else np.broadcast_to(added, (linear_node.outputs,))
 
 
 def _answer(moments: CrossMoments, constant: NDArray[np.float64], *, centred: bool) -> Fit:
     """What a kernel is to answer, less the constant that it adds, or around the means where the bias can be chosen."""
-    own, given = moments.own, moments.mean
-    part = damping(own.sums.shape[-1], moments.rows)
-    offset = given if centred else constant
-    target = moments.product - offset[..., np.newaxis] * own.mean[:, np.newaxis, :]
-    square = own.covariance if centred else own.second_moment
-    power = moments.power - 2 * offset * given + offset**2
-    return Fit(square, target, power, part)
+    inputs, mean = moments.own, moments.mean
+    damping_share = damping(inputs.sums.shape[-1], moments.rows)
+    # t = E[y x] - c E[x], E[(y - c)^2] = E[y^2] - 2 c E[y] + c^2; c = E[y] where the bias is free, or the constant
+    offset = mean if centred else constant
+    target = moments.product - offset[..., np.newaxis] * inputs.mean[:, np.newaxis, :]
+    square = inputs.covariance if centred else inputs.second_moment
+    power = moments.power - 2 * offset * mean + offset**2
+    return Fit(square, target, power, damping_share)

@@ -45,23 +45,23 @@ def _check_type(node: ir.Node, conversion: Conversion) -> None:
 
 def _hardmax(_node: ir.Node, single: onnx.ModelProto, conversion: Conversion) -> onnx.GraphProto:
     single.graph.node[0].op_type = "Softmax"
-    made = conversion.by_library(single)
+    converted = conversion.by_library(single)
     single.graph.node[0].op_type = "Hardmax"
-    for node in made.node:
+    for node in converted.node:
         if node.op_type == "Softmax":
             node.op_type = "Hardmax"
-    return made
+    return converted
 
 
 def _asymmetric(node: ir.Node, single: onnx.ModelProto, conversion: Conversion) -> onnx.GraphProto:
     rounding = _rounding(node, conversion)
-    made = conversion.by_library(single)
-    for one in made.node:
-        if one.op_type == "Resize":
-            one.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+    converted = conversion.by_library(single)
+    for converted_node in converted.node:
+        if converted_node.op_type == "Resize":
+            converted_node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
             if rounding:
-                one.attribute.append(onnx.helper.make_attribute("nearest_mode", rounding))
-    return made
+                converted_node.attribute.append(onnx.helper.make_attribute("nearest_mode", rounding))
+    return converted
 
 
 def _rounding(node: ir.Node, conversion: Conversion) -> str:
@@ -78,33 +78,35 @@ def _rounding(node: ir.Node, conversion: Conversion) -> str:
 
 def _typed(_node: ir.Node, single: onnx.ModelProto, conversion: Conversion) -> onnx.GraphProto:
     """Give the floats that became inputs the type of the data."""
-    made = conversion.by_library(single)
-    kind = single.graph.input[0].type.tensor_type.elem_type
-    for tensor in (*made.initializer, *(one.t for node in made.node for one in node.attribute)):
-        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.data_type != kind:
-            array = onnx.numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    converted = conversion.by_library(single)
+    elem_type = single.graph.input[0].type.tensor_type.elem_type
+    for tensor in (*converted.initializer, *(attribute.t for node in converted.node for attribute in node.attribute)):
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.data_type != elem_type:
+            array = onnx.numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-    return made
+    return converted
 
 
 def _scaled_by_channel(source: ir.Node, single: onnx.ModelProto, conversion: Conversion) -> onnx.GraphProto:
     """Repeat scale and bias, which are there for each group, for each of its channels."""
-    made = onnx.GraphProto()
-    made.CopyFrom(single.graph)
+    converted = onnx.GraphProto()
+    converted.CopyFrom(single.graph)
     data, groups = source.inputs[0], source.attributes.get_int("num_groups", 0)
     shape = None if data is None else conversion.shape_of(data)
     channels = shape[1] if shape is not None and len(shape) > 1 else None
     if not isinstance(channels, int) or not groups or channels % groups:
         raise conversion.refuse(source, "the number of its channels is not known")
     index = onnx.numpy_helper.from_array(np.repeat(np.arange(groups), channels // groups), "channels")
-    made.initializer.append(index)
-    normalization = made.node.pop()
+    converted.initializer.append(index)
+    normalization = converted.node.pop()
     for position in (1, 2):
         name = f"by_channel_{position}"
-        made.node.append(onnx.helper.make_node("Gather", [normalization.input[position], "channels"], [name], axis=0))
+        converted.node.append(
+            onnx.helper.make_node("Gather", [normalization.input[position], "channels"], [name], axis=0)
+        )
         normalization.input[position] = name
-    made.node.append(normalization)
-    return made
+    converted.node.append(normalization)
+    return converted
 
 
 CHECKS: Mapping[str, Callable[[ir.Node, Conversion], None]] = {

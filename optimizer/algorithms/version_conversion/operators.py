@@ -56,8 +56,8 @@ class Upgrade(Conversion):
         if check is not None:
             check(node, self)
         single = self._single(node)
-        made = self._converted(node, single)
-        return None if _is_same(made, single.graph) else made
+        converted = self._converted(node, single)
+        return None if _is_same(converted, single.graph) else converted
 
     def _converted(self, node: ir.Node, single: onnx.ModelProto) -> onnx.GraphProto:
         rule = RULES.get(node.op_type)
@@ -88,9 +88,11 @@ class Upgrade(Conversion):
             ir.serde.serialize_attribute_into(out.attribute.add(), attribute)
         return model
 
-    def _describe(self, info: onnx.ValueInfoProto, kind: ir.TypeProtocol | None, shape: ir.Shape | None) -> None:
-        kind = kind or ir.TensorType(ir.DataType.FLOAT)  # the library wants one; what depends on it is checked before
-        ir.serde.serialize_type_into(info.type, kind)
+    def _describe(self, info: onnx.ValueInfoProto, value_type: ir.TypeProtocol | None, shape: ir.Shape | None) -> None:
+        value_type = value_type or ir.TensorType(
+            ir.DataType.FLOAT
+        )  # the library wants one; what depends on it is checked before
+        ir.serde.serialize_type_into(info.type, value_type)
         if shape is not None:  # from opset 7 on the rank is enough, so that many nodes are one case
             dims = shape if self.source < _FIRST_BY_RANK else [None] * len(shape)
             ir.serde.serialize_shape_into(info.type, ir.Shape(dims))
@@ -100,19 +102,20 @@ class Upgrade(Conversion):
 def since(op_type: str, version: int) -> int | None:
     """The version in which the standard operator got the definition that it has in ``version``; ``None`` if none."""
     try:
-        found: int = onnx.defs.get_schema(op_type, version, "").since_version
+        version_of_definition: int = onnx.defs.get_schema(op_type, version, "").since_version
     except onnx.defs.SchemaError:
         return None
-    return found
+    return version_of_definition
 
 
-def _is_same(made: onnx.GraphProto, single: onnx.GraphProto) -> bool:
-    if len(made.node) != 1 or made.initializer:
+def _is_same(converted: onnx.GraphProto, single: onnx.GraphProto) -> bool:
+    if len(converted.node) != 1 or converted.initializer:
         return False
-    new, old = made.node[0], single.node[0]
+    new, old = converted.node[0], single.node[0]
     if (new.op_type, list(new.input), list(new.output)) != (old.op_type, list(old.input), list(old.output)):
         return False
     attributes = (
-        {one.name: one.SerializeToString(deterministic=True) for one in node.attribute} for node in (new, old)
+        {attribute.name: attribute.SerializeToString(deterministic=True) for attribute in node.attribute}
+        for node in (new, old)
     )
     return next(attributes) == next(attributes)

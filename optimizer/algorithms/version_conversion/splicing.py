@@ -45,22 +45,22 @@ class Splicer:
             names.take(name)
         return cls(version, model.ir_version >= 4, names)
 
-    def splice(self, node: ir.Node, made: onnx.GraphProto) -> None:
-        """Put ``made`` in the place of ``node``, its inputs being ``i0`` and so on, its outputs ``o0`` and so on."""
-        core = _core(made, node)
+    def splice(self, node: ir.Node, converted: onnx.GraphProto) -> None:
+        """Put ``converted`` in the place of ``node``; its inputs are ``i0``, ``i1`` …, its outputs ``o0`` and so on."""
+        core = _core(converted, node)
         values: dict[str, ir.Value | None] = {f"i{number}": value for number, value in enumerate(node.inputs)} | {
             "": None
         }
-        hints = _hints(made, self.version)
-        for tensor in _constants(made):
+        hints = _hints(converted, self.version)
+        for tensor in _constants(converted):
             values[tensor.name] = self._constant(node, tensor, hints.get(tensor.name) or tensor.name)
-        rest = [one for one in made.node if one.op_type != "Constant"]
-        position = rest.index(core)
-        for proto in rest[:position]:
+        new_nodes = [proto for proto in converted.node if proto.op_type != "Constant"]
+        position = new_nodes.index(core)
+        for proto in new_nodes[:position]:
             node.prepend(self._node(node, proto, values))
         self._become(node, core, values)
-        if position + 1 < len(rest):
-            self._append(node, core, rest[position + 1 :], values)
+        if position + 1 < len(new_nodes):
+            self._append(node, core, new_nodes[position + 1 :], values)
 
     def _become(self, node: ir.Node, core: onnx.NodeProto, values: dict[str, ir.Value | None]) -> None:
         """Turn ``node`` into ``core``; attributes that stay equal are left as they are."""
@@ -70,11 +70,11 @@ class Splicer:
         node.resize_inputs(len(inputs))
         editing.set_inputs(node, inputs)
         node.op_type = core.op_type
-        found = {proto.name: ir.serde.deserialize_attribute(proto) for proto in core.attribute}
+        attributes = {proto.name: ir.serde.deserialize_attribute(proto) for proto in core.attribute}
         for name in list(node.attributes):
-            if name not in found:
+            if name not in attributes:
                 del node.attributes[name]
-        for name, attribute in found.items():
+        for name, attribute in attributes.items():
             old = node.attributes.get(name)
             if old is None or _written(old) != _written(attribute):
                 node.attributes[name] = attribute
@@ -97,7 +97,7 @@ class Splicer:
                 output.type, output.shape = None, None  # those of what stands for it
 
     def _node(self, beside: ir.Node, proto: onnx.NodeProto, values: dict[str, ir.Value | None]) -> ir.Node:
-        attributes = [ir.serde.deserialize_attribute(one) for one in proto.attribute]
+        attributes = [ir.serde.deserialize_attribute(attribute) for attribute in proto.attribute]
         name = self.names.fresh(f"{beside.name}_{proto.op_type}") if beside.name else None
         inputs = [values[read] for read in proto.input]
         new = ir.Node("", proto.op_type, inputs, attributes, num_outputs=len(proto.output), name=name)
@@ -126,17 +126,17 @@ class Splicer:
         return constant.outputs[0]
 
 
-def _core(made: onnx.GraphProto, node: ir.Node) -> onnx.NodeProto:
+def _core(converted: onnx.GraphProto, node: ir.Node) -> onnx.NodeProto:
     """The one of the new nodes that does what ``node`` did: of its operator, else what makes its first output."""
-    same = [one for one in made.node if one.op_type == node.op_type]
-    core: onnx.NodeProto = (same or [one for one in made.node if "o0" in one.output])[-1]
+    same = [proto for proto in converted.node if proto.op_type == node.op_type]
+    core: onnx.NodeProto = (same or [proto for proto in converted.node if "o0" in proto.output])[-1]
     return core
 
 
-def _constants(made: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Initializers and Constant nodes of ``made`` as tensors named after their values."""
-    yield from made.initializer
-    for node in made.node:
+def _constants(converted: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Initializers and Constant nodes of ``converted`` as tensors named after their values."""
+    yield from converted.initializer
+    for node in converted.node:
         if node.op_type == "Constant":
             tensor = onnx.TensorProto()
             tensor.CopyFrom(node.attribute[0].t)
@@ -144,13 +144,13 @@ def _constants(made: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield tensor
 
 
-def _hints(made: onnx.GraphProto, version: int) -> dict[str, str]:
-    """What the operators that read the values of ``made`` call these inputs."""
-    found: dict[str, str] = {}
-    for node in made.node:
+def _hints(converted: onnx.GraphProto, version: int) -> dict[str, str]:
+    """What the operators that read the values of ``converted`` call these inputs."""
+    hints: dict[str, str] = {}
+    for node in converted.node:
         schema: OpSchema = onnx.defs.get_schema(node.op_type, version, "")
-        found.update({name: slot.name for name, slot in zip(node.input, schema.inputs, strict=False)})
-    return found
+        hints.update({name: slot.name for name, slot in zip(node.input, schema.inputs, strict=False)})
+    return hints
 
 
 def _written(attribute: ir.Attr) -> bytes:

@@ -75,8 +75,8 @@ def combine(name: str, left: Element, right: Element) -> Element:
     """
     if is_known(left) and is_known(right):
         return COMPUTE[name](left, right)
-    known = _simplified(name, left, right)
-    return _expression(name, left, right) if known is None else known
+    simplified = _simplified(name, left, right)
+    return _expression(name, left, right) if simplified is None else simplified
 
 
 def _simplified(name: str, left: Element, right: Element) -> Element | None:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 def nonzero_symbols(root: ir.Graph, values: ShapeValues) -> dict[ir.Graph, frozenset[str]]:
     """The symbols that are not 0 in ``root`` and in each graph below it."""
-    found: dict[ir.Graph, frozenset[str]] = {}
-    _collect(root, frozenset(), values, found, set())
-    return found
+    by_graph: dict[ir.Graph, frozenset[str]] = {}
+    _collect(root, frozenset(), values, by_graph, set())
+    return by_graph
 
 
 def is_nonzero(element: Element, symbols: Collection[str]) -> bool:
@@ -35,8 +35,8 @@ def is_nonzero(element: Element, symbols: Collection[str]) -> bool:
         case int():
             return element != 0
         case str():
-            number, parts = factors(element)
-            return number != 0 and (element in symbols or all(part in symbols for part in parts))
+            number, symbols_of = factors(element)
+            return number != 0 and (element in symbols or all(symbol in symbols for symbol in symbols_of))
         case ("Mul", left, right):
             return is_nonzero(left, symbols) and is_nonzero(right, symbols)
     return False
@@ -51,7 +51,7 @@ def _collect(
     graph: ir.Graph,
     outside: frozenset[str],
     values: ShapeValues,
-    found: dict[ir.Graph, frozenset[str]],
+    by_graph: dict[ir.Graph, frozenset[str]],
     needed: set[ir.Value],
 ) -> None:
     """Look at ``graph`` from its outputs up, and at the graphs below it; ``needed`` are values that are used."""
@@ -63,10 +63,10 @@ def _collect(
             needed.update(value for value in node.inputs if value is not None)
             needed.update(traversal.captured(node))
     symbols = outside.union(*(_not_zero(node, values) for node in live if queries.is_standard(node, "Reshape")))
-    found[graph] = symbols
+    by_graph[graph] = symbols
     for node in graph:
         for inner in traversal.subgraphs_of(node):
-            _collect(inner, symbols, values, found, set())
+            _collect(inner, symbols, values, by_graph, set())
 
 
 def _not_zero(node: ir.Node, values: ShapeValues) -> Iterator[str]:

@@ -44,8 +44,8 @@ def dims(shape: ir.Shape | None) -> list[Element] | None:
     """The dimensions of ``shape`` as elements; ``None`` if one has neither number nor symbol."""
     if shape is None:
         return None
-    found = [dim if isinstance(dim, int) else dim.value for dim in shape]
-    return None if None in found else found
+    sizes = [dim if isinstance(dim, int) else dim.value for dim in shape]
+    return None if None in sizes else sizes
 
 
 class ShapeSource(Protocol):
@@ -80,10 +80,10 @@ class ShapeReader:
 
     def ints(self, index: int) -> list[int]:
         """The elements of input ``index`` as numbers; raises ``UnknownElementError`` if one is no number."""
-        found = list(self.array(index).flat)
-        if not all(map(is_known, found)):
+        elements = list(self.array(index).flat)
+        if not all(map(is_known, elements)):
             raise UnknownElementError(str(index))
-        return [int(element) for element in found]
+        return [int(element) for element in elements]
 
     def axes(self) -> list[int] | None:
         """``axes`` of Squeeze, Unsqueeze and reductions: an attribute, or the second input since opset 13."""
@@ -102,18 +102,18 @@ Results: TypeAlias = "list[Array]"
 
 def _shape(read: ShapeReader) -> Results:
     source = read.node.inputs[0]
-    found = dims(source.shape if source is not None else None)
-    if found is None:
+    sizes = dims(source.shape if source is not None else None)
+    if sizes is None:
         raise UnknownElementError("Shape")
-    return [array_of(found[read.integer("start", 0) : read.integer("end", len(found))])]
+    return [array_of(sizes[read.integer("start", 0) : read.integer("end", len(sizes))])]
 
 
 def _size(read: ShapeReader) -> Results:
     source = read.node.inputs[0]
-    found = dims(source.shape if source is not None else None)
-    if found is None:
+    sizes = dims(source.shape if source is not None else None)
+    if sizes is None:
         raise UnknownElementError("Size")
-    return [array_of([_fold("Mul", found, 1)]).reshape(())]
+    return [array_of([_fold("Mul", sizes, 1)]).reshape(())]
 
 
 def _same(read: ShapeReader) -> Results:
@@ -135,9 +135,9 @@ def _gather(read: ShapeReader) -> Results:
     return [_asarray_of(np.take(read.array(0), indices, axis=read.integer("axis", 0)))]
 
 
-def _asarray_of(found: object) -> Array:
+def _asarray_of(elements: object) -> Array:
     """Numpy hands out the bare element where an array of rank 0 is meant."""
-    return found if isinstance(found, np.ndarray) else array_of([found]).reshape(())
+    return elements if isinstance(elements, np.ndarray) else array_of([elements]).reshape(())
 
 
 def _slice(read: ShapeReader) -> Results:
@@ -213,10 +213,10 @@ def _constant_of_shape(read: ShapeReader) -> Results:
 
 
 def _binary(name: str, read: ShapeReader) -> Results:
-    left, *others = read.arrays()
+    first, *others = read.arrays()
     for right in others:
-        left = _asarray_of(np.frompyfunc(partial(combine, name), 2, 1)(left, right))
-    return [left]
+        first = _asarray_of(np.frompyfunc(partial(combine, name), 2, 1)(first, right))
+    return [first]
 
 
 def _not(read: ShapeReader) -> Results:
@@ -244,9 +244,9 @@ def _reduce(name: str, read: ShapeReader) -> Results:
 
 
 def _fold(name: str, elements: list[Element], start: Element | None = None) -> Element:
-    items = elements if start is None else [start, *elements]
-    result = items[0]
-    for element in items[1:]:
+    operands = elements if start is None else [start, *elements]
+    result = operands[0]
+    for element in operands[1:]:
         result = combine(name, result, element)
     return result
 

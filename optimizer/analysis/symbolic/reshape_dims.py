@@ -27,19 +27,19 @@ Factors: TypeAlias = "tuple[int, Counter[str]]"
 
 def reshape_hints(model: ir.Model, values: ShapeValues) -> dict[ir.Value, ir.Shape]:
     """The shapes of what Reshape nodes give out, where they say more than those that are on the values."""
-    found: dict[ir.Value, ir.Shape] = {}
+    hints: dict[ir.Value, ir.Shape] = {}
     for graph in traversal.graphs(model):
         for node in graph:
             if not queries.is_standard(node, "Reshape") or queries.has_references(node) or len(node.inputs) != 2:
                 continue
             source, wanted, output = node.inputs[0], values.elements(node.inputs[1]), node.outputs[0]
-            known = None if source is None or output.type is None else dims(source.shape)
-            if known is None or wanted is None or (0 in wanted and node.attributes.get_int("allowzero", 0) != 0):
+            source_dims = None if source is None or output.type is None else dims(source.shape)
+            if source_dims is None or wanted is None or (0 in wanted and node.attributes.get_int("allowzero", 0) != 0):
                 continue
-            shape = _reshaped(known, wanted)
+            shape = _reshaped(source_dims, wanted)
             if shape is not None and shape != dims(output.shape):
-                found[output] = ir.Shape(shape)
-    return found
+                hints[output] = ir.Shape(shape)
+    return hints
 
 
 def _reshaped(source: list[Element], wanted: list[Element]) -> list[int | str] | None:
@@ -51,10 +51,10 @@ def _reshaped(source: list[Element], wanted: list[Element]) -> list[int | str] |
         all_of_it, others = _factors(source), _factors(size for size in target if size != -1)
         if all_of_it is None or others is None:
             return None
-        left = _quotient(all_of_it, others)
-        if left is None:
+        quotient = _quotient(all_of_it, others)
+        if quotient is None:
             return None
-        target[target.index(-1)] = left
+        target[target.index(-1)] = quotient
     return target
 
 
@@ -64,16 +64,16 @@ def _factors(sizes: Iterable[Element]) -> Factors | None:
         if isinstance(size, int):
             number *= size
         elif isinstance(size, str):
-            own, parts = factors(size)
-            number *= own
-            symbols.update(parts)
+            factor, names = factors(size)
+            number *= factor
+            symbols.update(names)
         else:
             return None
     return number, symbols
 
 
-def _quotient(whole: Factors, part: Factors) -> int | str | None:
-    (number, symbols), (divisor, cancelled) = whole, part
+def _quotient(whole: Factors, share: Factors) -> int | str | None:
+    (number, symbols), (divisor, cancelled) = whole, share
     if divisor <= 0 or number % divisor or cancelled - symbols:
         return None
     return product(number // divisor, (symbols - cancelled).elements())

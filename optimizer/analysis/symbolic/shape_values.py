@@ -41,8 +41,8 @@ class ShapeValues:
         if value is None:
             return None
         if value not in self._arrays:
-            known = _constant(value)
-            self._arrays[value] = _opaque(value) if known is None else known
+            constant = _constant(value)
+            self._arrays[value] = _opaque(value) if constant is None else constant
         return self._arrays[value]
 
     def elements(self, value: ir.Value | None) -> list[Element] | None:
@@ -52,8 +52,8 @@ class ShapeValues:
 
     def ints(self, value: ir.Value | None) -> list[int] | None:
         """The elements of ``value``, flat, if all are numbers."""
-        found = self.elements(value)
-        return found if found is not None and all(map(is_known, found)) else None
+        elements = self.elements(value)
+        return elements if elements is not None and all(map(is_known, elements)) else None
 
     def computed(self, value: ir.Value) -> Array | None:
         """The elements of ``value`` if they follow from what its node reads."""

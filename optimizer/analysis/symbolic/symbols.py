@@ -23,38 +23,38 @@ Names: TypeAlias = "Mapping[str, int | str]"
 
 def product(number: int, symbols: Iterable[str]) -> int | str:
     """The dimension that is ``number`` times ``symbols``."""
-    left = sorted(symbols)
-    if not left:
+    ordered = sorted(symbols)
+    if not ordered:
         return number
-    return "*".join([*([str(number)] if number != 1 else []), *left])
+    return "*".join([*([str(number)] if number != 1 else []), *ordered])
 
 
 def factors(dim: str) -> tuple[int, list[str]]:
     """The number and the symbols in ``dim``."""
     number, symbols = 1, list[str]()
-    for part in dim.split("*"):
-        if part.isdecimal():
-            number *= int(part)
+    for factor in dim.split("*"):
+        if factor.isdecimal():
+            number *= int(factor)
         else:
-            symbols.append(part)
+            symbols.append(factor)
     return number, symbols
 
 
 def made_up(model: ir.Model, written: Iterable[ir.Shape]) -> set[str]:
     """The symbols of the shapes ``written`` down that are not those of the model's inputs."""
-    found = {symbol for shape in written for symbol in _symbols(shape)}
-    return found - {symbol for value in model.graph.inputs for symbol in _symbols(value.shape)}
+    symbols = {symbol for shape in written for symbol in _symbols(shape)}
+    return symbols - {symbol for value in model.graph.inputs for symbol in _symbols(value.shape)}
 
 
 def anchors(model: ir.Model, wanted: Container[str]) -> Anchors:
     """Where the ``wanted`` symbols come up first."""
-    found: Anchors = {}
+    by_symbol: Anchors = {}
     for node in traversal.nodes(model):
         for value in node.outputs:
             for axis, dim in enumerate(value.shape or ()):
                 if isinstance(dim, ir.SymbolicDim) and dim.value is not None and dim.value in wanted:
-                    found.setdefault(dim.value, (value, axis))
-    return found
+                    by_symbol.setdefault(dim.value, (value, axis))
+    return by_symbol
 
 
 def marked(symbol: str) -> str:

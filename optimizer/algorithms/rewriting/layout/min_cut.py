@@ -1,7 +1,8 @@
 """The cheapest way to cut a directed graph in two, by augmenting paths (Ford and Fulkerson 1956; shortest paths first).
 
 Edges cost 1 or cannot be cut at all. Flow is found from the source side outwards, so that of all cheapest cuts the one
-with the fewest nodes on the source's side is returned.
+with the fewest nodes on the source's side is returned. Home-made, since no dependency of onnxhone has one: networkx and
+scipy would be loaded for 40 lines.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class Network:
     def __init__(self, source: Hashable, sink: Hashable) -> None:
         self.source = source
         self.sink = sink
-        self._left: dict[Hashable, dict[Hashable, int]] = defaultdict(dict)
+        self._residual: dict[Hashable, dict[Hashable, int]] = defaultdict(dict)
 
     def edge(self, tail: Hashable, head: Hashable, capacity: int = 1) -> None:
         """Add ``capacity`` to what can flow from ``tail`` to ``head``."""
-        self._left[tail][head] = self._left[tail].get(head, 0) + capacity
-        self._left[head].setdefault(tail, 0)
+        self._residual[tail][head] = self._residual[tail].get(head, 0) + capacity
+        self._residual[head].setdefault(tail, 0)
 
     def cut(self) -> tuple[int, set[Hashable]]:
         """The cost of the cheapest cut, and the nodes on the source's side of it; flow is used up by this.
@@ -40,10 +41,10 @@ class Network:
             if self.sink not in came_from:
                 return total, set(came_from)
             path = self._path(came_from)
-            amount = min(self._left[tail][head] for tail, head in path)
+            amount = min(self._residual[tail][head] for tail, head in path)
             for tail, head in path:
-                self._left[tail][head] -= amount
-                self._left[head][tail] += amount
+                self._residual[tail][head] -= amount
+                self._residual[head][tail] += amount
             total += amount
             if total >= UNCUTTABLE:
                 return total, set()
@@ -54,8 +55,8 @@ class Network:
         queue = deque([self.source])
         while queue:
             tail = queue.popleft()
-            for head, left in self._left[tail].items():
-                if left > 0 and head not in came_from:
+            for head, capacity in self._residual[tail].items():
+                if capacity > 0 and head not in came_from:
                     came_from[head] = tail
                     if head == self.sink:
                         return came_from

@@ -65,9 +65,9 @@ def permuted(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
     if node.op_type in BROADCASTING:
         return _broadcasting(node, perm)
     if queries.rank(node.inputs[0]) == len(perm):
-        found = _reading(node, perm, opset)
-        if found is not None:
-            return found
+        change = _reading(node, perm, opset)
+        if change is not None:
+            return change
     return _writing(node, perm) if queries.rank(node.outputs[0]) == len(perm) else None
 
 
@@ -107,12 +107,12 @@ def _broadcasting(node: ir.Node, perm: Sequence[int]) -> Change | None:
     rank, moved = len(perm), []
     for index, value in enumerate(node.inputs):
         shape, is_constant = constants.known_shape(value), constants.constant_tensor(value) is not None
-        own = queries.rank(value) if shape is None else len(shape)
-        if own is None or own > rank:
+        operand_rank = queries.rank(value) if shape is None else len(shape)
+        if operand_rank is None or operand_rank > rank:
             return None
         if shape is not None and _stays(shape, perm, is_constant=is_constant):
             continue
-        if own < rank and not is_constant:
+        if operand_rank < rank and not is_constant:
             return None
         moved.append(index)
     full = any(queries.rank(node.inputs[index]) == rank for index in moved)
@@ -141,20 +141,20 @@ def _one_axis(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
 
 def _forgets(perm: Sequence[int], gone: Sequence[int]) -> bool:
     """Whether the axes that are left without those of ``gone`` keep their order."""
-    left = [to for axis, to in enumerate(perm) if axis not in gone]
-    return left == sorted(left)
+    remaining = [to for axis, to in enumerate(perm) if axis not in gone]
+    return remaining == sorted(remaining)
 
 
 def _reducing(node: ir.Node, perm: Sequence[int]) -> Change | None:
-    given = permutations.axes_of(node)
+    axes = permutations.axes_of(node)
     by_input = len(node.inputs) > 1 and node.inputs[1] is not None
-    if by_input and given is None:
+    if by_input and axes is None:
         return None
     keeps = node.attributes.get_int("keepdims", 1) != 0
-    if not given:
+    if not axes:
         identity = node.attributes.get_int("noop_with_empty_axes", 0) != 0
         return Change((0,), absorbs=not keeps and not identity)
-    gone = [axis % len(perm) for axis in given]
+    gone = [axis % len(perm) for axis in axes]
     if not keeps and not _forgets(perm, gone):
         return None
     new = sorted(perm[axis] for axis in gone)
@@ -179,8 +179,8 @@ def _pad(node: ir.Node, perm: Sequence[int]) -> Change | None:
 def _slice(node: ir.Node, perm: Sequence[int]) -> Change | None:
     if "starts" in node.attributes:
         count = len(node.attributes.get_ints("starts", ()))
-        given = node.attributes.get_ints("axes", None) or list(range(count))
-        return Change((0,), attributes={"axes": [perm[axis % len(perm)] for axis in given]})
+        axes = node.attributes.get_ints("axes", None) or list(range(count))
+        return Change((0,), attributes={"axes": [perm[axis % len(perm)] for axis in axes]})
     has_axes = len(node.inputs) > 3 and node.inputs[3] is not None
     starts = constants.known_shape(node.inputs[1]) if len(node.inputs) > 1 else None
     if not has_axes and (starts is None or len(starts) != 1):

@@ -32,9 +32,9 @@ class LayoutPlan:
     Attributes:
         region: The region.
         chosen: Its nodes that are to compute permuted.
-        gone: Transposes that nobody reads any more then.
+        gone: Transposes that then have no uses.
         new: Values that a new Transpose has to read.
-        constants: Constants that are read permuted; ``True`` where nobody needs them as they are.
+        constants: Constants that are read permuted; ``True`` where no consumer needs them as they are.
     """
 
     region: LayoutRegion
@@ -77,6 +77,7 @@ def planned(region: LayoutRegion, is_known: Callable[[ir.Node, NDArray[np.int64]
         _plan_value(value, plan)
     if any(_is_quantized(value) for value in plan.new):
         return None
+    # Fewer Transposes, of no more elements in all, and no larger file
     elements = sum(_elements(node.outputs[0]) for node in plan.gone) - sum(map(_elements, plan.new))
     return plan if len(plan.gone) > len(plan.new) and elements >= 0 and _saved(plan, is_known) >= 0 else None
 
@@ -104,6 +105,7 @@ def _is_quantized(value: ir.Value) -> bool:
 def _plan_value(value: ir.Value, plan: LayoutPlan) -> None:
     region, producer, users = plan.region, value.producer(), value.uses()
     outgoing = {use.node: None for use in users if region.want(use) is PERMUTED}
+    # Case 1: made permuted. Transposes that took it out go; one is needed where it is still read as it is
     if region.is_permuted(value, plan.chosen):
         plan.gone.update(outgoing)
         needed = value.is_graph_output() or any(plan.wants_as_is(use) for use in users)
@@ -112,6 +114,7 @@ def _plan_value(value: ir.Value, plan: LayoutPlan) -> None:
         elif not needed and producer is not None:
             plan.gone[producer] = None
         return
+    # Case 2: made as it is. It needs a Transpose, or a constant is stored permuted, where chosen nodes read it
     permuted = [use for use in users if plan.reads_permuted(use)]
     if not permuted:
         return

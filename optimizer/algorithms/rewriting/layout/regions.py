@@ -48,7 +48,7 @@ class LayoutRegion:
         return self.maker(value) is PERMUTED or value.producer() in chosen
 
     def maker(self, value: ir.Value) -> object:
-        """Who decides how ``value`` is made: a node of the region, a fixed side, or a choice of its own."""
+        """What decides how ``value`` is made: a node of the region, a fixed side, or the value, free to choose."""
         producer = value.producer()
         if constants.constant_tensor(value) is not None:
             return value
@@ -62,7 +62,7 @@ class LayoutRegion:
         return AS_IS if perm is None or len(perm) != len(self.perm) else value
 
     def want(self, use: tuple[ir.Node, int]) -> object:
-        """How a reader wants a value: a node by its own choice, a fixed side, or ``None`` if it takes either."""
+        """How a consumer wants a value: as the node chooses, a fixed side, or ``None`` if it takes either."""
         node, index = use
         change = self.changes.get(node)
         if change is not None and index in change.moved:
@@ -74,8 +74,8 @@ class LayoutRegion:
 
     def wants(self, value: ir.Value) -> set[object]:
         """How the readers of ``value`` want it, and the graph if it gives it out."""
-        found = {self.want(use) for use in value.uses()}
-        return found | {AS_IS} if value.is_graph_output() else found
+        layouts = {self.want(use) for use in value.uses()}
+        return layouts | {AS_IS} if value.is_graph_output() else layouts
 
     def transposes(self) -> Iterator[tuple[ir.Node, str]]:
         """The Transposes that the region lies below, since they put something permuted in, or above."""
@@ -97,7 +97,7 @@ def grow(start: ir.Value, perm: tuple[int, ...], opset: Callable[[ir.Node], int]
             continue
         region.values[value] = None
         if constants.constant_tensor(value) is not None:
-            continue  # its other readers are near by accident only
+            continue  # its other consumers are near by accident only
         producer = value.producer()
         for node in (*([] if producer is None else [producer]), *(use.node for use in value.uses())):
             if node in region.changes or node.graph is not region.home or len(region.changes) >= MAX_NODES:
@@ -114,6 +114,7 @@ def grow(start: ir.Value, perm: tuple[int, ...], opset: Callable[[ir.Node], int]
 
 def cheapest(region: LayoutRegion) -> set[ir.Node] | None:
     """The nodes that are to compute permuted; ``None`` if no Transpose is saved by that."""
+    # A node on the source's side computes permuted. Each edge of capacity 1 is a Transpose that would be needed
     network = Network(PERMUTED, AS_IS)
     for value in region.values:
         _connect(value, region, network)
@@ -122,7 +123,11 @@ def cheapest(region: LayoutRegion) -> set[ir.Node] | None:
 
 
 def _connect(value: ir.Value, region: LayoutRegion, network: Network) -> None:
-    """Make it cost 1 if ``value`` is read permuted where it is made as it is, and the other way round."""
+    """Make it cost 1 if ``value`` is read permuted where it is made as it is, and the other way round.
+
+    Two nodes of the network for each value, one a direction: the edge between the producer and it has capacity 1, those
+    to its consumers cannot be cut, so one Transpose serves all consumers.
+    """
     maker = region.maker(value)
     wants = region.wants(value) - {None}
     after, before = (value, "made permuted, read as it is"), (value, "made as it is, read permuted")
