@@ -6,11 +6,11 @@ see nothing from outside, and whether the graphs of other operators do is not kn
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optimizer.graph import queries, traversal
+from optimizer.graph.names import NameGenerator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,27 +28,27 @@ class GraphTree:
         parents: The enclosing graph of each graph, ``None`` for roots; in order, roots before what is below them.
         depths: Steps from the root.
         functions: The bodies of functions, which hold constants in Constant nodes only.
-        names: Occurrences of each name among the values of all graphs.
+        names: Those of the values of all graphs, each as often as it occurs.
     """
 
     parents: dict[ir.Graph, ir.Graph | None]
     depths: dict[ir.Graph, int]
     functions: frozenset[ir.Graph]
-    names: Counter[str]
-    _suffixes: Counter[str] = field(default_factory=Counter)
+    names: NameGenerator
 
     @classmethod
     def of(cls, model: ir.Model) -> GraphTree:
         """The tree of ``model`` as it is now."""
         bodies = [function.graph for function in model.functions.values()]
-        tree = cls({}, {}, frozenset(bodies), Counter())
+        tree = cls({}, {}, frozenset(bodies), NameGenerator())
         stack: list[tuple[ir.Graph, ir.Graph | None]] = [(body, None) for body in reversed(bodies)]
         stack.append((model.graph, None))
         while stack:
             graph, parent = stack.pop()
             tree.parents[graph] = parent
             tree.depths[graph] = 0 if parent is None else tree.depths[parent] + 1
-            tree.names.update(_value_names(graph))
+            for name in _value_names(graph):
+                tree.names.take(name)
             for node in reversed(graph):
                 outer = graph if queries.is_standard(node, *_SEES_OUTSIDE) else None
                 stack += [(inner, outer) for inner in reversed(list(traversal.subgraphs_of(node)))]
@@ -82,15 +82,6 @@ class GraphTree:
         while graph is not None and graph is not outer:
             graph = self.parents[graph]
         return graph is outer
-
-    def fresh_name(self, hint: str) -> str:
-        """A name that no value has: ``hint``, or ``hint_1``, ``hint_2`` …; it is taken by the call."""
-        name = hint
-        while self.names[name]:
-            self._suffixes[hint] += 1
-            name = f"{hint}_{self._suffixes[hint]}"
-        self.names[name] += 1
-        return name
 
 
 def _value_names(graph: ir.Graph) -> set[str]:

@@ -158,7 +158,7 @@ def _transposed(
     if permutations.is_identity(perm):
         return value
     node = ir.node("Transpose", [value], {"perm": list(perm)}, name="")
-    node.outputs[0].name = rewriter.unique_name("t")
+    node.outputs[0].name = rewriter.names.fresh("t")
     if after is None:
         home.insert_before(home[0], node)
     else:

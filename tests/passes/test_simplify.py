@@ -121,7 +121,7 @@ def test_names_from_one_hint_are_numbered_and_do_not_look_at_each_other():
         '<ir_version: 8, opset_import: ["" : 17]> g (float[2] s_2) => (float[2] s) { s = Exp(s_2) }'
     )
     rewriter = Rewriter(model, Sites())
-    assert [rewriter.unique_name("s") for _ in range(3)] == ["s_1", "s_3", "s_4"]
-    assert rewriter.unique_name("t") == "t"
-    many = [rewriter.unique_name("s") for _ in range(20_000)]  # each costs the same, or this takes minutes
+    assert [rewriter.names.fresh("s") for _ in range(3)] == ["s_1", "s_3", "s_4"]
+    assert rewriter.names.fresh("t") == "t"
+    many = [rewriter.names.fresh("s") for _ in range(20_000)]  # each costs the same, or this takes minutes
     assert len(set(many)) == len(many)

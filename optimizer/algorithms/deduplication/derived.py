@@ -56,13 +56,13 @@ def must_stay(holder: StoredConstant) -> str | None:
 def is_source(kept: StoredConstant, other: StoredConstant, tree: GraphTree) -> bool:
     """Whether a node beside ``kept`` can make ``other``: it lends itself, and the other's graph sees it."""
     may_lend = kept.keep_reason is None or (kept.keep_reason.may_stand_for_equals and kept.is_initializer)
-    is_seen = tree.encloses(kept.graph, other.graph) and tree.names[kept.name] == 1
+    is_seen = tree.encloses(kept.graph, other.graph) and tree.names.count(kept.name) == 1
     return may_lend and is_seen and tree.root(kept.graph) not in tree.functions
 
 
 def derive_reshaped(kept: StoredConstant, other: StoredConstant, tree: GraphTree) -> None:
     """Let a Reshape of ``kept`` make what ``other`` holds, and remove ``other``; ``is_source`` holds."""
-    name = tree.fresh_name(f"{kept.name}_shape")
+    name = tree.names.fresh(f"{kept.name}_shape")
     dims = ir.Tensor(np.array(other.shape, np.int64), name=name)
     shape = ir.Value(name=name, type=ir.TensorType(dims.dtype), shape=dims.shape, const_value=dims)
     kept.graph.register_initializer(shape)
@@ -80,5 +80,5 @@ def _derive(kept: StoredConstant, other: StoredConstant, node: ir.Node, tree: Gr
     editing.describe_like(output, other.value)
     output.type, output.shape = ir.TensorType(other.tensor.dtype), ir.Shape(other.shape)
     remove(other, output, tree)
-    output.name = tree.fresh_name(other.name)
+    output.name = tree.names.fresh(other.name)
     prepend(kept.graph, node)

@@ -66,7 +66,7 @@ def _candidates(
         holder
         for holder in group
         if holder.is_initializer
-        and tree.names[holder.name] == 1
+        and tree.names.count(holder.name) == 1
         and (holder.keep_reason is None or holder.keep_reason.may_stand_for_equals)
         and tree.encloses(holder.graph, common)
     ]
@@ -82,7 +82,7 @@ def _growth(kept: StoredConstant | None, goes: Sequence[StoredConstant], tree: G
         length = len(kept.name)
     else:
         shortest = min((holder.name for holder in goes), key=len)
-        is_free = tree.names[shortest] == sum(holder.name == shortest for holder in goes)
+        is_free = tree.names.count(shortest) == sum(holder.name == shortest for holder in goes)
         length = len(shortest) + (0 if is_free else len("_1234567"))
     return sum(len(holder.value.uses()) * (length - len(holder.name)) for holder in goes)
 
@@ -120,7 +120,7 @@ def lift(group: Sequence[StoredConstant], tree: GraphTree, *, as_node: bool) -> 
     value.type, value.shape = ir.TensorType(first.tensor.dtype), ir.Shape(first.shape)
     for holder in group:
         remove(holder, value, tree)
-    value.name = tree.fresh_name(first.name)
+    value.name = tree.names.fresh(first.name)
     if not as_node:
         graph.register_initializer(value)
     return StoredConstant(value, first.tensor, graph)
@@ -134,7 +134,7 @@ def remove(holder: StoredConstant, value: ir.Value, tree: GraphTree) -> None:
         holder.graph.initializers.pop(holder.name)
     else:
         holder.graph.remove(producer, safe=True)
-    tree.names[holder.name] -= 1
+    tree.names.release(holder.name)
 
 
 def _constant_node(source: StoredConstant, graph: ir.Graph) -> ir.Value:

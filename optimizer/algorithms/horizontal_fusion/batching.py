@@ -76,11 +76,11 @@ def plan(branches: Branches, rewriter: Rewriter) -> Batching | str:
     if fixed is None and opset < _SIZES_AT_RUN_TIME:
         return "has batches of lengths that only a run tells, which takes opset 13"
     joined = ir.node("Concat", branches.inputs, {"axis": 0}, name="")
-    joined.outputs[0].name = rewriter.unique_name("batch")
+    joined.outputs[0].name = rewriter.names.fresh("batch")
     nodes, batched = [joined], {branches.inputs[0]: joined.outputs[0]}
     for step in branches.steps:
         inputs = [value if value is None else batched.get(value, value) for value in step[0].inputs]
-        nodes.append(copy_of_node(step[0], inputs, [rewriter.unique_name("batch")]))
+        nodes.append(copy_of_node(step[0], inputs, [rewriter.names.fresh("batch")]))
         batched[step[0].outputs[0]] = nodes[-1].outputs[0]
     leaving = branches.leaving()
     cuts = [split(batched[values[0]], fixed or range(len(values)), 0, opset) for values in leaving]
@@ -128,7 +128,7 @@ def _sizes(
 
 
 def _named(node: ir.Node, rewriter: Rewriter) -> ir.Node:
-    node.outputs[0].name = rewriter.unique_name("batch_size")
+    node.outputs[0].name = rewriter.names.fresh("batch_size")
     return node
 
 

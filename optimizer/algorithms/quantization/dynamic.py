@@ -107,7 +107,7 @@ class Quantizer:
         if key not in self._activations:
             maker = ir.node("DynamicQuantizeLinear", [value], num_outputs=3, name=self._name(node, "quantize"))
             for output, suffix in zip(maker.outputs, ("quantized", "scale", "zero_point"), strict=True):
-                output.name = self.rewriter.unique_name(f"{'' if value is None else value.name}_{suffix}")
+                output.name = self.rewriter.names.fresh(f"{'' if value is None else value.name}_{suffix}")
             owner(node).insert_before(node, maker)
             self._activations[key] = tuple(maker.outputs)
         return self._activations[key]
@@ -165,7 +165,7 @@ class Quantizer:
                 quantized_lstm.attributes.add(attribute)
         quantized_lstm.metadata_props.update(node.metadata_props)
         for old, new in zip(node.outputs, quantized_lstm.outputs, strict=True):
-            new.name = self.rewriter.unique_name(f"{old.name}_dynamic") if old.name else ""
+            new.name = self.rewriter.names.fresh(f"{old.name}_dynamic") if old.name else ""
         owner(node).insert_before(node, quantized_lstm)
         self._import_contrib(node)
         for old, new in zip(node.outputs, quantized_lstm.outputs, strict=True):
@@ -226,12 +226,12 @@ class Quantizer:
         new = ir.node(op_type, inputs, attributes, name=node.name if keep else self._name(node, op_type))
         if keep:
             new.metadata_props.update(node.metadata_props)
-        new.outputs[0].name = self.rewriter.unique_name(f"{node.outputs[0].name}_{op_type}")
+        new.outputs[0].name = self.rewriter.names.fresh(f"{node.outputs[0].name}_{op_type}")
         owner(node).insert_before(node, new)
         return new.outputs[0]
 
     def _name(self, node: ir.Node, suffix: str) -> str:
-        return self.rewriter.unique_name(f"{node.name}_{suffix}") if node.name else ""
+        return self.rewriter.names.fresh(f"{node.name}_{suffix}") if node.name else ""
 
     def _import_contrib(self, node: ir.Node) -> None:
         for function in self.rewriter.model.functions.values():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from optimizer.graph import queries, traversal
+from optimizer.graph.names import NameGenerator
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io.protos import preserved
 
@@ -25,31 +26,9 @@ NAMED, RENAMED, VALUES_NAMED, VALUES_RENAMED = "nodes named", "nodes renamed", "
 _ANNOTATION = "quant_parameter_tensor_names"  # where onnx-ir keeps a quantization annotation, on a value's meta
 
 
-class Names:
-    """Names that are taken, and others that are free."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        self._suffixes: Counter[str] = Counter()
-
-    def take(self, name: str) -> bool:
-        """Take ``name``; whether it was free."""
-        is_free = name not in self._taken
-        self._taken.add(name)
-        return is_free
-
-    def fresh(self, hint: str) -> str:
-        """``hint``, or ``hint_1``, ``hint_2`` …, whatever is free first; it is taken by the call."""
-        name = hint
-        while not self.take(name):
-            self._suffixes[hint] += 1
-            name = f"{hint}_{self._suffixes[hint]}"
-        return name
-
-
 def name_nodes(model: ir.Model) -> Counter[str]:
     """Give every node a name of its own, in subgraphs and functions too; returns what was done."""
-    names, changes = Names(), Counter[str]()
+    names, changes = NameGenerator(), Counter[str]()
     doubtful = [node for node in traversal.nodes(model) if not node.name or not names.take(node.name)]
     for node in doubtful:
         changes[RENAMED if node.name else NAMED] += 1
@@ -71,7 +50,7 @@ def _name_for(node: ir.Node) -> str:
 
 
 def _name_values_below(root: ir.Graph) -> Counter[str]:
-    names, changes = Names(), Counter[str]()
+    names, changes = NameGenerator(), Counter[str]()
     doubtful: dict[ir.Graph, list[ir.Value]] = defaultdict(list)
     for graph, value in _values_below(root):
         if not (names.take(value.name) if value.name else not queries.has_uses(value)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from optimizer.analysis.symbolic.nonzero import nonzero_symbols
 from optimizer.analysis.symbolic.shape_values import ShapeValues
 from optimizer.graph import editing, queries, tensors, traversal
 from optimizer.graph.graph_tree import GraphTree
-from optimizer.graph.names import names_in_use
+from optimizer.graph.names import NameGenerator, names_in_use
 from optimizer.graph.tensors import ContentKey, content_key
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ class Rewriter:
         }
         self._opset = queries.opset_version(model)
         self._firsts: dict[Hashable, ir.Value] = {}
-        self._suffixes = Counter[str]()  # the last number that was tried for a name
         self._has_initializers = (model.ir_version or _FIRST_IR_VERSION) >= _FIRST_IR_VERSION
 
     @property
@@ -67,8 +65,9 @@ class Rewriter:
         return nonzero_symbols(self.model.graph, self.values)
 
     @cached_property
-    def _names(self) -> set[str]:
-        return names_in_use(self.model)
+    def names(self) -> NameGenerator:
+        """The names of all values and nodes of the model."""
+        return NameGenerator(names_in_use(self.model))
 
     @cached_property
     def _small_constants(self) -> dict[ContentKey, ir.Value]:
@@ -78,15 +77,6 @@ class Rewriter:
             if key is not None:
                 found.setdefault(key, value)
         return found
-
-    def unique_name(self, hint: str) -> str:
-        """A name that is used nowhere in the model: ``hint``, or ``hint_1``, ``hint_2`` …; it is taken by the call."""
-        name = hint
-        while name in self._names:
-            self._suffixes[hint] += 1
-            name = f"{hint}_{self._suffixes[hint]}"
-        self._names.add(name)
-        return name
 
     def opset(self, node: ir.Node) -> int:
         """The version of the standard operator set that holds for ``node``."""
@@ -120,10 +110,10 @@ class Rewriter:
 
     def own_name(self, value: ir.Value) -> None:
         """Give ``value`` another name if a second one in the model has its name too."""
-        names = self._tree.names
-        if value.name and names[value.name] > 1:
-            names[value.name] -= 1
-            value.name = self.unique_name("v")
+        values = self._tree.names
+        if value.name and values.count(value.name) > 1:
+            values.release(value.name)
+            value.name = self.names.fresh("v")
 
     def first_like(self, key: Hashable, value: ir.Value) -> ir.Value:
         """The first value of this sweep that came with ``key`` and is still there; else ``value`` is it."""
@@ -153,7 +143,7 @@ class Rewriter:
         known = self.known_constant(node, array)
         if known is not None:
             return known
-        name = self.unique_name(hint)
+        name = self.names.fresh(hint)
         tensor = tensors.compact(array, name) if isinstance(array, np.ndarray) else array
         if not self.may_lift(node):
             return self._constant_node(node, tensor, name)
@@ -172,7 +162,7 @@ class Rewriter:
             raise ValueError(f"{output.name} is no output of a node")
         value = self.known_constant(node, array)
         if value is None:
-            name, output.name = output.name or self.unique_name("constant"), None
+            name, output.name = output.name or self.names.fresh("constant"), None
             tensor = tensors.compact(array, name) if isinstance(array, np.ndarray) else tensors.renamed(array, name)
             if self.may_lift(node):
                 value = self._initializer(owner(node), tensor, name)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.names import Names
 from optimizer.graph import editing
-from optimizer.graph.names import names_in_use
+from optimizer.graph.names import NameGenerator, names_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -34,16 +33,13 @@ class Splicer:
 
     version: int
     holds_initializers: bool
-    names: Names
+    names: NameGenerator
     _constants: dict[Hashable, ir.Value] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: ir.Model, version: int) -> Splicer:
         """A splicer for ``model``."""
-        names = Names()
-        for name in names_in_use(model):
-            names.take(name)
-        return cls(version, model.ir_version >= 4, names)
+        return cls(version, model.ir_version >= 4, NameGenerator(names_in_use(model)))
 
     def splice(self, node: ir.Node, converted: onnx.GraphProto) -> None:
         """Put ``converted`` in the place of ``node``; its inputs are ``i0``, ``i1`` …, its outputs ``o0`` and so on."""

@@ -22,7 +22,7 @@ from optimizer.analysis import shape_inference
 from optimizer.errors import DataError, UsageError
 from optimizer.evaluation.runtime import session as runtime
 from optimizer.graph import constants, editing, queries, traversal
-from optimizer.graph.names import names_in_use
+from optimizer.graph.names import NameGenerator, names_in_use
 from optimizer.io.model import clone
 from optimizer.statistics.tensor_statistics import Observation
 
@@ -223,16 +223,12 @@ def sizes(model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], thread
     if not names:
         return {}
     copy = clone(model)
-    main, taken = _values(copy), names_in_use(copy)
+    main, labels = _values(copy), NameGenerator(names_in_use(copy))
     if not queries.opset_version(copy):
         copy.graph.opset_imports[""] = 17
     dims: dict[str, ir.Value] = {}
     for name in names:
-        label = f"{name}.shape"
-        while label in taken:
-            label += "_"
-        taken.add(label)
-        dims[name] = ir.Value(name=label, type=ir.TensorType(ir.DataType.INT64))
+        dims[name] = ir.Value(name=labels.fresh(f"{name}.shape"), type=ir.TensorType(ir.DataType.INT64))
         copy.graph.append(ir.node("Shape", [main[name]], outputs=[dims[name]]))
     _set_outputs(copy, list(dims.values()))
     answers = runtime.session(copy, threads=threads).run(feed)

@@ -92,8 +92,8 @@ def _probe(value: ir.Value, from_end: int, count: int, rewriter: Rewriter) -> ir
     if not is_row and (from_end != rank - 1 or rank < 3):
         return None
     shape = (count, 1) if is_row else (1, count, *[1] * (rank - 2))
-    weight = ir.Value(name=rewriter.unique_name("probe_weight"), const_value=ir.tensor(np.zeros(shape, kind)))
+    weight = ir.Value(name=rewriter.names.fresh("probe_weight"), const_value=ir.tensor(np.zeros(shape, kind)))
     weight.type, weight.shape = value.type, ir.Shape(shape)
     rewriter.model.graph.initializers.add(weight)
-    output = ir.Value(name=rewriter.unique_name("probe"), type=value.type)
+    output = ir.Value(name=rewriter.names.fresh("probe"), type=value.type)
     return ir.node("MatMul" if is_row else "Conv", [value, weight], outputs=[output], name=output.name)

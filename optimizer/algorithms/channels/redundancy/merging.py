@@ -144,8 +144,8 @@ def _add_behind(node: ir.Node, shift: NDArray[np.generic], rewriter: Rewriter) -
         if array is not None and array.ndim <= 1 and array.size in {1, shift.size}:
             replace_input(reader, index, np.broadcast_to(array, shift.shape) + shift, rewriter)
             return
-    made = ir.Value(name=rewriter.unique_name(f"{output.name}_sum"))
-    name = rewriter.unique_name(f"{node.name}_bias") if node.name else ""
+    made = ir.Value(name=rewriter.names.fresh(f"{output.name}_sum"))
+    name = rewriter.names.fresh(f"{node.name}_bias") if node.name else ""
     add = ir.node("Add", [output, rewriter.constant(node, shift, "bias")], outputs=[made], name=name)
     graph_of = node.graph
     if graph_of is None:

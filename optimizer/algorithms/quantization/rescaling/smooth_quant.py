@@ -148,8 +148,8 @@ def _divide(
     rewriter = Rewriter(model, Sites())
     name = value.name or "value"
     factors = rewriter.constant(readers[0].node, (1 / scale).astype(np.float32), f"{name}_smoothing")
-    scaled = ir.Value(name=rewriter.unique_name(f"{name}_smoothed"), type=value.type, shape=value.shape)
-    mul = ir.Node("", "Mul", [value, factors], outputs=[scaled], name=rewriter.unique_name(f"{name}_smooth"))
+    scaled = ir.Value(name=rewriter.names.fresh(f"{name}_smoothed"), type=value.type, shape=value.shape)
+    mul = ir.Node("", "Mul", [value, factors], outputs=[scaled], name=rewriter.names.fresh(f"{name}_smooth"))
     if producer is not None and producer.graph is model.graph:
         producer.append(mul)
     else:

@@ -12,8 +12,9 @@ from optimizer.algorithms.quantization import linear
 from optimizer.algorithms.quantization.static import fusion_table
 from optimizer.algorithms.quantization.static.fusion_table import Role
 from optimizer.algorithms.quantization.static.kernel_weights import KernelWeight, fit_bias, quantize_bias
-from optimizer.graph import editing, names, queries
+from optimizer.graph import editing, queries
 from optimizer.graph.constants import constant_array
+from optimizer.graph.names import NameGenerator, names_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,13 +47,14 @@ class Insertion:
     weights: Callable[[ir.Node], KernelWeight]
     grid: IntegerRange
     constants: IntegerRange
-    _taken: set[str] = field(default_factory=set)
     _dequantized: dict[tuple[ir.Value, bytes], ir.Value] = field(default_factory=dict)
     _small: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._names = NameGenerator(names_in_use(self.model), separator=".", first=2)
+
     def insert(self) -> None:
         """Write all pairs; float constants that nobody reads any more go."""
-        self._taken = names.names_in_use(self.model)
         before = dict(self.model.graph.initializers)
         parameters = self._activation_parameters()
         for node in self.placement.nodes:
@@ -180,8 +182,8 @@ class Insertion:
             inputs.append(self._shared(f"{name}.zero_point", parameters.zero_point))
         attributes = {} if parameters.axis is None else {"axis": parameters.axis}
         node = ir.node(op_type, inputs, attributes=attributes)
-        node.name = self._unique(f"{name}.{op_type}")
-        node.outputs[0].name = self._unique(f"{name}.{'quantized' if op_type[0] == 'Q' else 'dequantized'}")
+        node.name = self._names.fresh(f"{name}.{op_type}")
+        node.outputs[0].name = self._names.fresh(f"{name}.{'quantized' if op_type[0] == 'Q' else 'dequantized'}")
         return node
 
     def _shared(self, name: str, array: NDArray[Any]) -> ir.Value:
@@ -192,20 +194,12 @@ class Insertion:
         return self._small[key]
 
     def _initializer(self, name: str, array: NDArray[Any]) -> ir.Value:
-        tensor = ir.tensor(array, name=self._unique(name))
+        tensor = ir.tensor(array, name=self._names.fresh(name))
         value = ir.Value(
             name=tensor.name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape)
         )
         self.model.graph.initializers.add(value)
         return value
-
-    def _unique(self, name: str) -> str:
-        candidate, number = name, 1
-        while candidate in self._taken:
-            number += 1
-            candidate = f"{name}.{number}"
-        self._taken.add(candidate)
-        return candidate
 
 
 def _parameters(low: float, high: float, grid: IntegerRange, members: list[ir.Value]) -> Parameters:

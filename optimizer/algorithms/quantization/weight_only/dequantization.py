@@ -107,7 +107,7 @@ class Dequantizer:
         return self._made[key]
 
     def _inner_constant(self, anchor: ir.Node, array: NDArray[Any], hint: str) -> ir.Value:
-        name = self.rewriter.unique_name(hint)
+        name = self.rewriter.names.fresh(hint)
         tensor = ir.tensor(array, name=name)
         tensor_type, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
         value = ir.Value(name=name, type=tensor_type, shape=shape, const_value=tensor)

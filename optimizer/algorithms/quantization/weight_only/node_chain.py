@@ -33,11 +33,11 @@ class NodeChain:
         keep: ir.Node | None = None,
     ) -> ir.Value:
         """The output of a new node; with ``keep`` it goes by the name of that one."""
-        label = self.rewriter.unique_name(f"{self.name}_{op_type}") if keep is None else keep.name
+        label = self.rewriter.names.fresh(f"{self.name}_{op_type}") if keep is None else keep.name
         node = ir.node(op_type, inputs, attributes, name=label)
         if keep is not None:
             node.metadata_props.update(keep.metadata_props)
-        node.outputs[0].name = self.rewriter.unique_name(f"{self.name}_{op_type}_output")
+        node.outputs[0].name = self.rewriter.names.fresh(f"{self.name}_{op_type}_output")
         owner(self.anchor).insert_before(self.anchor, node)
         return node.outputs[0]
 
