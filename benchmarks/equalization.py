@@ -42,31 +42,33 @@ if TYPE_CHECKING:
 LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
 BEFORE = ("dedup-initializers", "simplify", "dedup-initializers", "upgrade-opset:version=13+unique-names+simplify")
 NEAREST = "rounding=nearest"
-# Options of insert-qdq; the first row of a model is where the gap begins, a row named in the second part is its end.
+WEIGHTS, ACTIVATIONS, SMOOTHED = (f"equalize-channels:method={one}" for one in ("weights", "activations", "smooth"))
+# What runs in front, options of insert-qdq; the first row of a model is where the gap begins, a row named in the third
+# part is its end.
 TENSOR = (
-    (f"granularity=tensor,{NEAREST},correct-bias=false", "nearest"),
-    (f"granularity=tensor,{NEAREST}", "nearest"),
-    (f"granularity=tensor,{NEAREST},correct-bias=false,equalize=true", "nearest"),
-    (f"granularity=tensor,{NEAREST},equalize=true", "nearest"),
-    ("granularity=tensor", "adaptive"),
-    ("granularity=tensor,equalize=true", "adaptive"),
+    ("", f"granularity=tensor,{NEAREST},correct-bias=false", "nearest"),
+    ("", f"granularity=tensor,{NEAREST}", "nearest"),
+    (WEIGHTS, f"granularity=tensor,{NEAREST},correct-bias=false", "nearest"),
+    (WEIGHTS, f"granularity=tensor,{NEAREST}", "nearest"),
+    ("", "granularity=tensor", "adaptive"),
+    (WEIGHTS, "granularity=tensor", "adaptive"),
 )
 CHANNEL = (
-    (f"{NEAREST},correct-bias=false", ""),
-    (NEAREST, "nearest"),
-    (f"{NEAREST},equalize=true", ""),
-    ("", "adaptive"),
-    ("equalize=true", ""),
+    ("", f"{NEAREST},correct-bias=false", ""),
+    ("", NEAREST, "nearest"),
+    (ACTIVATIONS, NEAREST, ""),
+    ("", "", "adaptive"),
+    (ACTIVATIONS, "", ""),
 )
-SMOOTH = ((NEAREST, ""), (f"{NEAREST},smooth=0.5", ""), ("", ""), ("smooth=0.5", ""))
+SMOOTH = (("", NEAREST, ""), (SMOOTHED, NEAREST, ""), ("", "", ""), (SMOOTHED, "", ""))
 BITS = {7: "reduced-range=true", 8: "reduced-range=false"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one set of options gave."""
+    """What one stage gave."""
 
-    options: str
+    spec: str
     error: float
     as_run: float
     ranges: str
@@ -78,7 +80,7 @@ class Row:
         closed = "" if end is None else f"{(start - self.error) / (start - end):.0%}"
         changes = ", ".join(f"{count} {kind}" for kind, count in self.changes.items())
         return [
-            f"`{self.options or 'as it is'}`",
+            f"`{self.spec}`",
             f"{self.error:.4f}",
             f"{self.as_run:.4f}",
             closed,
@@ -100,15 +102,20 @@ class Bench:
         self.evaluator = RuntimeEvaluator(original, split, Budget(), is_timed=False, time_limit=float("inf"))
         self.counts = f"{len(split.calibration)} inputs to quantize by, {len(self.feeds)} to judge by"
 
-    def row(self, options: str, bits: int) -> Row:
-        """Quantize and judge."""
+    def row(self, before: str, options: str, bits: int) -> Row:
+        """Rescale, if ``before`` says so, quantize and judge."""
+        model, changes, left = clone(self.model), {}, ()
+        for member in parse_stage(before).passes if before else ():
+            result = member.run(model, Context(self.model, evaluator=self.evaluator))
+            model, changes = result.model, dict(result.changes)
+            left = tuple(f"{note.subject}: {note.reason}" for note in result.notes)
         spec = f"insert-qdq:search=false,{BITS[bits]}" + (f",{options}" if options else "")
         (member,) = parse_stage(spec).passes
-        result = member.run(clone(self.model), Context(self.model, evaluator=self.evaluator))
+        result = member.run(model, Context(self.model, evaluator=self.evaluator))
         self.evaluator.memory.clear()  # candidates of other options are of no use
         error, as_run = (self._error(result.model, optimize=optimize) for optimize in (False, True))
-        left = tuple(f"{note.subject}: {note.reason}" for note in result.notes if note.reason.startswith("not "))
-        return Row(options, error, as_run, str(result.choices.get("ranges", "")), result.changes, left)
+        shown = "+".join(filter(None, (before, f"insert-qdq:{options}" if options else "insert-qdq")))
+        return Row(shown, error, as_run, str(result.choices.get("ranges", "")), changes | dict(result.changes), left)
 
     def _error(self, model: ir.Model, *, optimize: bool) -> float:
         return worst(self.wanted, answers(model, self.feeds, optimize=optimize))
@@ -117,28 +124,28 @@ class Bench:
 def granularity(bench: Bench, bits: int) -> Iterator[tuple[Row, list[str]]]:
     """Rows of weights with a scale for each channel, and with one, by how much of the gap between them they close."""
     ends: dict[str, float] = {}
-    for options, name in CHANNEL:
-        row = bench.row(options, bits)
+    for before, options, name in CHANNEL:
+        row = bench.row(before, options, bits)
         ends[name] = row.error
         yield row, row.cells(0.0, None)
     start: float | None = None
-    for options, name in TENSOR:
-        row = bench.row(options, bits)
+    for before, options, name in TENSOR:
+        row = bench.row(before, options, bits)
         start = row.error if start is None else start
         yield row, row.cells(start, ends[name])
 
 
 def smoothing(bench: Bench, bits: int) -> Iterator[tuple[Row, list[str]]]:
     """Rows without and with smoothing."""
-    for options, _ in SMOOTH:
-        row = bench.row(options, bits)
+    for before, options, _ in SMOOTH:
+        row = bench.row(before, options, bits)
         yield row, row.cells(0.0, None)
 
 
 def table(title: str, rows: Sequence[tuple[Row, list[str]]]) -> Iterator[str]:
     """Lines of Markdown."""
     yield from ("", f"## {title}", "")
-    yield "| options of `insert-qdq:search=false` | error | as run | gap closed | ranges | changes |"
+    yield "| stage, with `search=false` | error | as run | gap closed | ranges | changes |"
     yield "| --- | ---: | ---: | ---: | --- | --- |"
     for _, cells in rows:
         yield f"| {' | '.join(cells)} |"

@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING
 import optimizer
 from equalization import BEFORE
 from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT7
-from optimizer.algorithms.quantization.rescaling.preparation import prepared
 from optimizer.algorithms.quantization.static.search import Int8Search
 from optimizer.algorithms.quantization.static.units import find_units
+from optimizer.contract.passes import Context
 from optimizer.engine.evaluator import RuntimeEvaluator
 from optimizer.evaluation.feeds.loading import load_feeds
 from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
 from optimizer.graph import constants
 from optimizer.graph.linear_nodes import as_linear
-from optimizer.io.model import load
+from optimizer.io.model import clone, load
+from optimizer.recipes.spec import parse_pass
 from weight_only import answers, worst
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def without_relu6(model: ir.Model) -> int:
 
 def equalized(judge: Judge) -> None:
     """Print the rows of the second table."""
-    change = prepared(judge.model, judge.evaluator, equalize=True, smooth=0.0, per_channel=False)
+    change = parse_pass("equalize-channels").run(clone(judge.model), Context(judge.model))
     print(f"\nEqualized: {dict(change.changes)}\n\n| weights | error | gap closed |\n| --- | ---: | ---: |")
     rows: dict[str, Callable[[], Int8Search]] = {
         "one scale, no bias correction": lambda: judge.search(judge.model, per_channel=False, correct_bias=False),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer.algorithms.quantization import linear
-from optimizer.algorithms.quantization.rescaling.preparation import prepared
 from optimizer.algorithms.quantization.static.fusion_table import constant_type
 from optimizer.algorithms.quantization.static.search import Int8Search
 from optimizer.algorithms.quantization.static.units import find_units
@@ -47,8 +46,6 @@ class InsertQdq(Pass):
         reduced_range: Whether weights use 7 bits, so that sums of pairs fit into 16; ``None`` is the target's.
         correct_bias: Whether biases make up for the mean error of the weights.
         rounding: Of weights: to the nearest integer, or so that outputs change least on the calibration feeds.
-        equalize: Whether channels between kernels are first rescaled to like sizes, at no change of a float answer.
-        smooth: How much of the outliers of what MatMul and Gemm read goes into their weights first, 0 (none) to 1.
         include: Only these nodes: name globs, or ``op:Conv``; empty: all.
         exclude: Never these.
         search: Whether to leave out what the budget does not allow; without, all or nothing.
@@ -64,8 +61,6 @@ class InsertQdq(Pass):
     reduced_range: bool | None = None
     correct_bias: bool = True
     rounding: Literal["adaptive", "nearest"] = "adaptive"
-    equalize: bool = False
-    smooth: float = 0.0
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     search: bool = True
@@ -73,8 +68,6 @@ class InsertQdq(Pass):
     def __post_init__(self) -> None:
         if self.ranges not in {"auto", *METHODS}:
             raise UsageError(f"ranges={self.ranges!r}: there are auto, {', '.join(METHODS)}")
-        if not 0 <= self.smooth <= 1:
-            raise UsageError(f"smooth={self.smooth}: give a share from 0 (off) to 1; 0.5 is usual")
         NodeFilter(self.include, self.exclude)
 
     @property
@@ -117,9 +110,8 @@ class InsertQdq(Pass):
         method = self.ranges if context.choices is None else context.choices["ranges"]
         adaptive = context.choices["adaptive"] if context.choices else None if self.rounding == "adaptive" else ()
         per_channel = self.granularity == "channel"
-        start = prepared(model, evaluator, equalize=self.equalize, smooth=self.smooth, per_channel=per_channel)
         work = Int8Search.of(
-            start.model, units, evaluator, self._grids(context.target),
+            model, units, evaluator, self._grids(context.target),
             per_channel=per_channel, correct_bias=self.correct_bias, adaptive=adaptive, method=method,
         )  # fmt: skip
         if context.choices is not None:
@@ -133,8 +125,7 @@ class InsertQdq(Pass):
             return PassResult(model, {}, notes)
         kernels = sum(len(unit.outputs) for unit in units if unit.is_kernel and unit.name in chosen)
         choices = {"units": sorted(chosen), "ranges": work.method, "adaptive": list(work.adaptive)}
-        changes = {"kernels in int8": kernels, **start.changes}
-        return PassResult(work.build(chosen), changes, [*start.notes, *notes], choices)
+        return PassResult(work.build(chosen), {"kernels in int8": kernels}, notes, choices)
 
     def _grids(self, target: str) -> tuple[IntegerRange, IntegerRange, IntegerRange]:
         """The integers of activations, of constants that meet them, and of weights."""

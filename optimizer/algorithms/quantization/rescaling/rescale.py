@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.contract.passes import Note
 from optimizer.graph import constants, linear_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -25,40 +24,11 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.axes import Channels
     from optimizer.algorithms.channels.homogeneous import HomogeneousShift
     from optimizer.algorithms.quantization.rescaling.regions import RescalingRegion
+    from optimizer.contract.skipped import SkippedNodes
     from optimizer.graph.linear_nodes import LinearNode
 
-
-OVERFLOW = "a weight would leave the range of normal float32"
+_OVERFLOW = "a weight would leave the range of normal float32"
 LEAST, MOST = -10.0, 10.0  # binary exponents of factors: 8 bits tell apart no more, and float32 has room for it
-
-
-@dataclass(frozen=True)
-class Equalized:
-    """What was rescaled.
-
-    Attributes:
-        changes: Real changes by kind.
-        notes: What was left alone, and why.
-        names: Values whose channels were scaled: what was observed of them holds no more.
-    """
-
-    changes: dict[str, int]
-    notes: tuple[Note, ...] = ()
-    names: frozenset[str] = frozenset()
-
-
-def as_notes(what: str, reasons: Mapping[str, Sequence[str]]) -> tuple[Note, ...]:
-    """One note for each reason, so that a net of a hundred Sigmoids says it once.
-
-    Args:
-        what: What was not done.
-        reasons: Why, to the names of the places.
-    """
-    notes = []
-    for reason, names in reasons.items():
-        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-        notes.append(Note(f"{names[0]}{more}", f"{what}: {reason}"))
-    return tuple(notes)
 
 
 def spread(scale: NDArray[np.float64], channels: Channels) -> NDArray[np.float64]:
@@ -71,16 +41,40 @@ def power_of_two(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.exp2(np.rint(np.clip(exponents, LEAST, MOST)))
 
 
-def rescale(region: RescalingRegion, scale: NDArray[np.float64], *, exact: bool = True) -> bool:
-    """Divide the channels of the values of ``region`` by ``scale``.
+@dataclass(frozen=True)
+class Rescaler:
+    """Rescales regions, where it is exact and permitted.
+
+    Attributes:
+        permits: Asked for each place, by its site.
+        skipped: Is told what is left alone, and why.
+    """
+
+    permits: Callable[[str], bool]
+    skipped: SkippedNodes
+
+    def rescale(self, region: RescalingRegion, scale: NDArray[np.float64], site: str) -> int:
+        """Divide the channels of the values of ``region`` by ``scale``; returns how many channels that changed."""
+        count = int(np.count_nonzero(scale != 1))
+        arrays = _scaled(region, scale) if count else {}
+        if arrays is None:
+            self.skipped.note(site, _OVERFLOW)
+        if not arrays or not self.permits(site):
+            return 0
+        for value, array in arrays.items():
+            constants.set_array(value, array)
+        return count
+
+
+def _scaled(region: RescalingRegion, scale: NDArray[np.float64]) -> dict[ir.Value, NDArray[np.floating]] | None:
+    """The constants of ``region`` for values whose channels are divided by ``scale``.
 
     Args:
         region: One without an obstacle.
-        scale: Positive, one for each channel.
-        exact: Whether it hinders that a weight would be rounded; numbers that are denormal already do not count.
+        scale: Powers of two, one for each channel.
 
     Returns:
-        Whether it was done; an overflow hinders too, and then nothing is changed.
+        ``None`` if a weight would overflow or be rounded; numbers that are denormal already do not count.
     """
     wanted: dict[ir.Value, NDArray[np.float64]] = {}
     for shift in _shifts(region):
@@ -95,13 +89,9 @@ def rescale(region: RescalingRegion, scale: NDArray[np.float64], *, exact: bool 
         value = reader.kernel.weight
         array = wanted.get(value, _double(value))
         wanted[value] = linear_nodes.scaled_inputs(reader.kernel, array, np.repeat(scale, reader.block))
-    made = {value: _rounded(value, array, exact=exact) for value, array in wanted.items()}
-    if any(array is None for array in made.values()):
-        return False
-    for value, rounded in made.items():
-        if rounded is not None:
-            constants.set_array(value, rounded)
-    return True
+    rounded = {value: _rounded(value, array) for value, array in wanted.items()}
+    kept = {value: array for value, array in rounded.items() if array is not None}
+    return kept if len(kept) == len(rounded) else None
 
 
 def _shifts(region: RescalingRegion) -> Iterator[HomogeneousShift]:
@@ -117,8 +107,8 @@ def _double(value: ir.Value) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def _rounded(value: ir.Value, wanted: NDArray[np.float64], *, exact: bool) -> NDArray[np.floating] | None:
-    """``wanted`` in the type of the constant ``value``, or ``None`` if that loses what ``rescale`` does not allow."""
+def _rounded(value: ir.Value, wanted: NDArray[np.float64]) -> NDArray[np.floating] | None:
+    """``wanted`` in the type of the constant ``value``, or ``None`` if a normal number overflows or is rounded."""
     old = constants.float_array(value)
     if old is None:
         return None
@@ -129,7 +119,7 @@ def _rounded(value: ir.Value, wanted: NDArray[np.float64], *, exact: bool) -> ND
     tiny = np.finfo(old.dtype).tiny
     was_normal = np.broadcast_to(np.abs(old) >= tiny, new.shape) if old.size in {1, new.size} else np.True_
     lost = was_normal & ((new != wanted) | (np.abs(new) < tiny))
-    return None if exact and np.any(lost) else new
+    return None if np.any(lost) else new
 
 
 class ChannelMagnitudes:

@@ -19,17 +19,9 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.quantization.rescaling.regions import RegionReader, RescalingRegion, find_regions
-from optimizer.algorithms.quantization.rescaling.rescale import (
-    OVERFLOW,
-    ChannelMagnitudes,
-    Equalized,
-    as_notes,
-    power_of_two,
-    rescale,
-)
+from optimizer.algorithms.quantization.rescaling.rescale import ChannelMagnitudes, power_of_two
 from optimizer.algorithms.quantization.rescaling.sources import norm_source, weight_obstacle
 from optimizer.algorithms.rewriting.rewriter import Rewriter
-from optimizer.analysis import shape_inference
 from optimizer.contract.passes import Sites
 from optimizer.graph import constants, linear_nodes
 
@@ -38,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optimizer.algorithms.quantization.rescaling.rescale import Rescaler
     from optimizer.graph.linear_nodes import LinearNode
 
 _PRODUCTS = frozenset({"MatMul", "Gemm"})
@@ -46,51 +39,49 @@ OUTLIER = 8.0  # a Mul is worth it where the largest channel is so many times th
 
 
 def to_observe(model: ir.Model) -> dict[str, int]:
-    """Values whose channels ``smooth`` would know the largest magnitudes of, and the axis of the channels."""
-    shape_inference.infer(model)
+    """Values whose channels ``smooth`` is to be told the largest magnitudes of, and the axis of the channels."""
     regions = [region for region in find_regions(model, norm_source) if not region.obstacle]
     read = {value.name or "": -region.values[value].from_end for region in regions for value in region.read()}
     return read | {value.name or "": -1 for value in _by_value(model)}
 
 
 def smooth(
-    model: ir.Model,
-    channel_max: Mapping[str, NDArray[np.floating]],
-    alpha: float = 0.5,
-    *,
-    allow_mul: bool = False,
-) -> Equalized:
+    model: ir.Model, channel_max: Mapping[str, NDArray[np.floating]], alpha: float, rescaler: Rescaler
+) -> dict[str, int]:
     """Smooth what MatMul and Gemm of the main graph read, in place; tensors are replaced, never written into.
 
     Args:
-        model: A clone, whose tensors others may share.
+        model: With shapes on its values, as far as they are known.
         channel_max: The largest magnitude of each channel of the values in ``to_observe``.
         alpha: How much of the spread goes into the weights, 0 to 1.
-        allow_mul: Whether to put a Mul in front of the kernels where nothing takes the division, and there are
-            channels of ``OUTLIER`` times the median.
+        rescaler: Asked for each place: the site of a normalization, or the name of a value that gets a Mul.
+
+    Returns:
+        Real changes by kind.
     """
-    shape_inference.infer(model)
     seen = {name: np.asarray(peaks, np.float64) for name, peaks in channel_max.items()}
-    reasons: dict[str, list[str]] = {}
     changes: Counter[str] = Counter()
-    names: set[str] = set()
+    smoothed: set[ir.Value] = set()
     for region in find_regions(model, norm_source):
-        if not region.is_read or (allow_mul and region.obstacle):
+        if not region.is_read or region.obstacle:
             continue
-        scale = None if region.obstacle else _scale(region, seen, alpha)
+        scale = _scale(region, seen, alpha)
         if scale is None:
-            reasons.setdefault(region.obstacle or "its channels were not observed", []).append(region.name)
-        elif not rescale(region, scale):
-            reasons.setdefault(OVERFLOW, []).append(region.name)
-        else:
-            changes["channels smoothed"] += int(np.count_nonzero(scale != 1))
-            names.update(value.name or "" for value in region.values)
-    for value, readers in (_by_value(model) if allow_mul else {}).items():
+            rescaler.skipped.note(region.name, "its channels were not observed")
+        elif count := rescaler.rescale(region, scale, region.name):
+            changes["channels smoothed"] += count
+            smoothed.update(region.values)
+    for value, readers in _by_value(model).items():
         peaks = seen.get(value.name or "")
-        if value.name not in names and peaks is not None and peaks.max(initial=0) >= OUTLIER * np.median(peaks) > 0:
-            changes["Mul inserted"] += _divide(model, value, readers, seen, alpha)
-    kept = {kind: count for kind, count in changes.items() if count}
-    return Equalized(kept, as_notes("not smoothed", reasons), frozenset(names))
+        # A Mul costs time: it is worth it for outliers alone
+        if value in smoothed or peaks is None or not peaks.max(initial=0) >= OUTLIER * np.median(peaks) > 0:
+            continue
+        region = RescalingRegion(readers[0].inputs, readers={item.node: RegionReader(item, 1) for item in readers})
+        scale = _scale(region, seen, alpha)
+        if scale is not None and rescaler.rescale(region, scale, value.name or ""):
+            _insert_mul(model, value, readers, 1 / scale)
+            changes["Mul inserted"] += 1
+    return dict(changes)
 
 
 def _by_value(model: ir.Model) -> dict[ir.Value, list[LinearNode]]:
@@ -132,28 +123,17 @@ def _floored(peaks: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(peaks, largest * _UNSEEN) if largest > 0 else np.ones_like(peaks)
 
 
-def _divide(
-    model: ir.Model,
-    value: ir.Value,
-    readers: Sequence[LinearNode],
-    seen: Mapping[str, NDArray[np.float64]],
-    alpha: float,
-) -> bool:
-    """Let ``readers`` read ``value`` times a vector, and make up for it in their weights; whether it was done."""
-    region = RescalingRegion(readers[0].inputs, readers={kernel.node: RegionReader(kernel, 1) for kernel in readers})
-    scale = _scale(region, seen, alpha)
+def _insert_mul(model: ir.Model, value: ir.Value, readers: Sequence[LinearNode], factors: NDArray[np.float64]) -> None:
+    """Let ``readers`` read ``value`` times ``factors``, one for each channel."""
     producer = value.producer()
-    if scale is None or np.all(scale == 1) or not rescale(region, scale):
-        return False
     rewriter = Rewriter(model, Sites())
     name = value.name or "value"
-    factors = rewriter.constant(readers[0].node, (1 / scale).astype(np.float32), f"{name}_smoothing")
+    vector = rewriter.constant(readers[0].node, factors.astype(np.float32), f"{name}_smoothing")
     scaled = ir.Value(name=rewriter.names.fresh(f"{name}_smoothed"), type=value.type, shape=value.shape)
-    mul = ir.Node("", "Mul", [value, factors], outputs=[scaled], name=rewriter.names.fresh(f"{name}_smooth"))
+    mul = ir.Node("", "Mul", [value, vector], outputs=[scaled], name=rewriter.names.fresh(f"{name}_smooth"))
     if producer is not None and producer.graph is model.graph:
         producer.append(mul)
     else:
         model.graph.insert_before(model.graph[0], mul)
     for kernel in readers:
         kernel.node.replace_input_with(0, scaled)
-    return True
