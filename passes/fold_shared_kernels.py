@@ -2,8 +2,9 @@
 
 If output channels 1..n of a layer are equal, one is computed and the next layer's weights for them are summed:
 ``W_shared = W_1 + W_2 + ... + W_n``. Parallel channels count with their factor, constant ones move into the bias, and
-those that nobody reads go. How channels depend on each other is in ``optimizer.algorithms.channels.dependency.groups``,
-what is known of them in ``optimizer.algorithms.channels.redundancy.facts``, and what may go in
+those that no kernel reads go. How channels depend on each other is in
+``optimizer.algorithms.channels.dependency.groups``, what is known of them in
+``optimizer.algorithms.channels.redundancy.facts``, and what may go in
 ``optimizer.algorithms.channels.redundancy.redundant``.
 """
 
@@ -40,7 +41,7 @@ _STEPS = (
 
 @dataclass(frozen=True)
 class FoldSharedKernels(Pass):
-    """Remove channels that are constant, equal or parallel to others, or read by nobody.
+    """Remove channels that are constant, equal or parallel to others, or that no kernel reads.
 
     Attributes:
         multiple: Widths stay multiples of it, so that no kernel gets slower; ``auto`` is what the target's kernels

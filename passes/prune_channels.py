@@ -1,4 +1,4 @@
-"""`prune-channels`: remove whole channels, neurons, heads and hidden units, and let those that stay speak for them.
+"""`prune-channels`: remove whole channels, neurons, heads and hidden units, repaired by those that stay.
 
 Which channels stand and fall together is in ``optimizer.algorithms.channels.dependency.groups``, in which order they go
 in ``optimizer.algorithms.channels.pruning.importance`` and ``optimizer.algorithms.channels.pruning.pruner``, how what

@@ -36,9 +36,9 @@ def masked(pruning, gone):
     """The model, whose kernels multiply the channels of ``gone`` by 0."""
     copy = Pruning(clone(pruning.model), pruning.multiple)
     for reader in repairable_consumers(copy.groups):
-        array = np.moveaxis(constant_array(reader.weight).copy(), reader.sinks[0].axis, 0)
+        array = np.moveaxis(constant_array(reader.weight).copy(), reader.consumers[0].axis, 0)
         array[np.isin(reader.roots, gone)] = 0
-        set_array(reader.weight, np.moveaxis(array, 0, reader.sinks[0].axis))
+        set_array(reader.weight, np.moveaxis(array, 0, reader.consumers[0].axis))
     for node, atoms in copy.groups.units.items():  # a unit that nobody hears, its own node neither
         array = constant_array(node.inputs[2]).copy()
         array[:, :, np.isin(copy.groups.roots(atoms), gone)] = 0
@@ -111,9 +111,9 @@ def test_any_choice_of_units_is_a_mask(proto, multiple, data):
 
     def choose(pruning):
         gone = []
-        for number, family in enumerate(pruning.families.members):
-            end = data.draw(st.sampled_from([0, *family.ends()]))
-            gone += data.draw(st.permutations(family.units.tolist()))[:end]
+        for number, group in enumerate(pruning.width_groups.members):
+            end = data.draw(st.sampled_from([0, *group.ends()]))
+            gone += data.draw(st.permutations(group.units.tolist()))[:end]
             kept[number] = end
         return gone
 
@@ -135,11 +135,11 @@ def net(text, opset=17, **constants):
 
 
 def half(pruning):
-    """Half of each family, the last units."""
+    """Half of each group, the last units."""
     return [
         unit
-        for family in pruning.families.members
-        for unit in family.units[-max(end for end in [0, *family.ends()] if end <= family.units.size // 2) :].tolist()
+        for group in pruning.width_groups.members
+        for unit in group.units[-max(end for end in [0, *group.ends()] if end <= group.units.size // 2) :].tolist()
     ]
 
 
@@ -164,7 +164,7 @@ def test_heads_and_hidden_units():
         bias=numbers(12, seed=5),
         down=numbers(12, 3, seed=6),
     )
-    assert [family.units.size for family in pruning_of(proto).families.members] == [4, 12]
+    assert [group.units.size for group in pruning_of(proto).width_groups.members] == [4, 12]
     found = hold_mask(proto, half, 4)
     assert found == {"a": 8, "b": 8, "c": 8, "r": 8, "t": 8, "y": 3}
 
@@ -244,7 +244,7 @@ def recurrent(kind, directions, reader, units=6, seed=0):
 def test_hidden_units_of_recurrent_nodes(kind, directions, reader):
     proto = recurrent(kind, directions, reader)
     pruning = pruning_of(proto)
-    assert sorted(family.units.size for family in pruning.families.members) == [5, 6]
+    assert sorted(group.units.size for group in pruning.width_groups.members) == [5, 6]
     hold_mask(proto, half)
     made = pruning.build(half(pruning))
     (node,) = (node for node in made.graph if node.op_type == kind)
@@ -277,7 +277,7 @@ def test_a_state_spread_to_the_size_of_a_batch_is_counted_with_the_units(state, 
         at=np.array([1]),
         zero=np.zeros(1, np.float32),
     )
-    assert [family.units.size for family in pruning_of(proto).families.members] == members
+    assert [group.units.size for group in pruning_of(proto).width_groups.members] == members
     if members:
         hold_mask(proto, half)
 
@@ -290,7 +290,7 @@ def test_units_whose_state_is_given_stay():
         r=numbers(1, 18, 6),
         v=numbers(6, 3),
     )
-    assert not pruning_of(proto).families.members
+    assert not pruning_of(proto).width_groups.members
 
 
 def test_units_are_pruned_and_what_reads_them_repaired():

@@ -64,9 +64,9 @@ def _sources(node: ir.Node) -> list[int | None] | None:
     if axes is None:
         return None
     if node.op_type == "Unsqueeze":
-        made = {axis % (rank + len(axes)) for axis in axes}
+        inserted = {axis % (rank + len(axes)) for axis in axes}
         old = iter(range(rank))
-        return [None if axis in made else next(old) for axis in range(rank + len(axes))]
+        return [None if axis in inserted else next(old) for axis in range(rank + len(axes))]
     gone = {axis % rank for axis in axes}
     if node.op_type != "Squeeze" and node.attributes.get_int("keepdims", 1) != 0:
         return [None if axis in gone else axis for axis in range(rank)]

@@ -78,7 +78,7 @@ def as_homogeneous(node: ir.Node, value: ir.Value, channels: Channels) -> Homoge
         return _sum(node, channels)
     if node.op_type in {"Mul", "Div"}:
         return _gated(node, value, channels)
-    if not node.inputs or any(value is other for other in node.inputs[1:]):
+    if not node.inputs or any(value is operand for operand in node.inputs[1:]):
         return None
     if node.op_type in _UNARY or (node.op_type in _LIKE and _LIKE[node.op_type](node, channels)):
         return _one_to_one(node, channels, channels)
@@ -152,14 +152,14 @@ _LIKE: dict[str, Callable[[ir.Node, Channels], bool]] = {
 
 def clip_bounds(node: ir.Node) -> tuple[float, float]:
     """The bounds of a Clip, infinite where there are none; NaN where they are computed."""
-    found = []
+    bounds = []
     for index, name, default in ((1, "min", -math.inf), (2, "max", math.inf)):
         bound = node.attributes.get_float(name, default)
         if index < len(node.inputs) and node.inputs[index] is not None:
             array = constants.constant_array(node.inputs[index], 1)
             bound = math.nan if array is None else float(array.reshape(-1)[0])
-        found.append(bound)
-    return found[0], found[1]
+        bounds.append(bound)
+    return bounds[0], bounds[1]
 
 
 def _sum(node: ir.Node, channels: Channels) -> HomogeneousOperator | None:

@@ -1,4 +1,4 @@
-"""Where lanes of channels meet, are joined and parted (``optimizer.algorithms.channels.dependency.operators``)."""
+"""Where channel axes meet, are joined and parted; see ``optimizer.algorithms.channels.dependency.operators``."""
 
 from __future__ import annotations
 
@@ -21,103 +21,109 @@ SPLIT_INPUT_SINCE = 13  # the opset in which the sizes of a Split became an inpu
 
 
 def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
-    """Operands with channels are tied; constants of one number a channel are cut."""
-    lanes = [groups.axis_of(value) for value in node.inputs]
-    known = [lane for lane in lanes if lane is not None]
-    wide = [lane for lane in known if lane.size > 1] or known
+    """Operands with channels are unified; constants of one number a channel are cut."""
+    channel_axes = [groups.axis_of(value) for value in node.inputs]
+    with_channels = [channel_axis for channel_axis in channel_axes if channel_axis is not None]
+    wide = [channel_axis for channel_axis in with_channels if channel_axis.size > 1] or with_channels
     if not wide:
         return ""
     first = wide[0]
-    if any((lane.from_end, lane.size) != (first.from_end, first.size) for lane in wide):
+    if any((channel_axis.from_end, channel_axis.size) != (first.from_end, first.size) for channel_axis in wide):
         return f"read by {node.op_type} along two axes"
-    others = [at for at, lane in enumerate(lanes) if lane is None or lane.size != first.size]
+    others = [
+        at for at, channel_axis in enumerate(channel_axes) if channel_axis is None or channel_axis.size != first.size
+    ]
     constants = {at: axis for at in others if (axis := _constant_axis(node.inputs[at], first)) is not None}
     if not all(at in constants or has_no_channels(node.inputs[at], first) for at in others):
         return f"read by {node.op_type} beside a value of unknown channels"
-    for lane in lanes:
-        if lane is not None and lane.size != first.size:
-            groups.freeze(lane.channel_ids, f"spread over channels by {queries.site(node)}")
-    for lane in wide[1:]:
-        groups.unify(first.channel_ids, lane.channel_ids)
+    for channel_axis in channel_axes:
+        if channel_axis is not None and channel_axis.size != first.size:
+            groups.freeze(channel_axis.channel_ids, f"spread over channels by {queries.site(node)}")
+    for channel_axis in wide[1:]:
+        groups.unify(first.channel_ids, channel_axis.channel_ids)
     for index, axis in constants.items():
         groups.slice_parameter(node, index, axis, first.channel_ids)
     groups.put(node.outputs[0], first)
     return ""
 
 
-def _constant_axis(value: ir.Value | None, lane: ChannelAxis) -> int | None:
+def _constant_axis(value: ir.Value | None, channel_axis: ChannelAxis) -> int | None:
     """The axis of the constant ``value`` that meets the channels, if it has one of their size."""
     tensor = constant_tensor(value)
     if tensor is None:
         return None
     sizes = tuple(tensor.shape.numpy())
-    axis = len(sizes) - lane.from_end
-    return axis if axis >= 0 and sizes[axis] == lane.size and lane.size > 1 else None
+    axis = len(sizes) - channel_axis.from_end
+    return axis if axis >= 0 and sizes[axis] == channel_axis.size and channel_axis.size > 1 else None
 
 
-def has_no_channels(value: ir.Value | None, lane: ChannelAxis) -> bool:
-    """Whether ``value`` is the same for all channels of ``lane``: it has no such axis, or one of size 1."""
+def has_no_channels(value: ir.Value | None, channel_axis: ChannelAxis) -> bool:
+    """Whether ``value`` is the same for all channels of ``channel_axis``: it has no such axis, or one of size 1."""
     if value is None:
         return True
     tensor = constant_tensor(value)
     sizes: Sequence[object] | None = None if value.shape is None else list(value.shape)
     if tensor is not None:
         sizes = tuple(tensor.shape.numpy())
-    return sizes is not None and (len(sizes) < lane.from_end or sizes[-lane.from_end] == 1)
+    return sizes is not None and (len(sizes) < channel_axis.from_end or sizes[-channel_axis.from_end] == 1)
 
 
 def concat(groups: ChannelGroups, node: ir.Node) -> str:
-    """Along the channels, lanes lie behind each other; along another axis, all inputs are tied."""
-    lanes = [groups.axis_of(value) for value in node.inputs]
-    known = [lane for lane in lanes if lane is not None]
+    """Along the channels, channel axes lie behind each other; along another axis, all inputs are unified."""
+    channel_axes = [groups.axis_of(value) for value in node.inputs]
+    with_channels = [channel_axis for channel_axis in channel_axes if channel_axis is not None]
     ranks = [queries.rank(value) for value in node.inputs]
     rank = next((rank for rank in ranks if rank is not None), None)
-    if not known:
+    if not with_channels:
         return ""
-    if rank is None or any(lane.from_end != known[0].from_end for lane in known):
+    if rank is None or any(channel_axis.from_end != with_channels[0].from_end for channel_axis in with_channels):
         return "read by Concat along two axes"
     from_end = rank - node.attributes.get_int("axis", 0) % rank
-    if from_end == known[0].from_end:
-        return _joined(groups, node, lanes, from_end)
-    if len(known) < len(lanes) or any(lane.size != known[0].size for lane in known):
+    if from_end == with_channels[0].from_end:
+        return _joined(groups, node, channel_axes, from_end)
+    if len(with_channels) < len(channel_axes) or any(
+        channel_axis.size != with_channels[0].size for channel_axis in with_channels
+    ):
         return "read by Concat beside a value of unknown channels"
-    for lane in known[1:]:
-        groups.unify(known[0].channel_ids, lane.channel_ids)
-    groups.put(node.outputs[0], known[0])
+    for channel_axis in with_channels[1:]:
+        groups.unify(with_channels[0].channel_ids, channel_axis.channel_ids)
+    groups.put(node.outputs[0], with_channels[0])
     return ""
 
 
-def _joined(groups: ChannelGroups, node: ir.Node, lanes: Sequence[ChannelAxis | None], from_end: int) -> str:
-    parts = []
-    for value, lane in zip(node.inputs, lanes, strict=True):
+def _joined(groups: ChannelGroups, node: ir.Node, channel_axes: Sequence[ChannelAxis | None], from_end: int) -> str:
+    ids_of_inputs = []
+    for value, channel_axis in zip(node.inputs, channel_axes, strict=True):
         sizes = None if value is None or value.shape is None else list(value.shape)
         size = None if sizes is None else sizes[-from_end]
-        if lane is None and not isinstance(size, int):
+        if channel_axis is None and not isinstance(size, int):
             return "read by Concat beside a value of unknown channels"
-        parts.append(groups.new_channel_ids(int(str(size))) if lane is None else lane.channel_ids)
-        if lane is None:
-            groups.freeze(parts[-1], f"{queries.site(node)} joins channels of unknown origin")
-    groups.joined[node] = [part.size for part in parts]
-    groups.put(node.outputs[0], ChannelAxis(from_end, np.concatenate(parts)))
+        ids_of_inputs.append(
+            groups.new_channel_ids(int(str(size))) if channel_axis is None else channel_axis.channel_ids
+        )
+        if channel_axis is None:
+            groups.freeze(ids_of_inputs[-1], f"{queries.site(node)} joins channels of unknown origin")
+    groups.joined[node] = [ids.size for ids in ids_of_inputs]
+    groups.put(node.outputs[0], ChannelAxis(from_end, np.concatenate(ids_of_inputs)))
     return ""
 
 
 def split(groups: ChannelGroups, node: ir.Node) -> str:
     """Along the channels, each output gets its part; along another axis, all have the same."""
-    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
-    if lane is None:
+    channel_axis, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
+    if channel_axis is None:
         return ""
     if rank is None:
         return "read by Split of unknown rank"
-    if rank - node.attributes.get_int("axis", 0) % rank != lane.from_end:
+    if rank - node.attributes.get_int("axis", 0) % rank != channel_axis.from_end:
         for output in node.outputs:
-            groups.put(output, lane)
+            groups.put(output, channel_axis)
         return ""
-    sizes = split_sizes(node, lane.size)
-    if sizes is None or sum(sizes) != lane.size or len(sizes) != len(node.outputs):
+    sizes = split_sizes(node, channel_axis.size)
+    if sizes is None or sum(sizes) != channel_axis.size or len(sizes) != len(node.outputs):
         return "read by Split into parts of unknown size"
-    for output, taken in zip(node.outputs, np.split(np.arange(lane.size), np.cumsum(sizes)[:-1]), strict=True):
-        groups.select(output, lane, taken)
+    for output, taken in zip(node.outputs, np.split(np.arange(channel_axis.size), np.cumsum(sizes)[:-1]), strict=True):
+        groups.select(output, channel_axis, taken)
     return ""
 
 
@@ -127,23 +133,23 @@ def split_sizes(node: ir.Node, size: int) -> list[int] | None:
         return list(node.attributes.get_ints("split", ()))
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         return constant_ints(node.inputs[1])
-    part = -(-size // len(node.outputs))
-    return [min(part, max(size - part * index, 0)) for index in range(len(node.outputs))]
+    equal_size = -(-size // len(node.outputs))
+    return [min(equal_size, max(size - equal_size * index, 0)) for index in range(len(node.outputs))]
 
 
 def cut_out(groups: ChannelGroups, node: ir.Node) -> str:
     """Slice: some of the channels in a row, or all of them."""
-    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
-    if lane is None:
+    channel_axis, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
+    if channel_axis is None:
         return ""
-    axis = None if rank is None else rank - lane.from_end
+    axis = None if rank is None else rank - channel_axis.from_end
     if axis is not None and axis not in (_axes_of_slice(node, rank) or [axis]):
-        groups.put(node.outputs[0], lane)
+        groups.put(node.outputs[0], channel_axis)
         return ""
     bounds = None if rank is None else slice_bounds(node, rank)
     if bounds is None or axis is None or bounds[axis].step not in {None, 1}:
         return "read by Slice along the channels"
-    groups.select(node.outputs[0], lane, np.arange(lane.size)[bounds[axis]])
+    groups.select(node.outputs[0], channel_axis, np.arange(channel_axis.size)[bounds[axis]])
     return ""
 
 
@@ -169,34 +175,37 @@ def slice_bounds(node: ir.Node, rank: int) -> dict[int, slice] | None:
         starts, ends = (list(node.attributes.get_ints(name, ())) for name in ("starts", "ends"))
         steps = [1] * len(starts)
     else:
-        found = [constant_ints(value) for value in node.inputs[1:3]]
-        given = len(node.inputs) > 4 and node.inputs[4] is not None
-        strides = constant_ints(node.inputs[4]) if given else [1] * len(axes)
-        if found[0] is None or found[1] is None or strides is None:
+        limits = [constant_ints(value) for value in node.inputs[1:3]]
+        has_steps = len(node.inputs) > 4 and node.inputs[4] is not None
+        strides = constant_ints(node.inputs[4]) if has_steps else [1] * len(axes)
+        if limits[0] is None or limits[1] is None or strides is None:
             return None
-        starts, ends, steps = found[0], found[1], strides
+        starts, ends, steps = limits[0], limits[1], strides
     return {axis: slice(start, end, step) for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)}
 
 
 def gather(groups: ChannelGroups, node: ir.Node) -> str:
     """Gather with constant indices along the channels, or along another axis."""
     data, indices = node.inputs
-    lane, rank = groups.axis_of(data), queries.rank(data)
+    channel_axis, rank = groups.axis_of(data), queries.rank(data)
     if groups.axis_of(indices) is not None:
         return "read by Gather as indices"
-    if lane is None:
+    if channel_axis is None:
         return ""
     index_rank = queries.rank(indices)
     if rank is None or index_rank is None:
         return "read by Gather of unknown rank"
-    axis, own = node.attributes.get_int("axis", 0) % rank, rank - lane.from_end
-    if axis != own:
+    axis, channel_dim = node.attributes.get_int("axis", 0) % rank, rank - channel_axis.from_end
+    if axis != channel_dim:
         groups.put(
-            node.outputs[0], ChannelAxis(lane.from_end + (index_rank - 1 if axis > own else 0), lane.channel_ids)
+            node.outputs[0],
+            ChannelAxis(
+                channel_axis.from_end + (index_rank - 1 if axis > channel_dim else 0), channel_axis.channel_ids
+            ),
         )
         return ""
     taken = constant_ints(indices)
     if taken is None or index_rank != 1:
         return "read by Gather along the channels"
-    groups.select(node.outputs[0], lane, np.asarray(taken) % lane.size)
+    groups.select(node.outputs[0], channel_axis, np.asarray(taken) % channel_axis.size)
     return ""

@@ -1,17 +1,19 @@
 """Which channels of which values stand and fall together: the dependencies that removing channels has to keep.
 
-A *lane* is an axis of a value along which channels lie; each position of it carries an *atom*. Operators tie atoms:
-those of two operands of an Add are one, a Concat puts lanes behind each other, a depthwise Conv hands its input's atoms
-on, a Flatten repeats each of them, a kernel ends one lane and begins another. What is left in the end is a partition
-of all positions into units that can only be removed together.
+A *channel axis* is an axis of a value along which channels lie; each position of it has a *channel id*. Operators unify
+channel ids: those of two operands of an Add are one, a Concat puts axes behind each other, a depthwise Conv hands its
+input's ids on, a Flatten repeats each of them, a kernel ends one channel axis and begins another. What is left in the
+end is a partition of all positions into units that can only be removed together. It is what Torch-Pruning calls a
+dependency graph (DepGraph: Fang et al. 2023, arXiv:2301.12900), found by union and find over single channels instead of
+whole layers, so that Concat, Split and Flatten need no rules of their own.
 
 ::
 
-    Conv 1 ── Relu ──┐                           Conv 1, Conv 2 and Relu carry the same 64 atoms, since the Add ties
-                     Add ── Conv 3 ── Flatten    them; Conv 3 reads them as a *sink*; its own 32 atoms lie on the
+    Conv 1 ── Relu ──┐                           Conv 1, Conv 2 and Relu carry the same 64 ids, since the Add unifies
+                     Add ── Conv 3 ── Flatten    them; Conv 3 reads them as a *consumer*; its own 32 ids lie on the
     Conv 2 ──────────┘                           flattened axis 49 times each.
 
-An atom is *pinned* if something reads its channel in a way that is not understood: outputs of the graph, unknown
+A channel id is *frozen* if something reads its channel in a way that is not understood: outputs of the graph, unknown
 operators, normalizations over the channels, subgraphs. Which operator does what is in
 ``optimizer.algorithms.channels.dependency.operators``.
 """
@@ -38,7 +40,7 @@ class ChannelAxis:
 
     Attributes:
         from_end: Their axis, counted from the end; 1 is the last.
-        atoms: The atom of each position along that axis, before ties are resolved; (size,).
+        channel_ids: The channel id of each position along that axis, before unifies are resolved; (size,).
     """
 
     from_end: int
@@ -52,14 +54,14 @@ class ChannelAxis:
 
 @dataclass(frozen=True)
 class SlicedParameter:
-    """A constant whose axis carries atoms: a weight, a bias, the scales of a normalization.
+    """A constant whose axis carries channel ids: a weight, a bias, the scales of a normalization.
 
     Attributes:
         value: The constant.
         axis: Of the constant, from 0.
-        atoms: One for each position along the axis.
+        channel_ids: One for each position along the axis.
         is_vector: Whether it has no other axes.
-        readers: Who reads it so: nodes, and the number of the input.
+        readers: Its consumers: nodes, and the number of the input.
     """
 
     value: ir.Value
@@ -74,10 +76,10 @@ class SizeConstant:
     """An element of an integer constant that counts channels: of a Reshape's target, say.
 
     Attributes:
-        node: Who reads the constant.
+        node: The consumer of the constant.
         index: Which of its inputs it is.
         position: Of the element.
-        atoms: What it counts.
+        channel_ids: What it counts.
     """
 
     node: ir.Node
@@ -88,14 +90,14 @@ class SizeConstant:
 
 @dataclass(frozen=True)
 class ChannelConsumer:
-    """Where a lane ends: a kernel that sums over the channels of what it reads.
+    """Where a channel axis ends: a kernel that sums over the channels of what it reads.
 
     Attributes:
         node: The kernel.
-        lane: Of what it reads.
+        channel_axis: Of what it reads.
         weight: Its weight.
         axis: The weight's axis of input channels.
-        produced: Its own atoms, by position of its output; empty if it makes no lane.
+        produced: Its own channel ids, by position of its output; empty if it makes no channel axis.
         output_axis: The weight's axis of output channels.
     """
 
@@ -109,21 +111,21 @@ class ChannelConsumer:
 
 @dataclass
 class ChannelGroups:
-    """Lanes, ties, cuts and sinks of one graph.
+    """Channel axes, unifies, cuts and consumers of one graph.
 
     Attributes:
         opset: The version of the standard operators.
-        lanes: By value.
-        cuts: Constants to cut when atoms go; those of one constant and axis agree.
+        channel_axes: By value.
+        cuts: Constants to cut when channel ids go; those of one constant and axis agree.
         entries: Elements of constants that count them.
-        sinks: In the order of the graph.
-        makers: For each node that begins a lane, its atoms.
+        consumers: In the order of the graph.
+        producers: For each node that begins a channel axis, its channel ids.
         taken: For values that are given some of the positions of what they come from: which.
         parts: For those of them that are given a part of each channel at a position: which.
         joined: For each Concat along channels, how many come from each input.
-        grouped: For each kernel with groups, the atom of each group.
-        units: For each recurrent node that begins a lane, its atoms.
-        prunes_states: Whether recurrent nodes begin lanes.
+        grouped: For each kernel with groups, the channel id of each group.
+        units: For each recurrent node that begins a channel axis, its channel ids.
+        prunes_states: Whether recurrent nodes begin channel axes.
     """
 
     opset: int
@@ -142,87 +144,88 @@ class ChannelGroups:
     _frozen: dict[int, str] = field(default_factory=dict)
 
     def begin(self, node: ir.Node, size: int, from_end: int) -> ChannelAxis:
-        """A lane of new atoms that ``node`` makes."""
-        atoms = self.new_channel_ids(size)
-        self.producers[node] = atoms
-        return self.put(node.outputs[0], ChannelAxis(from_end, atoms))
+        """A channel axis of new channel ids that ``node`` makes."""
+        channel_ids = self.new_channel_ids(size)
+        self.producers[node] = channel_ids
+        return self.put(node.outputs[0], ChannelAxis(from_end, channel_ids))
 
     def new_channel_ids(self, count: int) -> NDArray[np.int64]:
-        """Atoms that are tied to nothing yet."""
+        """Atoms that are unified to nothing yet."""
         first = len(self._parents)
         self._parents.extend(range(first, first + count))
         return np.arange(first, first + count)
 
-    def put(self, value: ir.Value, lane: ChannelAxis) -> ChannelAxis:
-        """Give ``value`` the lane."""
-        self.channel_axes[value] = lane
-        return lane
+    def put(self, value: ir.Value, channel_axis: ChannelAxis) -> ChannelAxis:
+        """Give ``value`` the channel axis."""
+        self.channel_axes[value] = channel_axis
+        return channel_axis
 
     def select(self, value: ir.Value, source: ChannelAxis, taken: NDArray[np.int64]) -> ChannelAxis:
-        """Give ``value`` some positions of a lane, on the same axis."""
+        """Give ``value`` some positions of a channel axis, on the same axis."""
         self.selected[value] = taken
         return self.put(value, ChannelAxis(source.from_end, source.channel_ids[taken]))
 
     def axis_of(self, value: ir.Value | None) -> ChannelAxis | None:
-        """The lane of ``value``, if it has one."""
+        """The channel axis of ``value``, if it has one."""
         return None if value is None else self.channel_axes.get(value)
 
-    def unify(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
-        """Make the atoms at the same positions one."""
-        for left, right in zip(one.tolist(), other.tolist(), strict=True):
-            a, b = self._root(left), self._root(right)
+    def unify(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
+        """Make the channel ids at the same positions one."""
+        for first_id, second_id in zip(first.tolist(), second.tolist(), strict=True):
+            a, b = self._root(first_id), self._root(second_id)
             if a != b:
                 self._parents[max(a, b)] = min(a, b)
 
-    def freeze(self, atoms: NDArray[np.int64], reason: str) -> None:
+    def freeze(self, channel_ids: NDArray[np.int64], reason: str) -> None:
         """Forbid to remove ``channel_ids``."""
-        for atom in atoms.tolist():
-            self._frozen.setdefault(atom, reason)
+        for channel_id in channel_ids.tolist():
+            self._frozen.setdefault(channel_id, reason)
 
-    def slice_parameter(self, node: ir.Node, index: int, axis: int, atoms: NDArray[np.int64]) -> None:
+    def slice_parameter(self, node: ir.Node, index: int, axis: int, channel_ids: NDArray[np.int64]) -> None:
         """Note that ``axis`` of the constant that is input ``index`` of ``node`` carries ``channel_ids``.
 
-        All readers of a kernel have to agree, so their atoms are tied. A vector is copied for each that cuts it.
+        All readers of a kernel have to agree, so their channel ids are unified. A vector is copied for each that cuts
+        it.
         """
         value = _constant(node, index)
         tensor = constants.constant_tensor(value)
-        is_vector = tensor is not None and tensor.size == atoms.size
-        known = self.sliced_parameters.setdefault(
-            (value, axis, (node, index) if is_vector else None), SlicedParameter(value, axis, atoms, is_vector)
+        is_vector = tensor is not None and tensor.size == channel_ids.size
+        parameter = self.sliced_parameters.setdefault(
+            (value, axis, (node, index) if is_vector else None), SlicedParameter(value, axis, channel_ids, is_vector)
         )
-        known.readers.add((node, index))
-        if known.channel_ids is not atoms:
-            self.unify(known.channel_ids, atoms)
+        parameter.readers.add((node, index))
+        if parameter.channel_ids is not channel_ids:
+            self.unify(parameter.channel_ids, channel_ids)
 
-    def add_size_constant(self, node: ir.Node, index: int, position: int, atoms: NDArray[np.int64]) -> None:
+    def add_size_constant(self, node: ir.Node, index: int, position: int, channel_ids: NDArray[np.int64]) -> None:
         """Note that an element of the integer constant that is input ``index`` of ``node`` counts ``channel_ids``."""
         _constant(node, index)
-        self.size_constants.append(SizeConstant(node, index, position, atoms))
+        self.size_constants.append(SizeConstant(node, index, position, channel_ids))
 
     def settle(self) -> None:
-        """Pin the atoms of kernels that somebody reads, or gives out, who knows nothing of the cut."""
+        """Freeze the channel ids of parameters that are graph outputs, or that a consumer reads which is not sliced."""
         for cut in self.sliced_parameters.values():
             readers = {(use.node, use.idx) for use in cut.value.uses()}
             if not cut.is_vector and (readers != cut.readers or cut.value.is_graph_output()):
                 self.freeze(cut.channel_ids, f"{cut.value.name} is read elsewhere too")
 
-    def roots(self, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each of ``channel_ids`` the one that stands for all it is tied to."""
-        return np.fromiter((self._root(atom) for atom in atoms.tolist()), np.int64, atoms.size)
+    def roots(self, channel_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each of ``channel_ids`` the one that stands for all it is unified to."""
+        return np.fromiter((self._root(channel_id) for channel_id in channel_ids.tolist()), np.int64, channel_ids.size)
 
     def frozen(self) -> dict[int, str]:
-        """Why atoms may not go, by root; the reason that was found first."""
-        found: dict[int, str] = {}
-        for atom, reason in self._frozen.items():
-            found.setdefault(self._root(atom), reason)
-        return found
+        """Why channel ids may not go, by root; the reason that was found first."""
+        reasons: dict[int, str] = {}
+        for channel_id, reason in self._frozen.items():
+            reasons.setdefault(self._root(channel_id), reason)
+        return reasons
 
-    def _root(self, atom: int) -> int:
+    def _root(self, channel_id: int) -> int:
         parents = self._parents
-        while parents[atom] != atom:
-            parents[atom] = parents[parents[atom]]
-            atom = parents[atom]
-        return atom
+        while parents[channel_id] != channel_id:
+            parents[channel_id] = parents[parents[channel_id]]
+            channel_id = parents[channel_id]
+        return channel_id
 
 
 def _constant(node: ir.Node, index: int) -> ir.Value:

@@ -1,19 +1,18 @@
-"""How operators tie, carry, begin and end the channels of values: one row an operator.
+"""How operators unify, carry, begin and end the channels of values: one row an operator.
 
 The words are those of ``optimizer.algorithms.channels.dependency.groups``::
 
-    Conv, ConvTranspose, Gemm, MatMul               a kernel: the lane ends, its output channels begin one
-      depthwise                                     carries the atoms on; other groups: a whole group is one unit
-    GRU, LSTM, RNN                                  a lane ends at their input weights; their units may begin one
-    Relu, Sigmoid, Cast …, pools, Resize, Pad       carried, if the channels are not what they resize or pad
-    BatchNormalization, InstanceNormalization       carried; their scales are cut with them
-    Add, Mul, Where …                               both operands are one; constants are cut
-    Softmax, LayerNormalization                     carried, if they do not go over the channels
-    Transpose, Squeeze, Unsqueeze, Reduce…          the axis moves; a reduction over the channels pins
-    Reshape, Flatten                                ``optimizer.algorithms.channels.dependency.reshapes``
-    Concat, Split, Slice, Gather                    along the channels: lanes are joined and parted
-    MatMul of two activations                       rows, columns and batches are carried; what it sums over is pinned
-    everything else                                 pins
+    Conv, ConvTranspose, Gemm, MatMul               a kernel: the channel axis ends, its output channels begin one
+      depthwise                                     carries the channel ids on; other groups: a whole group is one unit
+    GRU, LSTM, RNN                                  a channel axis ends at their input weights; their units may begin
+    one Relu, Sigmoid, Cast …, pools, Resize, Pad       carried, if the channels are not what they resize or pad
+    BatchNormalization, InstanceNormalization       carried; their scales are cut with them Add, Mul, Where …
+    both operands are one; constants are cut Softmax, LayerNormalization                     carried, if they do not go
+    over the channels Transpose, Squeeze, Unsqueeze, Reduce…          the axis moves; a reduction over the channels
+    freezes Reshape, Flatten                                ``optimizer.algorithms.channels.dependency.reshapes``
+    Concat, Split, Slice, Gather                    along the channels: channel axes are joined and parted MatMul of two
+    activations                       rows, columns and batches are carried; what it sums over is frozen everything else
+    freezes
 """
 
 from __future__ import annotations
@@ -60,13 +59,13 @@ _SINCE_ONE_AXIS = 13  # from this opset on, Softmax goes over one axis
 
 
 def channel_groups(graph: ir.Graph, opset: int, *, prunes_states: bool = False) -> ChannelGroups:
-    """The channels of ``graph`` and what ties them; shapes have to be inferred already.
+    """The channels of ``graph`` and what unifies them; shapes have to be inferred already.
 
     Args:
         graph: A graph whose nodes are in order.
         opset: The version of the standard operators that holds for it.
-        prunes_states: Whether the hidden units of recurrent nodes are channels too. They read themselves, so one that
-            nobody else reads is not unused.
+        prunes_states: Whether the hidden units of recurrent nodes are channels too. They read themselves, so one
+            without other consumers is not unused.
     """
     groups = ChannelGroups(opset, prunes_states)
     for node in graph:
@@ -83,9 +82,9 @@ def channel_groups(graph: ir.Graph, opset: int, *, prunes_states: bool = False) 
 
 
 def _pin(groups: ChannelGroups, value: ir.Value | None, reason: str) -> None:
-    lane = groups.axis_of(value)
-    if lane is not None:
-        groups.freeze(lane.channel_ids, reason)
+    channel_axis = groups.axis_of(value)
+    if channel_axis is not None:
+        groups.freeze(channel_axis.channel_ids, reason)
 
 
 def _apply(groups: ChannelGroups, node: ir.Node) -> str:
@@ -98,11 +97,11 @@ def _apply(groups: ChannelGroups, node: ir.Node) -> str:
 
 def carried(groups: ChannelGroups, node: ir.Node) -> str:
     """The first input's channels are the output's; other inputs say nothing of them."""
-    lane = groups.axis_of(node.inputs[0])
+    channel_axis = groups.axis_of(node.inputs[0])
     if any(groups.axis_of(value) is not None for value in node.inputs[1:]):
         return f"read by {node.op_type}"
-    if lane is not None:
-        groups.put(node.outputs[0], lane)
+    if channel_axis is not None:
+        groups.put(node.outputs[0], channel_axis)
     return ""
 
 
@@ -111,8 +110,8 @@ def _spatial(groups: ChannelGroups, node: ir.Node) -> str:
 
 
 def _is_second_axis(groups: ChannelGroups, node: ir.Node) -> bool:
-    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
-    return lane is None or (rank is not None and lane.from_end == rank - 1)
+    channel_axis, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
+    return channel_axis is None or (rank is not None and channel_axis.from_end == rank - 1)
 
 
 def _dropout(groups: ChannelGroups, node: ir.Node) -> str:
@@ -124,24 +123,26 @@ def _dropout(groups: ChannelGroups, node: ir.Node) -> str:
 
 def _normalization(groups: ChannelGroups, node: ir.Node) -> str:
     """Batch or instance normalization: one of each parameter a channel."""
-    lane = groups.axis_of(node.inputs[0])
-    if lane is None:
+    channel_axis = groups.axis_of(node.inputs[0])
+    if channel_axis is None:
         return ""
     tensors = [constants.constant_tensor(value) for value in node.inputs[1:]]
-    if not _is_second_axis(groups, node) or any(tensor is None or tensor.size != lane.size for tensor in tensors):
+    if not _is_second_axis(groups, node) or any(
+        tensor is None or tensor.size != channel_axis.size for tensor in tensors
+    ):
         return f"read by {node.op_type} along the channels"
     if node.attributes.get_int("training_mode", 0) or node.attributes.get_int("spatial", 1) != 1:
         return f"read by {node.op_type} in training"
     for index in range(1, len(node.inputs)):
-        groups.slice_parameter(node, index, 0, lane.channel_ids)
-    groups.put(node.outputs[0], lane)
+        groups.slice_parameter(node, index, 0, channel_axis.channel_ids)
+    groups.put(node.outputs[0], channel_axis)
     return ""
 
 
 def _over_axes(groups: ChannelGroups, node: ir.Node) -> str:
     """Softmax or a layer normalization: carried where it does not go over the channels."""
-    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
-    if lane is None:
+    channel_axis, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
+    if channel_axis is None:
         return ""
     is_softmax = node.op_type in {"Softmax", "LogSoftmax"}
     one_axis = is_softmax and groups.opset >= _SINCE_ONE_AXIS
@@ -149,53 +150,53 @@ def _over_axes(groups: ChannelGroups, node: ir.Node) -> str:
     axis = node.attributes.get_int("axis", default)
     if rank is None:
         return f"read by {node.op_type} of unknown rank"
-    own = rank - lane.from_end
-    if own == axis % rank or (own > axis % rank and not one_axis):
+    channel_dim = rank - channel_axis.from_end
+    if channel_dim == axis % rank or (channel_dim > axis % rank and not one_axis):
         return f"read by {node.op_type} over the channels"
-    if not all(elementwise.has_no_channels(value, lane) for value in node.inputs[1:]):
+    if not all(elementwise.has_no_channels(value, channel_axis) for value in node.inputs[1:]):
         return f"read by {node.op_type} with a parameter for each channel"
     return carried(groups, node)
 
 
 def _moved(groups: ChannelGroups, node: ir.Node) -> str:
-    lane, source = groups.axis_of(node.inputs[0]), node.inputs[0]
-    if lane is None or source is None:
+    channel_axis, source = groups.axis_of(node.inputs[0]), node.inputs[0]
+    if channel_axis is None or source is None:
         return ""
-    pair = moved(node, source, Channels(lane.size, lane.from_end))
+    pair = moved(node, source, Channels(channel_axis.size, channel_axis.from_end))
     if pair is None:
         return f"read by {node.op_type} over the channels"
-    groups.put(node.outputs[0], ChannelAxis(pair[1].from_end, lane.channel_ids))
+    groups.put(node.outputs[0], ChannelAxis(pair[1].from_end, channel_axis.channel_ids))
     return ""
 
 
 def _pad(groups: ChannelGroups, node: ir.Node) -> str:
-    lane = groups.axis_of(node.inputs[0])
-    if lane is None or pads_elsewhere(node, Channels(lane.size, lane.from_end)):
+    channel_axis = groups.axis_of(node.inputs[0])
+    if channel_axis is None or pads_elsewhere(node, Channels(channel_axis.size, channel_axis.from_end)):
         return carried(groups, node)
     return "read by Pad along the channels"
 
 
 def _resize(groups: ChannelGroups, node: ir.Node) -> str:
-    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
-    if lane is None:
+    channel_axis, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
+    if channel_axis is None:
         return ""
-    if rank is None or not resizes_elsewhere(node, Channels(lane.size, lane.from_end)):
+    if rank is None or not resizes_elsewhere(node, Channels(channel_axis.size, channel_axis.from_end)):
         return f"read by {node.op_type} along the channels"
     by_size = len(node.inputs) > 3 and node.inputs[3] is not None
     if by_size and "axes" not in node.attributes:
         if constants.constant_ints(node.inputs[3]) is None:
             return f"read by {node.op_type} with a computed size"
-        groups.add_size_constant(node, 3, rank - lane.from_end, lane.channel_ids)
+        groups.add_size_constant(node, 3, rank - channel_axis.from_end, channel_axis.channel_ids)
     return carried(groups, node)
 
 
 def _shape(groups: ChannelGroups, node: ir.Node) -> str:
-    """The size is asked for: harmless where nobody looks at that of the channels."""
-    lane, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
-    if lane is None:
+    """The size is asked for: harmless where no consumer looks at that of the channels."""
+    channel_axis, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
+    if channel_axis is None:
         return ""
     if rank is None or any(
-        rank - lane.from_end in _looked_at(use.node, use.idx, rank) for use in node.outputs[0].uses()
+        rank - channel_axis.from_end in _looked_at(use.node, use.idx, rank) for use in node.outputs[0].uses()
     ):
         return "read by Shape"
     return "read by Shape" if node.outputs[0].is_graph_output() or node.attributes else ""

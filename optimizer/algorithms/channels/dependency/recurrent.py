@@ -33,10 +33,10 @@ _STATES = (5, 6)
 
 
 def begin_units(groups: ChannelGroups, node: ir.Node) -> NDArray[np.int64]:
-    """Begin the lane of the units of ``node``.
+    """Begin the channel axis of the units of ``node``.
 
     Returns:
-        Their atoms by position of the gates of all directions; empty where a state or a weight is computed.
+        Their channel ids by position of the gates of all directions; empty where a state or a weight is computed.
     """
     read = [at for at in (*_WEIGHTS, _BIAS, *_STATES, _PEEPHOLES) if at < len(node.inputs) and node.inputs[at]]
     shapes = {at: shape for at in read if (shape := _shape(node, at)) is not None}
@@ -46,20 +46,20 @@ def begin_units(groups: ChannelGroups, node: ir.Node) -> NDArray[np.int64]:
     spread = [_counted(node, at, units) for at in read if at not in shapes]
     if None in spread:
         return np.zeros(0, np.int64)
-    own = groups.new_channel_ids(units)
-    groups.producers[node] = groups.units[node] = own
+    unit_ids = groups.new_channel_ids(units)
+    groups.producers[node] = groups.units[node] = unit_ids
     for output in node.outputs:
-        groups.put(output, ChannelAxis(1, own))
-    gated = np.tile(own, gates // units)
+        groups.put(output, ChannelAxis(1, unit_ids))
+    gated = np.tile(unit_ids, gates // units)
     groups.slice_parameter(node, 1, 1, gated)
     groups.slice_parameter(node, 2, 1, gated)
-    groups.slice_parameter(node, 2, 2, own)
+    groups.slice_parameter(node, 2, 2, unit_ids)
     for counted in spread:
         if counted is not None:
-            groups.add_size_constant(*counted, own)
+            groups.add_size_constant(*counted, unit_ids)
     for at in shapes.keys() - set(_WEIGHTS):
         *_, last = shapes[at]
-        groups.slice_parameter(node, at, len(shapes[at]) - 1, np.tile(own, last // units))
+        groups.slice_parameter(node, at, len(shapes[at]) - 1, np.tile(unit_ids, last // units))
     return np.tile(gated, directions)
 
 
@@ -82,13 +82,13 @@ def _counted(node: ir.Node, at: int, units: int) -> tuple[ir.Node, int, int] | N
     if value is None or maker is None or any(use.node is not node for use in value.uses()):
         return None
     index, shape = _spread_to(maker)
-    makers = [state.producer() for state in node.inputs[_STATES[0] : _STATES[1] + 1] if state is not None]
-    if shape is None or any(use.node not in makers for use in shape.uses()):
+    producers = [state.producer() for state in node.inputs[_STATES[0] : _STATES[1] + 1] if state is not None]
+    if shape is None or any(use.node not in producers for use in shape.uses()):
         return None
-    found = element(maker, index, 2)
-    if found is None or found[3] != units or found[0] not in {maker, shape.producer()}:
+    source_element = element(maker, index, 2)
+    if source_element is None or source_element[3] != units or source_element[0] not in {maker, shape.producer()}:
         return None
-    return found[:3]
+    return source_element[:3]
 
 
 def _spread_to(maker: ir.Node) -> tuple[int, ir.Value | None]:

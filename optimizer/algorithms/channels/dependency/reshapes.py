@@ -3,7 +3,7 @@
 In row-major order, an axis of ``size`` positions in front of P elements says for element t of a row that its channel
 is ``t // P % size``. So an axis of the result with Q elements behind each position has one channel at each position
 if Q divides P; where it is the other way round, the axis is parted (heads of an attention, groups of a shuffle), and
-the channels that come to lie at one position are tied.
+the channels that come to lie at one position are unified.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ _UNKNOWN = "read by {} to a shape that is not known"
 
 def reshape(groups: ChannelGroups, node: ir.Node) -> str:
     """Find the axis of the result that the channels lie on."""
-    lane, source, output = groups.axis_of(node.inputs[0]), node.inputs[0], node.outputs[0]
+    channel_axis, source, output = groups.axis_of(node.inputs[0]), node.inputs[0], node.outputs[0]
     refusal = _UNKNOWN.format(node.op_type)
-    if lane is None or source is None:
+    if channel_axis is None or source is None:
         return ""
     if source.shape is None or output.shape is None:
         return refusal
     before, behind = list(source.shape), list(output.shape)
-    at = len(before) - lane.from_end
+    at = len(before) - channel_axis.from_end
     if before[: at + 1] == behind[: at + 1] and all(_is_told(size) for size in before[: at + 1]):
-        found: ChannelAxis | None = ChannelAxis(len(behind) - at, lane.channel_ids)
+        output_axis: ChannelAxis | None = ChannelAxis(len(behind) - at, channel_axis.channel_ids)
     else:
-        found = _by_elements_behind(groups, output, lane, before, behind)
-    if found is None:
+        output_axis = _by_elements_behind(groups, output, channel_axis, before, behind)
+    if output_axis is None:
         return refusal
-    if node.op_type == "Reshape" and not _count(groups, node, found, len(behind) - found.from_end, at):
+    if node.op_type == "Reshape" and not _count(groups, node, output_axis, len(behind) - output_axis.from_end, at):
         return f"read by {node.op_type} to a computed shape"
-    groups.put(output, found)
+    groups.put(output, output_axis)
     return ""
 
 
@@ -55,12 +55,16 @@ def _is_told(size: object) -> bool:
 
 
 def _by_elements_behind(
-    groups: ChannelGroups, output: ir.Value, lane: ChannelAxis, before: Sequence[object], behind: Sequence[object]
+    groups: ChannelGroups,
+    output: ir.Value,
+    channel_axis: ChannelAxis,
+    before: Sequence[object],
+    behind: Sequence[object],
 ) -> ChannelAxis | None:
-    inner = _product(before[len(before) - lane.from_end + 1 :])
+    inner = _product(before[len(before) - channel_axis.from_end + 1 :])
     if inner is None:
         return None
-    whole = inner * lane.size
+    whole = inner * channel_axis.size
     elements = 1
     for from_end, size in enumerate(reversed(behind), 1):
         if not isinstance(size, int):
@@ -71,70 +75,70 @@ def _by_elements_behind(
             return (
                 None
                 if inner % elements
-                else _repeated(groups, output, ChannelAxis(from_end, lane.channel_ids), first, inner)
+                else _repeated(groups, output, ChannelAxis(from_end, channel_axis.channel_ids), first, inner)
             )
         if inner < elements and reach == whole:
-            return _parted(groups, lane, from_end, elements // inner) if elements % inner == 0 else None
+            return _parted(groups, channel_axis, from_end, elements // inner) if elements % inner == 0 else None
         elements = reach
     return None
 
 
 def _repeated(
-    groups: ChannelGroups, output: ir.Value, lane: ChannelAxis, first: NDArray[np.int64], inner: int
+    groups: ChannelGroups, output: ir.Value, channel_axis: ChannelAxis, first: NDArray[np.int64], inner: int
 ) -> ChannelAxis:
     """All channels come to lie on one axis, each once or several times.
 
     Args:
         groups: Told of it.
         output: What is reshaped to.
-        lane: The channels, on the axis of the result.
+        channel_axis: The channels, on the axis of the result.
         first: The first element of a row that comes to lie at each position.
         inner: The number of elements in a row of each channel.
     """
-    if first.size == lane.size:
-        return lane
-    taken = first // inner % lane.size
+    if first.size == channel_axis.size:
+        return channel_axis
+    taken = first // inner % channel_axis.size
     groups.parts[output] = first - taken * inner  # which row, and which element of the channel
-    return groups.select(output, lane, taken)
+    return groups.select(output, channel_axis, taken)
 
 
-def _parted(groups: ChannelGroups, lane: ChannelAxis, from_end: int, width: int) -> ChannelAxis:
+def _parted(groups: ChannelGroups, channel_axis: ChannelAxis, from_end: int, width: int) -> ChannelAxis:
     """``width`` channels in a row come to lie at one position of the axis, and on an axis behind it."""
-    groups.unify(np.repeat(lane.channel_ids[::width], width), lane.channel_ids)
-    return ChannelAxis(from_end, lane.channel_ids[::width])
+    groups.unify(np.repeat(channel_axis.channel_ids[::width], width), channel_axis.channel_ids)
+    return ChannelAxis(from_end, channel_axis.channel_ids[::width])
 
 
 def _product(sizes: Sequence[object]) -> int | None:
-    known = [size for size in sizes if isinstance(size, int)]
-    return math.prod(known) if len(known) == len(sizes) else None
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return math.prod(numbers) if len(numbers) == len(sizes) else None
 
 
-def _count(groups: ChannelGroups, node: ir.Node, lane: ChannelAxis, position: int, source_axis: int) -> bool:
+def _count(groups: ChannelGroups, node: ir.Node, channel_axis: ChannelAxis, position: int, source_axis: int) -> bool:
     """Whether the target follows when channels go: by itself (-1, or 0 for the same axis), or by a new constant."""
-    found = element(node, 1, position)
-    if found is None:
+    source_element = element(node, 1, position)
+    if source_element is None:
         return False
-    reader, index, place, size = found
+    reader, index, place, size = source_element
     copies = size == 0 and not node.attributes.get_int("allowzero", 0)
     if size == -1 or (copies and position == source_axis):
         return True
-    if size != lane.size:
+    if size != channel_axis.size:
         return False
-    groups.add_size_constant(reader, index, place, lane.channel_ids)
+    groups.add_size_constant(reader, index, place, channel_axis.channel_ids)
     return True
 
 
 def element(node: ir.Node, index: int, position: int) -> tuple[ir.Node, int, int, int] | None:
     """The constant that element ``position`` of an input comes from: its reader, input, place there and number."""
     value = node.inputs[index]
-    known = constants.constant_ints(value)
-    if known is not None:
-        return (node, index, position, known[position]) if position < len(known) else None
+    constant = constants.constant_ints(value)
+    if constant is not None:
+        return (node, index, position, constant[position]) if position < len(constant) else None
     producer = None if value is None else value.producer()
     if producer is None or not queries.is_standard(producer, "Concat"):
         return None
-    for number, part in enumerate(producer.inputs):
-        length = _length(part)
+    for number, operand in enumerate(producer.inputs):
+        length = _length(operand)
         if length is None:
             return None
         if position < length:

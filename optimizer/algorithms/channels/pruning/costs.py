@@ -1,6 +1,6 @@
-"""What a graph costs by how many units of each family of channels are left: MACs, parameters or seconds.
+"""What a graph costs by how many units of each width group of channels are left: MACs, parameters or seconds.
 
-A kernel multiplies each input channel with each output channel, so with n_f units of family f left its cost is
+A kernel multiplies each input channel with each output channel, so with n_f units of width group f left its cost is
 
     price * (a + sum_f A_f n_f) * (b + sum_f B_f n_f)
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CostAxis:
-    """The width of an axis: ``fixed``, and ``row[f]`` for each unit of family f."""
+    """The width of an axis: ``fixed``, and ``row[f]`` for each unit of width group f."""
 
     fixed: float
     row: NDArray[np.float64]
@@ -44,21 +44,21 @@ class Costs:
     Attributes:
         price: (terms,)
         fixed: Of both axes, (2, terms).
-        rows: Of both axes, (2, terms, families).
+        rows: Of both axes, (2, terms, width groups).
     """
 
     price: NDArray[np.float64]
     fixed: NDArray[np.float64]
     rows: NDArray[np.float64]
 
-    def total(self, left: NDArray[np.float64]) -> float:
-        """The cost with so many units of each family."""
-        widths = self.fixed + self.rows @ left
+    def total(self, remaining: NDArray[np.float64]) -> float:
+        """The cost with so many units of each width group."""
+        widths = self.fixed + self.rows @ remaining
         return float(self.price @ (widths[0] * widths[1]))
 
-    def gradient(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What one more unit of each family costs."""
-        widths = self.fixed + self.rows @ left
+    def gradient(self, remaining: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What one more unit of each width group costs."""
+        widths = self.fixed + self.rows @ remaining
         return np.asarray((self.price * widths[1]) @ self.rows[0] + (self.price * widths[0]) @ self.rows[1])
 
 
@@ -67,25 +67,25 @@ class _Terms:
     """Collects terms; ``seconds`` by node changes their prices to what they take."""
 
     groups: ChannelGroups
-    families: WidthGroups
+    width_groups: WidthGroups
     sizes: Mapping[str, Sequence[object]]
     seconds: Mapping[ir.Node, float] | None = None
     prices: list[float] = field(default_factory=list)
     axes: list[tuple[CostAxis, CostAxis]] = field(default_factory=list)
 
-    def axis(self, atoms: NDArray[np.int64] | None, width: float) -> CostAxis:
-        if atoms is None or not atoms.size:
-            return CostAxis(width, np.zeros(len(self.families.members)))
-        return CostAxis(*self.families.axis(self.groups.roots(atoms)))
+    def axis(self, channel_ids: NDArray[np.int64] | None, width: float) -> CostAxis:
+        if channel_ids is None or not channel_ids.size:
+            return CostAxis(width, np.zeros(len(self.width_groups.members)))
+        return CostAxis(*self.width_groups.axis(self.groups.roots(channel_ids)))
 
-    def add(self, node: ir.Node, price: float, one: CostAxis, other: CostAxis) -> None:
+    def add(self, node: ir.Node, price: float, first: CostAxis, second: CostAxis) -> None:
         if self.seconds is not None:
-            full = np.array([family.units.size for family in self.families.members], np.float64)
-            whole = (one.fixed + one.row @ full) * (other.fixed + other.row @ full)
+            full = np.array([width_group.units.size for width_group in self.width_groups.members], np.float64)
+            whole = (first.fixed + first.row @ full) * (second.fixed + second.row @ full)
             price = self.seconds.get(node, 0.0) / max(float(whole), 1.0)
         if price:
             self.prices.append(price)
-            self.axes.append((one, other))
+            self.axes.append((first, second))
 
     def dims(self, value: ir.Value | None) -> list[object]:
         """The shape of ``value``, as far as it is known."""
@@ -94,95 +94,107 @@ class _Terms:
         return list(self.sizes.get(str(value.name)) or value.shape or ())
 
     def costs(self) -> Costs:
-        count = len(self.families.members)
+        count = len(self.width_groups.members)
         fixed = np.array([[axis.fixed for axis in pair] for pair in self.axes]).reshape(-1, 2).T
         rows = np.array([[axis.row for axis in pair] for pair in self.axes]).reshape(-1, 2, count)
         return Costs(np.array(self.prices), fixed, np.moveaxis(rows, 1, 0))
 
 
-def macs(part: ir.Graph, groups: ChannelGroups, families: WidthGroups, sizes: Mapping[str, Sequence[object]]) -> Costs:
+def macs(
+    graph: ir.Graph, groups: ChannelGroups, width_groups: WidthGroups, sizes: Mapping[str, Sequence[object]]
+) -> Costs:
     """Multiply-accumulate operations.
 
     Args:
-        part: The graph.
+        graph: The graph.
         groups: Its channels.
-        families: Their families.
+        width_groups: Their width groups.
         sizes: Shapes by name, which take the place of those that the graph knows; what is not known counts as 1.
     """
-    terms = _Terms(groups, families, sizes)
-    for node in part:
+    terms = _Terms(groups, width_groups, sizes)
+    for node in graph:
         _add_kernel(terms, node, per_position=True)
         _add_product(terms, node)
     return terms.costs()
 
 
-def parameters(part: ir.Graph, groups: ChannelGroups, families: WidthGroups) -> Costs:
+def parameters(graph: ir.Graph, groups: ChannelGroups, width_groups: WidthGroups) -> Costs:
     """Elements of the weights of kernels; shared ones count once."""
-    terms = _Terms(groups, families, {})
+    terms = _Terms(groups, width_groups, {})
     seen: set[ir.Value | None] = set()
-    for node in part:
+    for node in graph:
         if len(node.inputs) > 1 and node.inputs[1] not in seen:
             _add_kernel(terms, node, per_position=False)
             seen.add(node.inputs[1])
     return terms.costs()
 
 
-def seconds(part: ir.Graph, groups: ChannelGroups, families: WidthGroups, taken: Mapping[ir.Node, float]) -> Costs:
+def seconds(graph: ir.Graph, groups: ChannelGroups, width_groups: WidthGroups, taken: Mapping[ir.Node, float]) -> Costs:
     """Time, of which ``taken`` says what each node takes as it is."""
-    terms = _Terms(groups, families, {}, taken)
-    for node in part:
+    terms = _Terms(groups, width_groups, {}, taken)
+    for node in graph:
         if not (_add_kernel(terms, node, per_position=True) or _add_product(terms, node)):
-            lane = groups.axis_of(node.outputs[0]) if node.outputs else None
-            terms.add(node, 1.0, terms.axis(None if lane is None else lane.channel_ids, 1.0), terms.axis(None, 1.0))
+            channel_axis = groups.axis_of(node.outputs[0]) if node.outputs else None
+            terms.add(
+                node,
+                1.0,
+                terms.axis(None if channel_axis is None else channel_axis.channel_ids, 1.0),
+                terms.axis(None, 1.0),
+            )
     return terms.costs()
 
 
 def _add_kernel(terms: _Terms, node: ir.Node, *, per_position: bool) -> bool:
     groups = terms.groups
-    sink = next((sink for sink in groups.consumers if sink.node is node), None)
-    item = linear_nodes.as_linear(node)
-    if item is None:
+    consumer = next((consumer for consumer in groups.consumers if consumer.node is node), None)
+    linear_node = linear_nodes.as_linear(node)
+    if linear_node is None:
         return _add_recurrent(
-            terms, node, None if sink is None else sink.channel_axis.channel_ids, per_position=per_position
+            terms, node, None if consumer is None else consumer.channel_axis.channel_ids, per_position=per_position
         )
-    taps = math.prod(item.shape[2:]) if node.op_type in {"Conv", "ConvTranspose"} else 1
-    price = taps * (_positions(item, terms) if per_position else 1)
-    if item.groups > 1:
-        width = item.inputs // item.groups * (item.outputs // item.groups)
-        terms.add(node, price, terms.axis(groups.grouped.get(node), item.groups), terms.axis(None, width))
+    taps = math.prod(linear_node.shape[2:]) if node.op_type in {"Conv", "ConvTranspose"} else 1
+    price = taps * (_positions(linear_node, terms) if per_position else 1)
+    if linear_node.groups > 1:
+        width = linear_node.inputs // linear_node.groups * (linear_node.outputs // linear_node.groups)
+        terms.add(node, price, terms.axis(groups.grouped.get(node), linear_node.groups), terms.axis(None, width))
         return True
-    read = terms.axis(None if sink is None else sink.channel_axis.channel_ids, item.inputs)
-    terms.add(node, price, read, terms.axis(groups.producers.get(node), item.outputs))
+    read = terms.axis(None if consumer is None else consumer.channel_axis.channel_ids, linear_node.inputs)
+    terms.add(node, price, read, terms.axis(groups.producers.get(node), linear_node.outputs))
     return True
 
 
 def _add_recurrent(terms: _Terms, node: ir.Node, read: NDArray[np.int64] | None, *, per_position: bool) -> bool:
     """Each gate of a unit multiplies all inputs and all units."""
-    known = multiplications(node) if queries.is_standard(node, "GRU", "LSTM", "RNN") else None
-    if known is None:
+    products = multiplications(node) if queries.is_standard(node, "GRU", "LSTM", "RNN") else None
+    if products is None:
         return False
-    inputs, units, times = known
+    inputs, units, times = products
     price = times * (_size(terms.dims(node.inputs[0])[:2]) if per_position else 1)
-    one, own = terms.axis(read, inputs), terms.axis(terms.groups.units.get(node), units)
-    terms.add(node, price, CostAxis(one.fixed + own.fixed, one.row + own.row), own)
+    input_axis, unit_axis = terms.axis(read, inputs), terms.axis(terms.groups.units.get(node), units)
+    terms.add(node, price, CostAxis(input_axis.fixed + unit_axis.fixed, input_axis.row + unit_axis.row), unit_axis)
     return True
 
 
 def _add_product(terms: _Terms, node: ir.Node) -> bool:
-    """A product of two activations, whose cost is as the lane that it carries is wide."""
+    """A product of two activations, whose cost is as the channel axis that it carries is wide."""
     if not queries.is_standard(node, "MatMul") or linear_nodes.as_linear(node) is not None:
         return False
-    lane = terms.groups.axis_of(node.outputs[0])
+    channel_axis = terms.groups.axis_of(node.outputs[0])
     size = _size(terms.dims(node.outputs[0])) * _size(terms.dims(node.inputs[0])[-1:])
-    width = 1 if lane is None else lane.size
-    terms.add(node, size / width, terms.axis(None if lane is None else lane.channel_ids, 1.0), terms.axis(None, 1.0))
+    width = 1 if channel_axis is None else channel_axis.size
+    terms.add(
+        node,
+        size / width,
+        terms.axis(None if channel_axis is None else channel_axis.channel_ids, 1.0),
+        terms.axis(None, 1.0),
+    )
     return True
 
 
-def _positions(item: linear_nodes.LinearNode, terms: _Terms) -> int:
-    value = item.node.inputs[0] if item.node.op_type == "ConvTranspose" else item.node.outputs[0]
+def _positions(linear_node: linear_nodes.LinearNode, terms: _Terms) -> int:
+    value = linear_node.node.inputs[0] if linear_node.node.op_type == "ConvTranspose" else linear_node.node.outputs[0]
     sizes = terms.dims(value)
-    if item.axis == 1:
+    if linear_node.axis == 1:
         return _size(sizes[:1]) * _size(sizes[2:])
     return _size(sizes[:-1])
 

@@ -1,4 +1,4 @@
-"""In which order the channels of a family may go, and what each more costs.
+"""In which order the channels of a width group may go, and what each more costs.
 
 ::
 
@@ -8,8 +8,8 @@
     error        the same after the best compensation by the channels that stay
 
 For ``error``, let C be the covariance of the channels that a kernel reads, H its inverse and G = W W^T the Gram matrix
-of its weight by input channels. Taking the channels R away and letting the others speak for them as well as a linear
-function can leaves the outputs an error of tr(G_RR (H_RR)^-1); what is left is the same problem with
+of its weight by input channels. Taking the channels R away and letting the others compensate for them as well as a
+linear function can leaves the outputs an error of tr(G_RR (H_RR)^-1); what is left is the same problem with
 
     H <- H - H_:R (H_RR)^-1 H_R:          G <- (I - U P) G (I - U P)^T,   U = H_:R (H_RR)^-1,   P picks R
 
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 NEED_DATA = ("activation", "error")
 IMPORTANCES = ("l1", "l2", "bn", *NEED_DATA)
-_STEPS = 24  # in which a family goes
+_STEPS = 24  # in which a width group goes
 
 
 @dataclass(frozen=True)
 class Curve:
-    """In which order the units of a family go.
+    """In which order the units of a width group go.
 
     Attributes:
         order: Units, the first to go first.
@@ -59,16 +59,16 @@ class Curve:
 
 def curves(
     groups: ChannelGroups,
-    families: WidthGroups,
+    width_groups: WidthGroups,
     readers: Sequence[RepairableConsumer],
     moments: Mapping[str, SecondMoments],
     importance: str,
 ) -> list[Curve]:
-    """A curve for each family.
+    """A curve for each width group.
 
     Args:
         groups: The channels.
-        families: Their families.
+        width_groups: Their width groups.
         readers: Of ``groups``.
         moments: Of the channels of what they read, as far as they are known.
         importance: One of ``IMPORTANCES``.
@@ -76,30 +76,35 @@ def curves(
     if importance not in NEED_DATA:
         scores = _by_weights(groups, importance)
         return [
-            _sorted(family, np.array([scores[unit] for unit in family.units.tolist()])) for family in families.members
+            _sorted(width_group, np.array([scores[unit] for unit in width_group.units.tolist()]))
+            for width_group in width_groups.members
         ]
     by_family: dict[int, dict[tuple[str, ...], list[RepairableConsumer]]] = defaultdict(lambda: defaultdict(list))
     for reader in readers:
-        for number in {families.of[root] for root in reader.roots.tolist() if root in families.of}:
+        for number in {width_groups.of[root] for root in reader.roots.tolist() if root in width_groups.of}:
             by_family[number][tuple(reader.names)].append(reader)
-    found = []
-    for number, family in enumerate(families.members):
-        felt = [_ConsumerError.of(family, members, moments) for members in by_family[number].values()]
+    result = []
+    for number, width_group in enumerate(width_groups.members):
+        consumer_errors = [_ConsumerError.of(width_group, members, moments) for members in by_family[number].values()]
         if importance == "error":
-            found.append(_eliminated(family, felt))
+            result.append(_eliminated(width_group, consumer_errors))
         else:
-            found.append(_sorted(family, sum((one.plain() for one in felt), np.zeros(family.units.size))))
-    return found
+            result.append(
+                _sorted(
+                    width_group, sum((error.plain() for error in consumer_errors), np.zeros(width_group.units.size))
+                )
+            )
+    return result
 
 
-def _sorted(family: WidthGroup, scores: NDArray[np.float64]) -> Curve:
+def _sorted(width_group: WidthGroup, scores: NDArray[np.float64]) -> Curve:
     order = np.argsort(scores, kind="stable")
-    return Curve(family.units[order], scores[order])
+    return Curve(width_group.units[order], scores[order])
 
 
 def _by_weights(groups: ChannelGroups, importance: str) -> Mapping[int, float]:
     """The share that each unit has in the weights, or scales, that are cut with it."""
-    found: dict[int, float] = defaultdict(float)
+    scores: dict[int, float] = defaultdict(float)
     scales: dict[int, float] = defaultdict(float)
     for cut in groups.sliced_parameters.values():
         array = array_of(cut.value)
@@ -112,17 +117,17 @@ def _by_weights(groups: ChannelGroups, importance: str) -> Mapping[int, float]:
             continue
         sizes = np.abs(array) if importance == "l1" else array**2
         sizes = np.moveaxis(sizes, cut.axis, 0).reshape(cut.channel_ids.size, -1).sum(axis=1)
-        into = scales if is_scale else found
+        into = scales if is_scale else scores
         for root, share in zip(groups.roots(cut.channel_ids).tolist(), sizes / max(sizes.sum(), 1e-300), strict=True):
             into[root] += float(share)
     if importance == "bn":
-        found.update(scales)
-    return found
+        scores.update(scales)
+    return scores
 
 
 @dataclass
 class _ConsumerError:
-    """What is read by some kernels, as far as a family is concerned.
+    """What is read by some kernels, as far as a width group is concerned.
 
     Attributes:
         gram: Of the weights of all of them by input channels, each in the measure of its outputs; (C, C).
@@ -139,23 +144,25 @@ class _ConsumerError:
 
     @classmethod
     def of(
-        cls, family: WidthGroup, members: Sequence[RepairableConsumer], moments: Mapping[str, SecondMoments]
+        cls, width_group: WidthGroup, members: Sequence[RepairableConsumer], moments: Mapping[str, SecondMoments]
     ) -> _ConsumerError:
         roots = members[0].roots
-        known = members[0].moments(moments)
-        if known is None:
+        seen = members[0].moments(moments)
+        if seen is None:
             covariance = np.eye(roots.size)
         else:
-            second, mean, rows = known
+            second, mean, rows = seen
             covariance = damped(second - np.outer(mean, mean), rows)
         gram = np.zeros_like(covariance)
         for reader in members:
             matrix = reader.matrix()
-            own = matrix @ matrix.T
-            gram += own / max(float((own * covariance).sum()), 1e-300)
+            weight_gram = matrix @ matrix.T
+            # In the measure of the consumer's own output: tr(W^T C W) = sum of G * C is its variance
+            gram += weight_gram / max(float((weight_gram * covariance).sum()), 1e-300)
+        # A unit may lie at several positions, as behind a Flatten; all units of a width group at equally many
         order = np.argsort(roots, kind="stable")
-        begin = np.searchsorted(roots[order], family.units)
-        times = int(np.count_nonzero(roots == family.units[0]))
+        begin = np.searchsorted(roots[order], width_group.units)
+        times = int(np.count_nonzero(roots == width_group.units[0]))
         return cls(gram, covariance, order[begin[:, np.newaxis] + np.arange(times)], np.zeros((0, 0)))
 
     def plain(self) -> NDArray[np.float64]:
@@ -166,6 +173,7 @@ class _ConsumerError:
     def scores(self) -> NDArray[np.float64]:
         """What each unit adds to the error with compensation; (units,)."""
         if self.places.shape[1] == 1:
+            # G_jj / [C^-1]_jj: Optimal Brain Surgeon's cost of input channel j, summed over the outputs
             place = self.places[:, 0]
             return np.asarray(np.diag(self.gram)[place] / np.diag(self.inverse)[place])
         rows, columns = self.places[:, :, np.newaxis], self.places[:, np.newaxis, :]
@@ -173,31 +181,34 @@ class _ConsumerError:
 
     def remove(self, going: NDArray[np.int64]) -> None:
         """Take the units at these numbers away."""
+        # With R the units that go and U = [C^-1]_:R ([C^-1]_RR)^-1, the error of any later choice is that of
+        #     G' = G - U G_R: - (U G_R:)^T + U G_RR U^T     and     C'^-1 = C^-1 - U [C^-1]_R:
+        # on the channels that remain: block elimination, so that no inverse is taken anew
         gone = self.places[going].reshape(-1)
         spread = np.linalg.solve(self.inverse[np.ix_(gone, gone)], self.inverse[gone]).T  # U
         shifted = spread @ self.gram[gone]
-        left = np.setdiff1d(np.arange(self.gram.shape[0]), gone)
-        both = np.ix_(left, left)
-        inner = spread[left] @ self.gram[np.ix_(gone, gone)] @ spread[left].T
+        remaining = np.setdiff1d(np.arange(self.gram.shape[0]), gone)
+        both = np.ix_(remaining, remaining)
+        inner = spread[remaining] @ self.gram[np.ix_(gone, gone)] @ spread[remaining].T
         self.gram = self.gram[both] - shifted[both] - shifted[both].T + inner
-        self.inverse = self.inverse[both] - spread[left] @ self.inverse[np.ix_(gone, left)]
-        self.places = np.searchsorted(left, np.delete(self.places, going, axis=0))
+        self.inverse = self.inverse[both] - spread[remaining] @ self.inverse[np.ix_(gone, remaining)]
+        self.places = np.searchsorted(remaining, np.delete(self.places, going, axis=0))
 
 
-def _eliminated(family: WidthGroup, felt: Sequence[_ConsumerError]) -> Curve:
-    for one in felt:
-        one.inverse = np.linalg.inv(one.covariance).astype(np.float64)
-    alive, order, costs = family.units, [], []
-    size = max(family.step, family.units.size // _STEPS // family.step * family.step)
+def _eliminated(width_group: WidthGroup, consumer_errors: Sequence[_ConsumerError]) -> Curve:
+    for error in consumer_errors:
+        error.inverse = np.linalg.inv(error.covariance).astype(np.float64)
+    alive, order, costs = width_group.units, [], []
+    size = max(width_group.step, width_group.units.size // _STEPS // width_group.step * width_group.step)
     while alive.size:
-        scores = sum((one.scores() for one in felt), np.zeros(alive.size))
+        scores = sum((error.scores() for error in consumer_errors), np.zeros(alive.size))
         ranked = np.argsort(scores, kind="stable")
-        if alive.size - size < family.least:
+        if alive.size - size < width_group.least:
             size = alive.size
         going = ranked[:size]
         order.append(alive[going])
         costs.append(np.maximum(scores[going], 0))
         alive = np.delete(alive, going)
-        for one in felt if alive.size else ():
-            one.remove(going)
+        for error in consumer_errors if alive.size else ():
+            error.remove(going)
     return Curve(np.concatenate(order), np.concatenate(costs))

@@ -33,12 +33,16 @@ _MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "Sq
 
 def looked_at(groups: ChannelGroups, value: ir.Value) -> ir.Value:
     """The value whose channels are to be looked at for those of ``value``: itself, or what it holds the means of."""
-    own = groups.channel_axes[value]
+    axis_of_value = groups.channel_axes[value]
     producer = value.producer()
     while producer is not None and queries.is_standard(producer, *_MEANS):
         before = producer.inputs[0]
-        lane = groups.axis_of(before)
-        if before is None or lane is None or not np.array_equal(lane.channel_ids, own.channel_ids):
+        channel_axis = groups.axis_of(before)
+        if (
+            before is None
+            or channel_axis is None
+            or not np.array_equal(channel_axis.channel_ids, axis_of_value.channel_ids)
+        ):
             break
         value, producer = before, before.producer()
     return value
@@ -66,33 +70,33 @@ def channel_moments(
     values.update((value.name, value) for node in copy.graph for value in node.outputs)
     probes: dict[str, str] = {}
     for name, (from_end, count) in channels.items():
-        made = _probe(values[name], from_end, count, rewriter)
-        if made is not None:
-            copy.graph.append(made)
-            probes[str(made.outputs[0].name)] = name
+        probe = _probe(values[name], from_end, count, rewriter)
+        if probe is not None:
+            copy.graph.append(probe)
+            probes[str(probe.outputs[0].name)] = name
     sums: dict[Hashable, SecondMoments] = {}
-    found: dict[str, SecondMoments] = {}
+    moments_by_name: dict[str, SecondMoments] = {}
     for output, moments in evaluator.second_moments(copy, list(probes)) if probes else ():
         name = probes[output]
         if not moments.rows:
             continue
         if together[name] in sums:
             sums[together[name]].absorb(moments)
-        found[name] = sums.setdefault(together[name], moments)
-    return found
+        moments_by_name[name] = sums.setdefault(together[name], moments)
+    return moments_by_name
 
 
 def _probe(value: ir.Value, from_end: int, count: int, rewriter: Rewriter) -> ir.Node | None:
     """A kernel of one tap and one output that reads ``value``."""
     rank = queries.rank(value)
-    kind = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
-    if rank is None or kind.kind != "f":
+    dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+    if rank is None or dtype.kind != "f":
         return None
     is_row = from_end == 1
     if not is_row and (from_end != rank - 1 or rank < 3):
         return None
     shape = (count, 1) if is_row else (1, count, *[1] * (rank - 2))
-    weight = ir.Value(name=rewriter.names.fresh("probe_weight"), const_value=ir.tensor(np.zeros(shape, kind)))
+    weight = ir.Value(name=rewriter.names.fresh("probe_weight"), const_value=ir.tensor(np.zeros(shape, dtype)))
     weight.type, weight.shape = value.type, ir.Shape(shape)
     rewriter.model.graph.initializers.add(weight)
     output = ir.Value(name=rewriter.names.fresh("probe"), type=value.type)

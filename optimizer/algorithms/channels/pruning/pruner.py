@@ -1,13 +1,13 @@
 """Removes units of channels from a model, cheapest first, and repairs what reads them.
 
-The units of each family go in the order of their curve (``optimizer.algorithms.channels.pruning.importance``). Which
-family gives next is decided by what its next units cost for what they save,
+The units of each width group go in the order of their curve (``optimizer.algorithms.channels.pruning.importance``).
+Which width group gives next is decided by what its next units cost for what they save,
 
     sensitivity_f * (cost of the next units of f) / (their share of MACs, parameters or seconds)
 
-where what they save depends on how many units of the other families are left, since a kernel costs the product of its
-widths (``optimizer.algorithms.channels.pruning.costs``). So there is one order of all units, and the question is only
-how many of it go.
+where what they save depends on how many units of the other width groups are left, since a kernel costs the product of
+its widths (``optimizer.algorithms.channels.pruning.costs``). So there is one order of all units, and the question is
+only how many of it go.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Portion:
-    """Units of one family that go together.
+    """Units of one width group that go together.
 
     Attributes:
-        family: Its number.
+        width_group: Its number.
         units: By root.
     """
 
-    family: int
+    width_group: int
     units: tuple[int, ...]
 
 
@@ -70,7 +70,7 @@ class Pruning:
         sizes: Shapes of values by name, for those that the model leaves open.
         moments: Of the channels of what kernels read, for the repair; empty for none.
         groups: The channels of ``model``.
-        families: Their families.
+        width_groups: Their width groups.
     """
 
     model: ir.Model
@@ -78,53 +78,53 @@ class Pruning:
     sizes: Mapping[str, Sequence[object]] = field(default_factory=dict)
     moments: Mapping[str, SecondMoments] = field(default_factory=dict)
     groups: ChannelGroups = field(init=False)
-    families: WidthGroups = field(init=False)
+    width_groups: WidthGroups = field(init=False)
 
     def __post_init__(self) -> None:
         self.groups = channel_groups(self.model.graph, queries.opset_version(self.model), prunes_states=True)
         self.settle()
 
     def settle(self) -> None:
-        """Find the families again, after more was pinned."""
-        self.families = width_groups(self.groups, self.multiple)
+        """Find the width groups again, after more was frozen."""
+        self.width_groups = width_groups(self.groups, self.multiple)
 
     def observe(self, evaluator: Evaluator) -> dict[str, SecondMoments]:
         """The second moments of the channels of what kernels read, by its name, as far as they can be known."""
         seen: dict[str, ir.Value] = {}
         weights: dict[str, set[ir.Value]] = defaultdict(set)
-        for sink in self.groups.consumers:
-            value = sink.node.inputs[0]
+        for consumer in self.groups.consumers:
+            value = consumer.node.inputs[0]
             if value is not None:
                 seen[str(value.name)] = looked = looked_at(self.groups, value)
-                weights[str(looked.name)].add(sink.weight)
-        lanes = {str(value.name): self.groups.channel_axes[value] for value in seen.values()}
-        channels = {name: (lane.from_end, lane.size) for name, lane in lanes.items()}
+                weights[str(looked.name)].add(consumer.weight)
+        channel_axes = {str(value.name): self.groups.channel_axes[value] for value in seen.values()}
+        channels = {name: (channel_axis.from_end, channel_axis.size) for name, channel_axis in channel_axes.items()}
         together = {name: frozenset(read) for name, read in weights.items()}
-        found = channel_moments(self.model, channels, together, evaluator)
-        return {name: found[str(value.name)] for name, value in seen.items() if value.name in found}
+        moments = channel_moments(self.model, channels, together, evaluator)
+        return {name: moments[str(value.name)] for name, value in seen.items() if value.name in moments}
 
     def macs(self) -> Costs:
         """What the model costs in MACs."""
-        return channel_costs.macs(self.model.graph, self.groups, self.families, self.sizes)
+        return channel_costs.macs(self.model.graph, self.groups, self.width_groups, self.sizes)
 
     def parameters(self) -> Costs:
         """In elements of weights."""
-        return channel_costs.parameters(self.model.graph, self.groups, self.families)
+        return channel_costs.parameters(self.model.graph, self.groups, self.width_groups)
 
     def seconds(self, taken: Mapping[ir.Node, float]) -> Costs:
         """In seconds, of which ``taken`` says what each node takes."""
-        return channel_costs.seconds(self.model.graph, self.groups, self.families, taken)
+        return channel_costs.seconds(self.model.graph, self.groups, self.width_groups, taken)
 
     def full(self) -> NDArray[np.float64]:
-        """How many units each family has."""
-        return np.array([family.units.size for family in self.families.members], np.float64)
+        """How many units each width group has."""
+        return np.array([width_group.units.size for width_group in self.width_groups.members], np.float64)
 
     def left(self, gone: Sequence[Portion]) -> NDArray[np.float64]:
         """How many are left without ``gone``."""
-        found = self.full()
+        remaining = self.full()
         for portion in gone:
-            found[portion.family] -= len(portion.units)
-        return found
+            remaining[portion.width_group] -= len(portion.units)
+        return remaining
 
     def order(
         self, curves: Sequence[Curve], costs: Costs, sensitivity: Mapping[int, float] | None = None
@@ -132,58 +132,58 @@ class Pruning:
         """All units that can go, the cheapest for what they save first.
 
         Args:
-            curves: Of the families.
+            curves: Of the width groups.
             costs: What is to be saved.
-            sensitivity: By family, what to multiply its curve with; 1 where it is left out. Families that save nothing
-                are left out.
+            sensitivity: By width group, what to multiply its curve with; 1 where it is left out. Families that save
+                nothing are left out.
         """
-        left = self.full()
-        ends = [family.ends() for family in self.families.members]
-        done = [0] * len(ends)
-        found: list[Portion] = []
+        remaining = self.full()
+        ends = [width_group.ends() for width_group in self.width_groups.members]
+        taken = [0] * len(ends)
+        portions: list[Portion] = []
 
         def price(number: int) -> float:
-            begin, end = _bounds(ends[number], done[number])
-            saved = float(costs.gradient(left)[number]) * (end - begin)
+            begin, end = _bounds(ends[number], taken[number])
+            saved = float(costs.gradient(remaining)[number]) * (end - begin)
             cost = float(curves[number].costs[begin:end].sum()) * (sensitivity or {}).get(number, 1.0)
             return cost / saved if saved > 0 else np.inf
 
         heap = [(price(number), number) for number, of in enumerate(ends) if of]
         heapq.heapify(heap)
         while heap:
-            known, number = heapq.heappop(heap)
+            key, number = heapq.heappop(heap)
             now = price(number)  # what others gave has made it dearer
             if now == np.inf:
                 continue
-            if now > known and heap and now > heap[0][0]:
+            if now > key and heap and now > heap[0][0]:
                 heapq.heappush(heap, (now, number))
                 continue
-            begin, end = _bounds(ends[number], done[number])
-            found.append(Portion(number, tuple(curves[number].order[begin:end].tolist())))
-            left[number] -= end - begin
-            done[number] += 1
-            if done[number] < len(ends[number]):
+            begin, end = _bounds(ends[number], taken[number])
+            portions.append(Portion(number, tuple(curves[number].order[begin:end].tolist())))
+            remaining[number] -= end - begin
+            taken[number] += 1
+            if taken[number] < len(ends[number]):
                 heapq.heappush(heap, (price(number), number))
-        return found
+        return portions
 
     def build(self, gone: Sequence[int]) -> ir.Model:
         """A copy of the model without the units ``gone``, repaired as far as moments are known."""
-        made = clone(self.model)
-        groups = channel_groups(made.graph, queries.opset_version(made), prunes_states=True)
-        rewriter = Rewriter(made, Sites())
+        pruned = clone(self.model)
+        groups = channel_groups(pruned.graph, queries.opset_version(pruned), prunes_states=True)
+        rewriter = Rewriter(pruned, Sites())
         removed = np.array(sorted(gone), np.int64)
         shifts = []
         for reader in repairable_consumers(groups):
-            found = repair.repair(reader, np.isin(reader.roots, removed), self.moments)
-            if found is None or not repair.put(reader, found) or not found.shift.size:
+            repaired = repair.repair(reader, np.isin(reader.roots, removed), self.moments)
+            if repaired is None or not repair.put(reader, repaired) or not repaired.shift.size:
                 continue
-            for sink in reader.sinks:
-                kept = ~np.isin(groups.roots(sink.produced), removed)
-                shifts.append((sink.node, found.shift.compress(kept) if kept.size else found.shift))
+            for consumer in reader.consumers:
+                kept = ~np.isin(groups.roots(consumer.produced), removed)
+                shifts.append((consumer.node, repaired.shift.compress(kept) if kept.size else repaired.shift))
         remove(groups, gone, rewriter)
         for node, shift in shifts:
             add_to_bias(node, shift, rewriter)
-        return made
+        return pruned
 
 
 def sizes_of(model: ir.Model, feed: Mapping[str, Any]) -> dict[str, list[object]]:
@@ -202,5 +202,5 @@ def sizes_of(model: ir.Model, feed: Mapping[str, Any]) -> dict[str, list[object]
     }
 
 
-def _bounds(ends: Sequence[int], done: int) -> tuple[int, int]:
-    return (ends[done - 1] if done else 0), ends[done]
+def _bounds(ends: Sequence[int], taken: int) -> tuple[int, int]:
+    return (ends[taken - 1] if taken else 0), ends[taken]

@@ -1,4 +1,4 @@
-"""Lets the channels that stay speak for those that were removed, as well as a linear function of them can.
+"""Lets the channels that stay compensate for those that were removed, as well as a linear function of them can.
 
 A kernel that reads the channels x = (x_S, x_R) and keeps S only would lose sum W_R x_R. With the covariance C and the
 mean m of its inputs over the calibration feeds, the best prediction of what is gone is
@@ -56,41 +56,41 @@ def damped(covariance: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
     return np.asarray(covariance + np.eye(size) * max(mean * share, float(np.finfo(np.float64).tiny)))
 
 
-def repair(reader: RepairableConsumer, gone: NDArray[np.bool_], known: Mapping[str, SecondMoments]) -> Repair | None:
+def repair(reader: RepairableConsumer, gone: NDArray[np.bool_], moments: Mapping[str, SecondMoments]) -> Repair | None:
     """The weight of ``reader`` without the channels ``gone``; ``None`` if there is nothing to repair, or to go by.
 
     Args:
         reader: A weight and its kernels.
         gone: (C,)
-        known: Second moments by value.
+        moments: Second moments by value.
     """
-    found = reader.moments(known)
-    if found is None or not gone.any() or gone.all():
+    seen = reader.moments(moments)
+    if seen is None or not gone.any() or gone.all():
         return None
-    second, mean, rows = found
-    if not all(is_steady(sink.node) for sink in reader.sinks):
+    second, mean, rows = seen
+    if not all(is_steady(consumer.node) for consumer in reader.consumers):
         mean = np.zeros_like(mean)
     matrix = reader.matrix()
-    left = ~gone
-    kept = damped(second[np.ix_(left, left)] - np.outer(mean[left], mean[left]), rows)
-    shared = second[np.ix_(left, gone)] - np.outer(mean[left], mean[gone])
+    stays = ~gone
+    kept = damped(second[np.ix_(stays, stays)] - np.outer(mean[stays], mean[stays]), rows)
+    shared = second[np.ix_(stays, gone)] - np.outer(mean[stays], mean[gone])
     spread = np.linalg.solve(kept, shared)  # A^T, (left, gone)
-    made = matrix.copy()
-    made[left] += spread @ matrix[gone]
+    repaired = matrix.copy()
+    repaired[stays] += spread @ matrix[gone]
     if not mean.any():
-        return Repair(made, np.zeros(0))
-    shift = (mean[gone] - mean[left] @ spread) @ matrix[gone]
-    outputs = reader.sinks[0].produced.size or shift.size
-    return Repair(made, shift.reshape(outputs, -1).sum(axis=1))
+        return Repair(repaired, np.zeros(0))
+    shift = (mean[gone] - mean[stays] @ spread) @ matrix[gone]
+    outputs = reader.consumers[0].produced.size or shift.size
+    return Repair(repaired, shift.reshape(outputs, -1).sum(axis=1))
 
 
-def put(reader: RepairableConsumer, made: Repair) -> bool:
+def put(reader: RepairableConsumer, repaired: Repair) -> bool:
     """Give ``reader`` its new weight; whether that fits into its type."""
-    tensor, axis = constants.constant_tensor(reader.weight), reader.sinks[0].axis
+    tensor, axis = constants.constant_tensor(reader.weight), reader.consumers[0].axis
     if tensor is None:
         return False
     shape = tuple(tensor.shape.numpy())
-    moved = made.weight.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :])
+    moved = repaired.weight.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :])
     array = constants.round_once(np.moveaxis(moved, 0, axis), tensor.dtype.numpy())
     if array is not None:
         constants.set_array(reader.weight, np.ascontiguousarray(array))
@@ -103,34 +103,34 @@ class RepairableConsumer:
 
     Attributes:
         weight: The weight.
-        sinks: Its kernels.
+        consumers: Its kernels.
         roots: The unit of each input channel; (C,).
     """
 
     weight: ir.Value
-    sinks: list[ChannelConsumer]
+    consumers: list[ChannelConsumer]
     roots: NDArray[np.int64]
 
     @property
     def names(self) -> list[str]:
         """The values that are read."""
-        return [str(sink.node.inputs[0].name) for sink in self.sinks if sink.node.inputs[0] is not None]
+        return [str(consumer.node.inputs[0].name) for consumer in self.consumers if consumer.node.inputs[0] is not None]
 
     def matrix(self) -> NDArray[np.float64]:
         """The weight as (input channels, all the rest)."""
         array = array_of(self.weight)
         if array is None:
             raise ValueError(f"{self.weight.name} is no constant")
-        return np.moveaxis(array, self.sinks[0].axis, 0).reshape(self.roots.size, -1)
+        return np.moveaxis(array, self.consumers[0].axis, 0).reshape(self.roots.size, -1)
 
     def moments(
-        self, known: Mapping[str, SecondMoments]
+        self, by_name: Mapping[str, SecondMoments]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], int] | None:
         """Second moment (C, C), mean (C,) and rows of what is read; ``None`` if that is not known."""
-        found = [known.get(name) for name in self.names]
-        if any(moments is None for moments in found):
+        of_consumers = [by_name.get(name) for name in self.names]
+        if any(moments is None for moments in of_consumers):
             return None
-        several = {id(moments): moments for moments in found if moments is not None}.values()
+        several = {id(moments): moments for moments in of_consumers if moments is not None}.values()
         rows = sum(moments.rows for moments in several)
         second = sum((moments.sums[0] for moments in several), np.zeros((self.roots.size,) * 2)) / rows
         mean = sum((moments.totals[0] for moments in several), np.zeros(self.roots.size)) / rows
@@ -138,11 +138,13 @@ class RepairableConsumer:
 
 
 def repairable_consumers(groups: ChannelGroups) -> list[RepairableConsumer]:
-    """The readers of all lanes, by weight, in the order of the graph."""
-    found: dict[ir.Value, RepairableConsumer] = {}
-    for sink in groups.consumers:
-        if sink.weight in found:
-            found[sink.weight].sinks.append(sink)
+    """The readers of all channel axes, by weight, in the order of the graph."""
+    by_value: dict[ir.Value, RepairableConsumer] = {}
+    for consumer in groups.consumers:
+        if consumer.weight in by_value:
+            by_value[consumer.weight].consumers.append(consumer)
         else:
-            found[sink.weight] = RepairableConsumer(sink.weight, [sink], groups.roots(sink.channel_axis.channel_ids))
-    return list(found.values())
+            by_value[consumer.weight] = RepairableConsumer(
+                consumer.weight, [consumer], groups.roots(consumer.channel_axis.channel_ids)
+            )
+    return list(by_value.values())

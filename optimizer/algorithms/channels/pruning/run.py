@@ -1,4 +1,4 @@
-"""One run of pruning: what is pinned, what is measured, what is chosen, and what is said about it."""
+"""One run of pruning: what is frozen, what is measured, what is chosen, and what is said about it."""
 
 from __future__ import annotations
 
@@ -65,24 +65,26 @@ class PruningRun:
 
     def run(self) -> PassResult:
         """The model without the channels that are chosen, or that ``context.choices`` names."""
-        left = SkippedNodes()
+        skipped = SkippedNodes()
         pruning = self._pruning()
-        self._say_what_is_pinned(pruning, left)
-        if not pruning.families.members:
-            left.note("the model", "has no channels that may go")
-            return PassResult(self.model, {}, left.notes())
+        self._note_frozen(pruning, skipped)
+        if not pruning.width_groups.members:
+            skipped.note("the model", "has no channels that may go")
+            return PassResult(self.model, {}, skipped.notes())
         if self.context.choices is not None:
             gone = _by_position(pruning, self.context.choices.get("removed", {}))
         else:
-            gone = units(self._permitted(pruning, self._portions(pruning, left)))
+            gone = units(self._permitted(pruning, self._portions(pruning, skipped)))
         if not gone:
-            return PassResult(self.model, {}, left.notes())
-        made = pruning.build(gone)
+            return PassResult(self.model, {}, skipped.notes())
+        pruned = pruning.build(gone)
         widths = _widths(pruning, gone)
         removed = sum(before - after for before, after in widths.values())
         changes = {"units of channels removed": len(gone), "output channels of kernels removed": removed}
-        said = [Note(site, f"{before} -> {after} channels", left=False) for site, (before, after) in widths.items()]
-        return PassResult(made, changes, (*said, *left.notes()), {"removed": _positions(pruning, gone)})
+        width_notes = [
+            Note(site, f"{before} -> {after} channels", left=False) for site, (before, after) in widths.items()
+        ]
+        return PassResult(pruned, changes, (*width_notes, *skipped.notes()), {"removed": _positions(pruning, gone)})
 
     def _pruning(self) -> Pruning:
         """The units of the model; what was measured of them is in the evaluator's memory."""
@@ -93,9 +95,9 @@ class PruningRun:
             else {}
         )
         pruning = Pruning(self.model, self.multiple, sizes)
-        for node, atoms in pruning.groups.producers.items():
+        for node, channel_ids in pruning.groups.producers.items():
             if not self.choice.matches(node):
-                pruning.groups.freeze(atoms, "left out by include= or exclude=")
+                pruning.groups.freeze(channel_ids, "left out by include= or exclude=")
         pruning.settle()
         if self.repair and evaluator is not None:
             pruning.moments = self._moments(pruning, evaluator)
@@ -108,7 +110,7 @@ class PruningRun:
         found: Mapping[str, Any] = evaluator.memory[key]
         return found
 
-    def _portions(self, pruning: Pruning, left: SkippedNodes) -> Sequence[Portion]:
+    def _portions(self, pruning: Pruning, skipped: SkippedNodes) -> Sequence[Portion]:
         """What goes, in order."""
         evaluator, progress = self.context.evaluator, self.context.progress
         costs = self._costs(pruning)
@@ -125,7 +127,7 @@ class PruningRun:
             most = to_cost(pruning, portions, costs, share)
         length = search.within(portions, most, self.context.budget_limit, progress)
         if length < most and self.goal != Goal():
-            left.note("the model", "is pruned less than asked for: the budget allows no more")
+            skipped.note("the model", "is pruned less than asked for: the budget allows no more")
         return portions[:length]
 
     def _search(self, pruning: Pruning, costs: Costs, evaluator: Evaluator) -> PruningSearch:
@@ -140,7 +142,9 @@ class PruningRun:
         evaluator = self.context.evaluator
         moments = self._moments(pruning, evaluator) if evaluator is not None and self.importance in NEED_DATA else {}
         self.context.progress.begin("in which order channels may go")
-        return curves(pruning.groups, pruning.families, repairable_consumers(pruning.groups), moments, self.importance)
+        return curves(
+            pruning.groups, pruning.width_groups, repairable_consumers(pruning.groups), moments, self.importance
+        )
 
     def _costs(self, pruning: Pruning) -> Costs:
         evaluator = self.context.evaluator
@@ -157,50 +161,50 @@ class PruningRun:
 
     def _permitted(self, pruning: Pruning, portions: Sequence[Portion]) -> list[Portion]:
         sites = self.context.sites
-        members = pruning.families.members
+        members = pruning.width_groups.members
         allowed = {
             number: sites.permits(STEP.name, members[number].site)
-            for number in dict.fromkeys(portion.family for portion in portions)
+            for number in dict.fromkeys(portion.width_group for portion in portions)
         }
-        return [portion for portion in portions if allowed[portion.family]]
+        return [portion for portion in portions if allowed[portion.width_group]]
 
-    def _say_what_is_pinned(self, pruning: Pruning, left: SkippedNodes) -> None:
-        left.unmatched(self.choice.unmatched(self.model))
+    def _note_frozen(self, pruning: Pruning, skipped: SkippedNodes) -> None:
+        skipped.unmatched(self.choice.unmatched(self.model))
         pinned = pruning.groups.frozen()
-        for node, atoms in pruning.groups.producers.items():
-            for root in pruning.groups.roots(atoms).tolist():
+        for node, channel_ids in pruning.groups.producers.items():
+            for root in pruning.groups.roots(channel_ids).tolist():
                 if root in pinned:
-                    left.note(node, f"keeps channels: {pinned[root]}")
+                    skipped.note(node, f"keeps channels: {pinned[root]}")
         for node in self.model.graph:
             if any(sub for sub in traversal.subgraphs_of(node)):
-                left.note(node, "has subgraphs, whose channels are left alone")
+                skipped.note(node, "has subgraphs, whose channels are left alone")
 
 
 def _widths(pruning: Pruning, gone: Sequence[int]) -> dict[str, tuple[int, int]]:
     """How many channels each kernel that loses some gave out, and how many are left, by its name or first output's."""
     removed = np.array(sorted(gone), np.int64)
     less = {
-        node: (atoms.size, int(np.count_nonzero(~np.isin(pruning.groups.roots(atoms), removed))))
-        for node, atoms in pruning.groups.producers.items()
+        node: (channel_ids.size, int(np.count_nonzero(~np.isin(pruning.groups.roots(channel_ids), removed))))
+        for node, channel_ids in pruning.groups.producers.items()
     }
     return {node.name or str(node.outputs[0].name): pair for node, pair in less.items() if pair[0] > pair[1]}
 
 
 def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, list[int]]:
     """The positions of the units ``gone`` in the output of the first kernel that makes each."""
-    removed, found = set(gone), defaultdict(list)
-    for node, atoms in pruning.groups.producers.items():
-        for position, root in enumerate(pruning.groups.roots(atoms).tolist()):
+    removed, by_site = set(gone), defaultdict(list)
+    for node, channel_ids in pruning.groups.producers.items():
+        for position, root in enumerate(pruning.groups.roots(channel_ids).tolist()):
             if root in removed:
                 removed.remove(root)
-                found[queries.site(node)].append(position)
-    return dict(found)
+                by_site[queries.site(node)].append(position)
+    return dict(by_site)
 
 
 def _by_position(pruning: Pruning, positions: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
     """The units of which ``positions`` are ``_positions``."""
-    found: dict[int, None] = {}
-    for node, atoms in pruning.groups.producers.items():
-        roots = pruning.groups.roots(atoms)
-        found.update((int(roots[position]), None) for position in positions.get(queries.site(node), ()))
-    return tuple(root for root in found if root in pruning.families.of)
+    units: dict[int, None] = {}
+    for node, channel_ids in pruning.groups.producers.items():
+        roots = pruning.groups.roots(channel_ids)
+        units.update((int(roots[position]), None) for position in positions.get(queries.site(node), ()))
+    return tuple(root for root in units if root in pruning.width_groups.of)

@@ -1,8 +1,8 @@
 """How much of a model's channels goes: to a goal, and no further than the budget allows.
 
-    s_f       share of the budget that is used when a quarter of family f is removed alone, and repaired
-    lambda_f  s_f^2 / (what the curve of f says that this costs): squared errors of independent families add up, so
-              lambda_f times the curve is each family's price in one measure, that of the outputs
+    s_f       share of the budget that is used when a quarter of width group f is removed alone, and repaired
+    lambda_f  s_f^2 / (what the curve of f says that this costs): squared errors of independent width groups add up, so
+              lambda_f times the curve is each width group's price in one measure, that of the outputs
     choose    the longest prefix of the order (``optimizer.algorithms.channels.pruning.pruner``) that reaches the goal
     and keeps the allowance, found
               by halving, each length built, repaired and measured as a whole
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from optimizer.contract.progress import Progress
 
 _SAFETY = 0.9  # of the allowance: the validation feeds are others
-_PROBED = 0.25  # of a family, to learn how sensitive it is
+_PROBED = 0.25  # of a width group, to learn how sensitive it is
 _TOLD = 1e-3  # of what the outputs of its readers vary: smaller costs may be those of rounding, and tell nothing
-_MEASURING = 0.5  # share of the time after which no more families are measured
+_MEASURING = 0.5  # share of the time after which no more width groups are measured
 _KNOWN_TIMES = 0.5  # of all seconds have to be known by node, if they are to count
 _FINEST = 48  # lengths that are tried between nothing and all
 
@@ -44,7 +44,7 @@ class PruningSearch:
 
     Attributes:
         pruning: Builds candidates.
-        curves: Of its families.
+        curves: Of its width groups.
         costs: What is to be saved.
         evaluator: Measures.
     """
@@ -58,21 +58,23 @@ class PruningSearch:
     ratios: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def measure(self, progress: Progress) -> None:
-        """Measure how sensitive families are, as far as there is time."""
+        """Measure how sensitive width groups are, as far as there is time."""
         if self.sensitivity:
             return
-        members = self.pruning.families.members
-        numbers = [number for number, family in enumerate(members) if family.ends()]
+        members = self.pruning.width_groups.members
+        numbers = [number for number, width_group in enumerate(members) if width_group.ends()]
         begun = max(self.evaluator.time_left(), 0.0)
         progress.begin(f"how sensitive {len(numbers)} families of channels are")
-        for done, number in enumerate(sorted(numbers, key=lambda one: -self._saved(one))):
-            progress(done / len(numbers))
+        for measured, number in enumerate(sorted(numbers, key=lambda one: -self._saved(one))):
+            progress(measured / len(numbers))
             if self.evaluator.time_left() < (1 - _MEASURING) * begun:
                 break
-            family, curve = members[number], self.curves[number]
+            width_group, curve = members[number], self.curves[number]
             summed = curve.costs.cumsum()
-            enough = (end for end in family.ends() if end >= _PROBED * family.units.size and summed[end - 1] > _TOLD)
-            end = next(enough, family.ends()[-1])
+            enough = (
+                end for end in width_group.ends() if end >= _PROBED * width_group.units.size and summed[end - 1] > _TOLD
+            )
+            end = next(enough, width_group.ends()[-1])
             cost, share = float(summed[end - 1]), self.share(tuple(curve.order[:end].tolist()))
             if cost > 0 and math.isfinite(share):
                 self.sensitivity[number] = share**2 / cost
@@ -98,8 +100,8 @@ class PruningSearch:
     def ratio(self, gone: tuple[int, ...]) -> float:
         """How many times as long a choice takes as the model."""
         if gone not in self.ratios:
-            made = self.pruning.build(gone)
-            self.ratios[gone] = self.evaluator.seconds(made) / self.evaluator.seconds(self.pruning.model)
+            pruned = self.pruning.build(gone)
+            self.ratios[gone] = self.evaluator.seconds(pruned) / self.evaluator.seconds(self.pruning.model)
         return self.ratios[gone]
 
     def within(self, portions: Sequence[Portion], most: int, allowance: float, progress: Progress) -> int:
@@ -119,12 +121,12 @@ class PruningSearch:
 
     def _longest(self, most: int, holds: Callable[[int], bool], progress: Progress) -> int:
         """The longest length below ``most`` that holds, to ``1 / _FINEST`` of ``most``."""
-        low, high, done = 0, most, 0
+        low, high, tried = 0, most, 0
         finest = max(most // _FINEST, 1)
         while high - low > finest and self.evaluator.time_left() > 0:
             middle = (low + high) // 2
-            progress(min(done / math.log2(_FINEST), 1.0))
-            done += 1
+            progress(min(tried / math.log2(_FINEST), 1.0))
+            tried += 1
             if holds(middle):
                 low = middle
             else:
@@ -135,10 +137,10 @@ class PruningSearch:
 def to_cost(pruning: Pruning, portions: Sequence[Portion], costs: Costs, goal: float) -> int:
     """The length of the shortest prefix that leaves at most ``goal`` of ``costs``; all if none does."""
     whole = costs.total(pruning.full())
-    left = pruning.full()
+    remaining = pruning.full()
     for length, portion in enumerate(portions, 1):
-        left[portion.family] -= len(portion.units)
-        if costs.total(left) <= goal * whole:
+        remaining[portion.width_group] -= len(portion.units)
+        if costs.total(remaining) <= goal * whole:
             return length
     return len(portions)
 
@@ -150,12 +152,12 @@ def units(portions: Sequence[Portion]) -> tuple[int, ...]:
 
 def seconds_by_node(model: ir.Model, profile: Mapping[str, float]) -> dict[ir.Node, float]:
     """Seconds of each node by the names that ONNX Runtime may give it; empty if too few are known."""
-    known = profile_gains.by_name(profile)
-    found: dict[ir.Node, float] = {}
+    by_name = profile_gains.by_name(profile)
+    by_node: dict[ir.Node, float] = {}
     for node in model.graph:
         for name in (node.name, *(output.name for output in node.outputs)):
-            if name in known:
-                found[node] = known.pop(name)
+            if name in by_name:
+                by_node[node] = by_name.pop(name)
                 break
-    named = sum(found.values())
-    return found if named > _KNOWN_TIMES * (named + sum(known.values())) else {}
+    named = sum(by_node.values())
+    return by_node if named > _KNOWN_TIMES * (named + sum(by_name.values())) else {}

@@ -1,8 +1,9 @@
 """What is known of the channels of a value before any run: which are constant, which are multiples of one another.
 
-A channel is a constant, or a positive scale times a *content*: channels of equal content are parallel, those of equal
-scale too are equal. Contents are numbers under which descriptions of how they come about are kept, so two channels
-have one content if the same was done to the same.
+A channel is a constant, or a positive scale times what its *value number* stands for: channels of one value number are
+parallel, those of equal scale too are equal. This is global value numbering (Alpern, Wegman, Zadeck 1988), of channels
+instead of values: a number is kept under a description of how it comes about, so two channels have one number if the
+same was done to the same.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class ChannelFacts:
     """The channels of one value, by position; all arrays (size,).
 
     Attributes:
-        content: Numbers of contents.
+        value_number: Channels of one number are multiples of each other.
         scale: Positive factors.
         constant: What the channel is everywhere; NaN where it is no constant.
     """
@@ -50,18 +51,18 @@ class ChannelFacts:
         return ChannelFacts(self.value_number[positions], self.scale[positions], self.constant[positions])
 
 
-def joined(parts: Sequence[ChannelFacts]) -> ChannelFacts:
+def joined(facts: Sequence[ChannelFacts]) -> ChannelFacts:
     """Channels behind one another."""
     return ChannelFacts(
-        np.concatenate([part.value_number for part in parts]),
-        np.concatenate([part.scale for part in parts]),
-        np.concatenate([part.constant for part in parts]),
+        np.concatenate([each.value_number for each in facts]),
+        np.concatenate([each.scale for each in facts]),
+        np.concatenate([each.constant for each in facts]),
     )
 
 
 @dataclass
 class ValueNumbers:
-    """Numbers for descriptions of contents."""
+    """Value numbers: one for each description of how a channel comes about."""
 
     _numbers: dict[Hashable, int] = field(default_factory=dict)
     _blocks: dict[Hashable, NDArray[np.int64]] = field(default_factory=dict)
@@ -84,7 +85,7 @@ class ValueNumbers:
         return ChannelFacts(numbers[inverse.reshape(-1)], np.ones(values.size), values.astype(np.float64))
 
     def numbers(self, what: Hashable, columns: Sequence[NDArray[np.generic]]) -> NDArray[np.int64]:
-        """Numbers for what is made of the positions of ``columns``, the first of them contents.
+        """Numbers for what is made of the positions of ``columns``, the first of them value numbers.
 
         Where these are all different, so are the numbers, and they are found for all positions at once.
         """
@@ -103,40 +104,45 @@ class ValueNumbers:
         Args:
             what: Says the operation.
             facts: Of its operands, all of one size.
-            linear: Whether a positive factor common to all operands comes out again; if not, it changes the content.
+            linear: Whether a positive factor common to all operands comes out again; if not, it changes the value
+                number.
         """
         first = facts[0]
-        scales = [rounded(one.scale / first.scale if linear else one.scale) for one in facts]
-        numbers = self.numbers(what, [*(one.value_number for one in facts), *scales])
+        scales = [rounded(operand.scale / first.scale if linear else operand.scale) for operand in facts]
+        numbers = self.numbers(what, [*(operand.value_number for operand in facts), *scales])
         scale = first.scale if linear else np.ones(first.size)
         return ChannelFacts(numbers, scale, np.full(first.size, math.nan))
 
     def settled(self, facts: ChannelFacts, constant: NDArray[np.float64]) -> ChannelFacts:
         """``facts`` with those channels constant for which ``constant`` has a number."""
-        known = ~np.isnan(constant)
-        if not known.any():
+        is_constant = ~np.isnan(constant)
+        if not is_constant.any():
             return facts
-        numbers = self.constants(constant[known])
-        content, scale = facts.value_number.copy(), facts.scale.copy()
-        content[known], scale[known] = numbers.value_number, 1.0
-        return replace(facts, value_number=content, scale=scale, constant=np.where(known, constant, facts.constant))
+        numbers = self.constants(constant[is_constant])
+        value_number, scale = facts.value_number.copy(), facts.scale.copy()
+        value_number[is_constant], scale[is_constant] = numbers.value_number, 1.0
+        return replace(
+            facts, value_number=value_number, scale=scale, constant=np.where(is_constant, constant, facts.constant)
+        )
 
     def scaled(self, facts: ChannelFacts, factor: NDArray[np.float64]) -> ChannelFacts:
         """Channels times a factor each, of any sign; 0 makes a constant."""
-        content = facts.value_number
+        value_number = facts.value_number
         if np.any(factor < 0):
-            content = np.where(factor < 0, self.numbers("negative", [facts.value_number]), content)
+            value_number = np.where(factor < 0, self.numbers("negative", [facts.value_number]), value_number)
         scale = facts.scale * np.where(factor == 0, 1.0, np.abs(factor))
         constant = np.where(factor == 0, 0.0, facts.constant * factor)
-        return self.settled(ChannelFacts(content, scale, np.full(facts.size, math.nan)), constant)
+        return self.settled(ChannelFacts(value_number, scale, np.full(facts.size, math.nan)), constant)
 
     def shifted(self, facts: ChannelFacts, shift: NDArray[np.float64]) -> ChannelFacts:
         """Channels plus a number each."""
         relative = rounded(shift / facts.scale)
-        content = facts.value_number
+        value_number = facts.value_number
         if np.any(relative):
-            content = np.where(relative == 0, content, self.numbers("plus", [facts.value_number, relative]))
-        return self.settled(ChannelFacts(content, facts.scale, np.full(facts.size, math.nan)), facts.constant + shift)
+            value_number = np.where(relative == 0, value_number, self.numbers("plus", [facts.value_number, relative]))
+        return self.settled(
+            ChannelFacts(value_number, facts.scale, np.full(facts.size, math.nan)), facts.constant + shift
+        )
 
 
 def rounded(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -166,17 +172,19 @@ def leaders(rows: NDArray[np.floating], keys: NDArray[np.int64], tolerance: NDAr
     draw = np.asarray(np.random.default_rng(0).standard_normal(width) / math.sqrt(max(width, 1)))
     places = rows @ draw.astype(rows.dtype)
     reach = 2 * (float(tolerance.max(initial=0.0)) + float(np.finfo(rows.dtype).eps)) * math.sqrt(max(width, 1))
-    found = np.arange(count)
+    leader_of = np.arange(count)
     near: list[int] = []
     for row in np.lexsort((places, keys)).tolist():
-        near = [one for one in near if keys[one] == keys[row] and places[row] - places[one] <= reach]
-        for one in near:
-            if np.abs(rows[one] - rows[row]).max(initial=0.0) <= max(tolerance[one], tolerance[row]):
-                found[row] = one
+        near = [
+            candidate for candidate in near if keys[candidate] == keys[row] and places[row] - places[candidate] <= reach
+        ]
+        for candidate in near:
+            if np.abs(rows[candidate] - rows[row]).max(initial=0.0) <= max(tolerance[candidate], tolerance[row]):
+                leader_of[row] = candidate
                 break
         else:
             near.append(row)
-    return first_of_each(found)
+    return first_of_each(leader_of)
 
 
 def near_leaders(rows: NDArray[np.floating], keys: NDArray[np.int64], tolerance: float) -> NDArray[np.int64]:
@@ -187,22 +195,22 @@ def near_leaders(rows: NDArray[np.floating], keys: NDArray[np.int64], tolerance:
         keys: (rows,), rows with different keys are not near.
         tolerance: The largest length of a difference.
     """
-    found = np.arange(rows.shape[0])
+    leader_of = np.arange(rows.shape[0])
     for key in np.unique(keys):
         members = np.flatnonzero(keys == key)
         standing = np.zeros(members.size, bool)
         for at, row in enumerate(members.tolist()):
-            own = members[standing]
-            cosines = rows[own] @ rows[row]
-            best = int(np.argmax(cosines)) if own.size else -1
+            followers = members[standing]
+            cosines = rows[followers] @ rows[row]
+            best = int(np.argmax(cosines)) if followers.size else -1
             if best >= 0 and 2 - 2 * float(cosines[best]) <= tolerance**2:
-                found[row] = own[best]
+                leader_of[row] = followers[best]
             else:
                 standing[at] = True
-    return found
+    return leader_of
 
 
-def first_of_each(found: NDArray[np.int64]) -> NDArray[np.int64]:
+def first_of_each(leader_of: NDArray[np.int64]) -> NDArray[np.int64]:
     """The same partition, each part named after its first member."""
-    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(leader_of, return_index=True, return_inverse=True)
     return np.asarray(first[inverse])

@@ -53,58 +53,60 @@ class Folded:
     notes: tuple[Note, ...] = ()
 
 
-def fold(part: ir.Graph, opset: int, wish: FoldOptions, rewriter: Rewriter) -> Folded:
-    """Remove what channels of ``part`` can be missed; shapes have to be inferred already.
+def fold(graph: ir.Graph, opset: int, wish: FoldOptions, rewriter: Rewriter) -> Folded:
+    """Remove what channels of ``graph`` can be missed; shapes have to be inferred already.
 
     Args:
-        part: A graph, whose nodes are in order.
+        graph: A graph, whose nodes are in order.
         opset: The version of the standard operators that holds for it.
         wish: What may go.
         rewriter: Makes constants, and permits.
     """
-    groups = channel_groups(part, opset)
+    groups = channel_groups(graph, opset)
     if not groups.consumers:
         return Folded()
-    found = redundancy(groups, ChannelAnalysis(part, groups, wish.tolerance), wish.multiple)
-    makers = _makers(groups)
-    notes = _notes(found, makers)
-    _ask(makers, found, rewriter)
-    if not found.gone:
+    redundant = redundancy(groups, ChannelAnalysis(graph, groups, wish.tolerance), wish.multiple)
+    producers = _makers(groups)
+    notes = _notes(redundant, producers)
+    _ask(producers, redundant, rewriter)
+    if not redundant.gone:
         return Folded(notes=notes)
-    shifts = merge(found)
-    removed = np.array(sorted(found.gone), np.int64)
-    kept = [~np.isin(groups.roots(shift.sink.produced), removed) for shift in shifts]
-    remove(groups, found.gone, rewriter)
-    made: Made = {}
-    for shift, left in zip(shifts, kept, strict=True):
-        add_to_bias(shift.sink.node, shift.added.compress(left) if left.size else shift.added, rewriter, made)
-    return Folded(Counter(found.gone.values()), notes)
+    shifts = merge(redundant)
+    removed = np.array(sorted(redundant.gone), np.int64)
+    kept = [~np.isin(groups.roots(shift.consumer.produced), removed) for shift in shifts]
+    remove(groups, redundant.gone, rewriter)
+    replaced: Made = {}
+    for shift, remaining in zip(shifts, kept, strict=True):
+        add_to_bias(
+            shift.consumer.node, shift.added.compress(remaining) if remaining.size else shift.added, rewriter, replaced
+        )
+    return Folded(Counter(redundant.gone.values()), notes)
 
 
 def _makers(groups: ChannelGroups) -> dict[int, str]:
     """The site of the first kernel that gives each unit out."""
-    makers: dict[int, str] = {}
-    for node, atoms in groups.producers.items():
+    producers: dict[int, str] = {}
+    for node, channel_ids in groups.producers.items():
         name = queries.site(node)
-        for root in groups.roots(atoms).tolist():
-            makers.setdefault(root, name)
-    return makers
+        for root in groups.roots(channel_ids).tolist():
+            producers.setdefault(root, name)
+    return producers
 
 
-def _notes(found: Redundancy, makers: Mapping[int, str]) -> tuple[Note, ...]:
-    counts = Counter((makers.get(root, "?"), reason) for root, reason in found.staying.items())
+def _notes(redundant: Redundancy, producers: Mapping[int, str]) -> tuple[Note, ...]:
+    counts = Counter((producers.get(root, "?"), reason) for root, reason in redundant.staying.items())
     return tuple(
         Note(site, f"{count} channel{'s' if count > 1 else ''} that could go stay: {reason}")
         for (site, reason), count in counts.items()
     )
 
 
-def _ask(makers: Mapping[int, str], found: Redundancy, rewriter: Rewriter) -> None:
+def _ask(producers: Mapping[int, str], redundant: Redundancy, rewriter: Rewriter) -> None:
     """Leave what the scope does not permit; asked once for each kernel and kind."""
     answers: dict[tuple[str, str], bool] = {}
-    for root, kind in list(found.gone.items()):
-        question = kind, makers.get(root, "")
+    for root, reason in list(redundant.gone.items()):
+        question = reason, producers.get(root, "")
         if question not in answers:
             answers[question] = rewriter.sites.permits(*question)
         if not answers[question]:
-            del found.gone[root]
+            del redundant.gone[root]

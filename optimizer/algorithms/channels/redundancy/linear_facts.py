@@ -38,35 +38,37 @@ def is_steady(node: ir.Node) -> bool:
 
 
 def kernel_facts(
-    node: ir.Node, read: ChannelFacts | None, contents: ValueNumbers, tolerance: float = 0.0
+    node: ir.Node, read: ChannelFacts | None, value_numbers: ValueNumbers, tolerance: float = 0.0
 ) -> ChannelFacts:
     """The facts of what a kernel with a constant weight gives out.
 
     Args:
         node: Conv, ConvTranspose, Gemm or MatMul.
         read: Of what it reads; ``None`` if nothing is known.
-        contents: Where contents are numbered.
+        value_numbers: Where value numbers are given.
         tolerance: How far kernels of length 1 may be apart and still be called parallel, and how short one may be
             beside the median and still be called zero; 0 is what float rounding does.
     """
-    item = linear_nodes.as_linear(node)
-    array = None if item is None else item.weight_array()
-    bias = None if item is None else item.bias_array()
-    if item is None or array is None or bias is None or not np.isfinite(array).all():
-        return contents.fresh(0 if item is None else item.outputs)
+    linear_node = linear_nodes.as_linear(node)
+    array = None if linear_node is None else linear_node.weight_array()
+    bias = None if linear_node is None else linear_node.bias_array()
+    if linear_node is None or array is None or bias is None or not np.isfinite(array).all():
+        return value_numbers.fresh(0 if linear_node is None else linear_node.outputs)
     alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
-    shift = np.broadcast_to(bias, (item.outputs,)).astype(np.float64) / alpha
-    plain = _Rows(by_output(item, array), shift, np.zeros(item.outputs, np.int64), np.zeros(item.outputs))
-    found = plain
-    if item.groups > 1:
-        found = _grouped(item, plain, read)
-    elif read is not None:
-        found = _reduced(node, plain, read)
-    lead, scale, nothing = _near(found, tolerance) if tolerance else _same(found, float(np.finfo(array.dtype).eps))
-    made = ChannelFacts(
-        contents.numbers(("kernel", id(node)), [lead]), scale * abs(alpha), np.full(scale.size, math.nan)
+    shift = np.broadcast_to(bias, (linear_node.outputs,)).astype(np.float64) / alpha
+    plain = _Rows(
+        by_output(linear_node, array), shift, np.zeros(linear_node.outputs, np.int64), np.zeros(linear_node.outputs)
     )
-    return contents.settled(made, np.where(nothing, found.shift * alpha, math.nan))
+    reduced = plain
+    if linear_node.groups > 1:
+        reduced = _grouped(linear_node, plain, read)
+    elif read is not None:
+        reduced = _reduced(node, plain, read)
+    lead, scale, nothing = _near(reduced, tolerance) if tolerance else _same(reduced, float(np.finfo(array.dtype).eps))
+    facts = ChannelFacts(
+        value_numbers.numbers(("kernel", id(node)), [lead]), scale * abs(alpha), np.full(scale.size, math.nan)
+    )
+    return value_numbers.settled(facts, np.where(nothing, reduced.shift * alpha, math.nan))
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,21 @@ class _Rows:
         return self.weight.reshape(self.weight.shape[0], -1)
 
 
-def by_output(item: LinearNode, array: NDArray[np.floating]) -> NDArray[np.floating]:
+def by_output(linear_node: LinearNode, array: NDArray[np.floating]) -> NDArray[np.floating]:
     """The weight as (outputs, inputs of a group, taps); float64 or float32."""
     wide = array.astype(np.float32) if array.dtype == np.float16 else array
-    taps = math.prod(item.shape[2:])
-    if item.node.op_type == "ConvTranspose":
-        parted = wide.reshape(item.groups, item.inputs // item.groups, item.outputs // item.groups, taps)
-        return np.swapaxes(parted, 1, 2).reshape(item.outputs, -1, taps)
-    if item.node.op_type == "Conv":
-        return wide.reshape(item.outputs, -1, taps)
-    return (wide if item.transposed else wide.T)[:, :, np.newaxis]
+    taps = math.prod(linear_node.shape[2:])
+    if linear_node.node.op_type == "ConvTranspose":
+        parted = wide.reshape(
+            linear_node.groups,
+            linear_node.inputs // linear_node.groups,
+            linear_node.outputs // linear_node.groups,
+            taps,
+        )
+        return np.swapaxes(parted, 1, 2).reshape(linear_node.outputs, -1, taps)
+    if linear_node.node.op_type == "Conv":
+        return wide.reshape(linear_node.outputs, -1, taps)
+    return (wide if linear_node.transposed else wide.T)[:, :, np.newaxis]
 
 
 def _reduced(node: ir.Node, rows: _Rows, read: ChannelFacts) -> _Rows:
@@ -118,20 +125,20 @@ def _reduced(node: ir.Node, rows: _Rows, read: ChannelFacts) -> _Rows:
     gross = np.abs(rows.shift) + np.abs(moved).sum(axis=1)
     for to in np.unique(lead[order != lead]).tolist():
         parallel = order[lead == to]
-        parts = exact[:, parallel] * (read.scale[parallel] / read.scale[to])[:, np.newaxis]
-        gross = np.maximum(gross, np.abs(parts).sum(axis=1).max(axis=1, initial=0.0))
+        scaled = exact[:, parallel] * (read.scale[parallel] / read.scale[to])[:, np.newaxis]
+        gross = np.maximum(gross, np.abs(scaled).sum(axis=1).max(axis=1, initial=0.0))
         exact[:, parallel] = 0
-        exact[:, to] = parts.sum(axis=1)
+        exact[:, to] = scaled.sum(axis=1)
     return _Rows(exact, rows.shift + moved.sum(axis=1), rows.keys, gross)
 
 
-def _grouped(item: LinearNode, rows: _Rows, read: ChannelFacts | None) -> _Rows:
-    """Rows times the scale of what they read, and a key for its content; of wider groups nothing is equal."""
-    group = np.repeat(np.arange(item.groups), item.outputs // item.groups)
-    if read is None or item.inputs != item.groups:
-        return replace(rows, keys=np.arange(item.outputs))
+def _grouped(linear_node: LinearNode, rows: _Rows, read: ChannelFacts | None) -> _Rows:
+    """Rows times the scale of what they read, and a key for its value number; of wider groups nothing is equal."""
+    group = np.repeat(np.arange(linear_node.groups), linear_node.outputs // linear_node.groups)
+    if read is None or linear_node.inputs != linear_node.groups:
+        return replace(rows, keys=np.arange(linear_node.outputs))
     mine = read.take(group)
-    gone = mine.is_constant if is_steady(item.node) else mine.constant == 0
+    gone = mine.is_constant if is_steady(linear_node.node) else mine.constant == 0
     moved = np.where(gone, np.nan_to_num(mine.constant), 0) * rows.weight.sum(axis=(1, 2), dtype=np.float64)
     scaled = np.where(gone, 0, mine.scale)[:, np.newaxis, np.newaxis] * rows.weight
     return _Rows(scaled, rows.shift + moved, mine.value_number, rows.gross)

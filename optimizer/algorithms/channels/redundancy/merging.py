@@ -1,4 +1,7 @@
-"""Lets other channels, or a bias, speak for those that go (``optimizer.algorithms.channels.redundancy.redundant``)."""
+"""Lets other channels, or a bias, compensate for those that go.
+
+Which go is decided in ``optimizer.algorithms.channels.redundancy.redundant``.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,16 @@ class BiasShift:
     """What constant channels added to the outputs of a kernel.
 
     Attributes:
-        sink: The kernel.
+        consumer: The kernel.
         added: One number for each output channel, or for each gate of each direction.
     """
 
-    sink: ChannelConsumer
+    consumer: ChannelConsumer
     added: NDArray[np.float64]
 
 
-def merge(found: Redundancy) -> list[BiasShift]:
-    """Change weights so that nobody misses the units that go, but for their constants; they are not removed yet.
+def merge(redundant: Redundancy) -> list[BiasShift]:
+    """Change weights so that no consumer misses the units that go, but for their constants; they are not removed yet.
 
     Returns:
         What is to be added to the outputs of kernels once the units are removed.
@@ -45,9 +48,9 @@ def merge(found: Redundancy) -> list[BiasShift]:
     Raises:
         OverflowError: If a weight does not fit into its type; the model is not to be used any more.
     """
-    gone = np.array(sorted(found.gone), np.int64)
+    gone = np.array(sorted(redundant.gone), np.int64)
     shifts: list[BiasShift] = []
-    for reading in found.readings:
+    for reading in redundant.readings:
         going = np.flatnonzero(np.isin(reading.roots, gone) & ~reading.unused)
         constant = going[~np.isnan(reading.shift[going])]
         shifts += _shifts(reading, constant[reading.shift[constant] != 0])
@@ -59,37 +62,37 @@ def _shifts(reading: Reading, constant: NDArray[np.int64]) -> list[BiasShift]:
     """What the channels at positions ``constant`` add to each output."""
     if not constant.size:
         return []
-    array, sink = _array(reading.weight), reading.sinks[0]
-    rest = tuple(at for at in range(array.ndim) if at not in {sink.axis, sink.output_axis})
-    summed = np.moveaxis(array.sum(axis=rest, keepdims=True), sink.axis, 0)[constant]
-    if sink.node.op_type in _GATES:
-        summed = np.moveaxis(array, sink.axis, 0)[constant]
+    array, consumer = _array(reading.weight), reading.consumers[0]
+    window_axes = tuple(at for at in range(array.ndim) if at not in {consumer.axis, consumer.output_axis})
+    summed = np.moveaxis(array.sum(axis=window_axes, keepdims=True), consumer.axis, 0)[constant]
+    if consumer.node.op_type in _GATES:
+        summed = np.moveaxis(array, consumer.axis, 0)[constant]
     added = np.tensordot(reading.shift[constant], summed, axes=1).reshape(-1)
-    return [BiasShift(sink, added) for sink in reading.sinks]
+    return [BiasShift(consumer, added) for consumer in reading.consumers]
 
 
 def _sum_up(reading: Reading, parallel: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
-    """Add the weights of channels that go to those of channels of the same content that stay."""
+    """Add the weights of channels that go to those of channels of the same value number that stay."""
     if not parallel.size:
         return
-    scale, axis = reading.facts[0].scale, reading.sinks[0].axis
+    scale, axis = reading.facts[0].scale, reading.consumers[0].axis
     staying = np.flatnonzero(~np.isin(reading.roots, gone))
     columns = np.moveaxis(_array(reading.weight), axis, 0)
     for position in parallel.tolist():
-        same = staying[reading.content[staying] == reading.content[position]]
+        same = staying[reading.value_number[staying] == reading.value_number[position]]
         to = int(same[np.argmax(scale[same])])
         columns[to] += columns[position] * (scale[position] / scale[to])
-    kind = (
+    dtype = (
         reading.weight.const_value
         if reading.weight.const_value is not None
         else constants.constant_tensor(reading.weight)
     )
-    made = constants.round_once(
-        np.moveaxis(columns, 0, axis), np.dtype(np.float32) if kind is None else kind.dtype.numpy()
+    rounded = constants.round_once(
+        np.moveaxis(columns, 0, axis), np.dtype(np.float32) if dtype is None else dtype.dtype.numpy()
     )
-    if made is None:
+    if rounded is None:
         raise OverflowError(f"the sum of weights in {reading.weight.name} does not fit into its type")
-    constants.set_array(reading.weight, made)
+    constants.set_array(reading.weight, rounded)
 
 
 def _array(value: ir.Value) -> NDArray[np.float64]:
@@ -99,24 +102,24 @@ def _array(value: ir.Value) -> NDArray[np.float64]:
     return array
 
 
-def add_to_bias(node: ir.Node, shift: NDArray[np.float64], rewriter: Rewriter, made: Made | None = None) -> None:
-    """Add a number to each output channel of a kernel; ``made`` as for ``replace_input``."""
+def add_to_bias(node: ir.Node, shift: NDArray[np.float64], rewriter: Rewriter, replaced: Made | None = None) -> None:
+    """Add a number to each output channel of a kernel; ``replaced`` as for ``replace_input``."""
     if node.op_type in _GATES:
         _add_to_gates(node, shift, rewriter)
         return
-    kind = constants.constant_array(node.inputs[1])
-    item = linear_nodes.as_linear(node)
-    bias = None if item is None else item.bias_array()
-    if kind is None or bias is None:
+    weight = constants.constant_array(node.inputs[1])
+    linear_node = linear_nodes.as_linear(node)
+    bias = None if linear_node is None else linear_node.bias_array()
+    if weight is None or bias is None:
         raise ValueError(f"the bias of {queries.site(node)} is not known")
     if node.op_type == "Gemm":
         shift = shift * node.attributes.get_float("alpha", 1.0)
         node.attributes.pop("beta", None)
-    array = (np.broadcast_to(bias, shift.shape) + shift).astype(kind.dtype)
+    array = (np.broadcast_to(bias, shift.shape) + shift).astype(weight.dtype)
     if node.op_type == "MatMul":
-        _add_behind(node, shift.astype(kind.dtype), rewriter)
+        _add_behind(node, shift.astype(weight.dtype), rewriter)
     else:
-        replace_input(node, 2, array, rewriter, made)
+        replace_input(node, 2, array, rewriter, replaced)
 
 
 def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], rewriter: Rewriter) -> None:
@@ -125,8 +128,8 @@ def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], rewriter: Rewriter)
     if weight is None:
         raise ValueError(f"the weight of {queries.site(node)} is not known")
     directions, gates = weight.shape[:2]
-    given = node.inputs[3] if len(node.inputs) > 3 else None
-    bias = np.zeros((directions, 2 * gates), weight.dtype) if given is None else constants.constant_array(given)
+    value = node.inputs[3] if len(node.inputs) > 3 else None
+    bias = np.zeros((directions, 2 * gates), weight.dtype) if value is None else constants.constant_array(value)
     if bias is None:
         raise ValueError(f"the bias of {queries.site(node)} is not known")
     array = bias.astype(np.float64)
@@ -144,11 +147,11 @@ def _add_behind(node: ir.Node, shift: NDArray[np.generic], rewriter: Rewriter) -
         if array is not None and array.ndim <= 1 and array.size in {1, shift.size}:
             replace_input(reader, index, np.broadcast_to(array, shift.shape) + shift, rewriter)
             return
-    made = ir.Value(name=rewriter.names.fresh(f"{output.name}_sum"))
+    summed = ir.Value(name=rewriter.names.fresh(f"{output.name}_sum"))
     name = rewriter.names.fresh(f"{node.name}_bias") if node.name else ""
-    add = ir.node("Add", [output, rewriter.constant(node, shift, "bias")], outputs=[made], name=name)
+    add = ir.node("Add", [output, rewriter.constant(node, shift, "bias")], outputs=[summed], name=name)
     graph_of = node.graph
     if graph_of is None:
         raise ValueError(f"{queries.site(node)} is in no graph")
     graph_of.insert_after(node, add)
-    editing.replace_under_its_name(made, output, [use for use in output.uses() if use.node is not add])
+    editing.replace_under_its_name(summed, output, [use for use in output.uses() if use.node is not add])
