@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer.algorithms.deduplication import derived, equal
-from optimizer.algorithms.deduplication.nearly_equal import Merger
+from optimizer.algorithms.deduplication.nearly_equal import NearMerger
 from optimizer.algorithms.deduplication.transposed import find_transposed
 from optimizer.algorithms.rewriting.stored_constants import groups_of_equals, stored_constants
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Sites, Step
@@ -101,7 +101,7 @@ class DedupInitializers(Pass):
             work.transpose()
         if not self.tolerance or not context.sites.allows_step(NEAR.name):
             return PassResult(model, dict(work.changes), work.all_notes())
-        merged, groups = Merger(NEAR, self.tolerance, self.min_bytes, self._is_excluded).run(model, context)
+        merged, groups = NearMerger(NEAR, self.tolerance, self.min_bytes, self._is_excluded).run(model, context)
         changes = {**work.changes, **({NEARS: merged} if merged else {})}
         return PassResult(model, changes, work.all_notes(), {"near": groups} if merged else {})
 

@@ -1,36 +1,67 @@
-"""How several nearly equal weights of a model become one.
+"""Nearly equal weights become one: their mean.
 
-What nearly equal is, ``optimizer.algorithms.deduplication.near_groups`` says. Where errors may be measured, as many
-groups are merged as the budget allows, the nearest first, found by halving::
+::
 
-    count = max { c : share(model with the c nearest groups merged) <= allowance }
+    shared = sum_i uses_i * weight_i / sum_i uses_i          ||weight_i - shared|| <= tolerance * ||shared||  for each i
+
+Only weights of the same type and shape are compared. Most pairs are told apart by count sketches, which are linear: of
+a weight w that of 256 numbers, each the sum of the elements that a hash sends there, with random signs. The distance of
+two sketches is that of the weights up to about 9 %; only groups that it lets through are measured. The cost is one
+look at each weight, one more at each that has a near one, and the comparison of sketches.
+
+Where errors may be measured, as many groups are merged as the budget allows, the nearest first, found by halving::
+
+    count = max { c : budget_used(model with the c nearest groups merged) <= budget_limit }
+
+Source of the sketch: Charikar, Chen, Farach-Colton 2002, "Finding frequent items in data streams".
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from optimizer.algorithms.deduplication import equal
-from optimizer.algorithms.deduplication.near_groups import near_groups
-from optimizer.algorithms.rewriting.stored_constants import StoredConstant, stored_constants
+from optimizer.algorithms.rewriting.stored_constants import stored_constants
 from optimizer.graph import constants, queries
 from optimizer.graph.graph_tree import GraphTree
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
-    from optimizer.algorithms.deduplication.near_groups import Near
-    from optimizer.contract.evaluator import Evaluator
+    from optimizer.algorithms.rewriting.stored_constants import StoredConstant
     from optimizer.contract.passes import Context, Sites, Step
+
+_BUCKETS = 256
+_DOUBT = 1.4  # by so much a distance of sketches may be too large
+_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Merger:
+class NearGroup:
+    """Weights that one value can stand for.
+
+    Attributes:
+        members: Their positions in the list that they are from, ascending.
+        shared: The value, in their type and shape.
+        distance: The largest relative distance of a member to it.
+    """
+
+    members: tuple[int, ...]
+    shared: NDArray[np.floating]
+    distance: float
+
+
+@dataclass(frozen=True)
+class NearMerger:
     """Merges nearly equal weights.
 
     Attributes:
@@ -51,61 +82,122 @@ class Merger:
         Raises:
             ModelError: If external data cannot be read.
         """
-        groups = self._groups(model, context.seed)
+        groups, evaluator = self._groups(model, context.seed), context.evaluator
         count = len(groups)
         if context.choices is not None:
             count = int(context.choices.get("near", 0))
-        elif context.evaluator is not None:
-            count = self._most(model, groups, context, context.evaluator)
+        elif evaluator is not None:
+            least = 0
+            while least < count:
+                middle = (least + count + 1) // 2
+                candidate = clone(model)
+                self._merge(candidate, groups[:middle], replace(context.sites, permitted={}))
+                fits = evaluator.budget_used(candidate) <= context.budget_limit
+                least, count = (middle, count) if fits else (least, middle - 1)
         return self._merge(model, groups[:count], context.sites), count
 
-    def _groups(self, model: ir.Model, seed: int) -> list[Near]:
+    def _groups(self, model: ir.Model, seed: int) -> list[NearGroup]:
+        """Disjoint groups of weights in the order of ``_holders``, the nearest first."""
         tree = GraphTree.of(model)
-        found = self._holders(tree)
-        by_root: dict[Hashable, list[int]] = {}
-        for number, holder in enumerate(found):
-            by_root.setdefault(tree.root(holder.graph), []).append(number)
-        groups: list[Near] = []
-        for numbers in by_root.values():
-            tensors = [found[number].tensor for number in numbers]
-            uses = [max(queries.use_count(found[number].value), 1) for number in numbers]
+        holders = self._holders(tree)
+        alike: dict[Hashable, list[int]] = defaultdict(list)
+        for number, holder in enumerate(holders):
+            alike[tree.root(holder.graph), holder.tensor.dtype, holder.shape].append(number)
+        groups: list[NearGroup] = []
+        for numbers in alike.values():
+            tensors = [holders[number].tensor for number in numbers]
+            uses = [max(queries.use_count(holders[number].value), 1) for number in numbers]
             near = near_groups(tensors, uses, self.tolerance, seed)
-            groups += [replace(one, members=tuple(numbers[member] for member in one.members)) for one in near]
-        return sorted(groups, key=lambda one: (one.distance, one.members))
+            groups += [replace(group, members=tuple(numbers[at] for at in group.members)) for group in near]
+        return sorted(groups, key=lambda group: (group.distance, group.members))
 
     def _holders(self, tree: GraphTree) -> list[StoredConstant]:
         """The weights that may be merged, in the same order for each clone of the model."""
-        return [holder for holder in stored_constants(tree, self.is_excluded) if self._may_merge(holder)]
+        least = max(self.min_bytes, equal.WORTH_LIFTING)
+        return [
+            holder
+            for holder in stored_constants(tree, self.is_excluded)
+            if holder.keep_reason is None
+            and holder.tensor.nbytes >= least
+            and holder.tensor.dtype in constants.FLOATS
+            and not isinstance(holder.tensor, SparseTensor)
+        ]
 
-    def _may_merge(self, holder: StoredConstant) -> bool:
-        tensor = holder.tensor
-        is_large = tensor.nbytes >= max(self.min_bytes, equal.WORTH_LIFTING)
-        return (
-            holder.keep_reason is None
-            and is_large
-            and tensor.dtype in constants.FLOATS
-            and not isinstance(tensor, SparseTensor)
-        )
-
-    def _most(self, model: ir.Model, groups: Sequence[Near], context: Context, evaluator: Evaluator) -> int:
-        low, high = 0, len(groups)
-        while low < high:
-            count = (low + high + 1) // 2
-            candidate = clone(model)
-            self._merge(candidate, groups[:count], replace(context.sites, permitted={}))
-            low, high = (count, high) if evaluator.budget_used(candidate) <= context.budget_limit else (low, count - 1)
-        return low
-
-    def _merge(self, model: ir.Model, groups: Sequence[Near], sites: Sites) -> int:
+    def _merge(self, model: ir.Model, groups: Sequence[NearGroup], sites: Sites) -> int:
         tree = GraphTree.of(model)
-        found, merged = self._holders(tree), 0
-        for near in groups:
-            part = [found[number] for number in near.members]
-            plan = equal.plan_merge(part, tree)
-            if not isinstance(plan, equal.Merge) or not sites.permits(self.step.name, part[0].name):
+        holders, merged = self._holders(tree), 0
+        for group in groups:
+            members = [holders[number] for number in group.members]
+            plan = equal.plan_merge(members, tree)
+            if not isinstance(plan, equal.Merge) or not sites.permits(self.step.name, members[0].name):
                 continue
-            is_node = model.ir_version < 4 or tree.root(part[0].graph) in tree.functions
-            kept = equal.merge(plan, tree, as_node=is_node)
-            constants.set_array(kept.value, near.shared)
-            merged += len(part) - 1
+            is_node = model.ir_version < 4 or tree.root(members[0].graph) in tree.functions
+            constants.set_array(equal.merge(plan, tree, as_node=is_node).value, group.shared)
+            merged += len(members) - 1
         return merged
+
+
+def near_groups(
+    tensors: Sequence[ir.TensorProtocol], uses: Sequence[int], tolerance: float, seed: int
+) -> Iterator[NearGroup]:
+    """Disjoint groups of at least two of ``tensors``: around each in turn, those near it that are in no group yet.
+
+    Args:
+        tensors: Of one float type and one shape.
+        uses: How many readers each has.
+        tolerance: The relative L2 distance that a member may have to the shared value.
+        seed: Of the sketches.
+    """
+    if len(tensors) < 2:
+        return
+    sketches = _sketches(tensors, seed)
+    norms = np.linalg.norm(sketches, axis=1)
+    is_free = np.isfinite(norms) & (norms > 0)
+    for first in range(len(tensors)):
+        if not is_free[first]:
+            continue
+        is_free[first] = False
+        # Two members are at most twice the tolerance apart; the norm of what they share is unknown, but not far away
+        reach = 2 * tolerance * _DOUBT * norms[first] / max(1 - tolerance, 0.1)
+        others = np.flatnonzero(is_free & (np.abs(norms - norms[first]) <= reach))
+        near = others[np.linalg.norm(sketches[others] - sketches[first], axis=1) <= reach].tolist()
+        rough = _around_mean([first, *near], sketches.__getitem__, uses, tolerance * _DOUBT)
+        if rough is None:
+            continue
+        group = _around_mean(rough.members, lambda member: tensors[member].numpy(), uses, tolerance)
+        if group is not None:
+            is_free[list(group.members)] = False
+            yield group
+
+
+def _sketches(tensors: Sequence[ir.TensorProtocol], seed: int) -> NDArray[np.float64]:
+    """A sketch of each of ``tensors``: (tensors, buckets)."""
+    sketches = np.zeros((len(tensors), _BUCKETS))
+    arrays = [tensor.numpy().reshape(-1) for tensor in tensors]
+    random = np.random.default_rng(seed)
+    for start in range(0, arrays[0].size, _CHUNK):
+        parts = [array[start : start + _CHUNK] for array in arrays]
+        drawn = random.integers(0, 2 * _BUCKETS, parts[0].size, np.uint16)  # the bucket, and the sign as the upper half
+        for number, part in enumerate(parts):
+            sums = np.bincount(drawn, part.astype(np.float64), 2 * _BUCKETS)
+            sketches[number] += sums[:_BUCKETS] - sums[_BUCKETS:]
+    return sketches
+
+
+def _around_mean(
+    members: Sequence[int], array_of: Callable[[int], NDArray[np.floating]], uses: Sequence[int], tolerance: float
+) -> NearGroup | None:
+    """Those of ``members`` within ``tolerance`` of their mean, the farthest going first; ``None`` if one is left."""
+    members = sorted(members)
+    while len(members) > 1:
+        total = np.zeros_like(array_of(members[0]), np.float64)
+        for member in members:
+            total += uses[member] * array_of(member).astype(np.float64)
+        shared = (total / sum(uses[member] for member in members)).astype(array_of(members[0]).dtype)
+        norm = float(np.linalg.norm(shared.astype(np.float64)))
+        distances = [float(np.linalg.norm(array_of(member).astype(np.float64) - shared)) for member in members]
+        worst = int(np.argmax(distances))
+        if np.isfinite(norm) and distances[worst] <= tolerance * norm:
+            return NearGroup(tuple(members), shared, distances[worst] / norm)
+        del members[worst]
+    return None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 import optimizer
-from optimizer.algorithms.deduplication.near_groups import near_groups
+from optimizer.algorithms.deduplication.nearly_equal import near_groups
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import UsageError
 from optimizer.io.model import clone, load, to_proto
@@ -142,10 +142,9 @@ def test_groups_hold_the_tolerance_are_disjoint_and_the_same_each_time(drawn, to
     bases = random.standard_normal((4, 8, 8))
     tensors = [ir.tensor((bases[kind] + d * random.standard_normal((8, 8))).astype(np.float32)) for kind, d in drawn]
     uses = [1 + number % 3 for number in range(len(tensors))]
-    groups = near_groups(tensors, uses, tolerance, seed=0)
+    groups = list(near_groups(tensors, uses, tolerance, seed=0))
     members = [member for group in groups for member in group.members]
     assert len(members) == len(set(members))
-    assert [group.distance for group in groups] == sorted(group.distance for group in groups)
     for group in groups:
         arrays = np.stack([tensors[member].numpy() for member in group.members]).astype(np.float64)
         mean = np.average(arrays, axis=0, weights=[uses[member] for member in group.members])
