@@ -218,7 +218,7 @@ def _report(
     judge = evidence.judge if evidence is not None else None
     outputs = judge.verdict(outcome.model, exact=exact).outputs if judge is not None and kept else ()
     return Report(
-        model={"label": source.label, "kind": source.kind, "sha256": digest(source)},
+        model={"label": source.label, "kind": source.form, "sha256": digest(source)},
         target=f"{target.name} ({target.description})",
         versions={name: version(name) for name in LIBRARIES},
         before=before,

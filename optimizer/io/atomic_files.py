@@ -2,7 +2,7 @@
 
 A rename inside one folder is atomic, so a reader sees the old file or the new one, at whatever moment the writer is
 killed. What a killed writer leaves are temporary files; the next one in the same folder removes them: a writer
-holds a lock on its file, so a file that is old and that nobody locks has no writer any more.
+holds a lock on its file, so a file that is old and not locked has no writer any more.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Draft:
 
     def publish(self, target: Path) -> None:
         """Make the draft appear as ``target``, in the same folder, in place of what was there."""
+        # 1. the data on the disk, 2. the new name in place of the old file, 3. the name on the disk
         self.file.flush()
         os.fsync(self.file.fileno())
         self.path.replace(target)
@@ -52,6 +53,7 @@ def draft(target: Path) -> Iterator[Draft]:
         _remove_abandoned(target.parent)
         try:
             with path.open("xb", buffering=1 << 20) as file:
+                # Held until the file is closed, so that no other writer takes it for abandoned
                 _lock(file.fileno(), block=False)
                 with contextlib.suppress(FileNotFoundError):
                     path.chmod(stat.S_IMODE(target.stat().st_mode))
@@ -97,7 +99,7 @@ def replaceable(path: str | os.PathLike[str]) -> Path:
     """The file that writing to ``path`` replaces; a symbolic link is followed within its folder.
 
     Raises:
-        ModelError: If ``path`` is no place for a file: a folder, a device, in a missing folder, write-protected,
+        ModelError: If no file can be written to ``path``: a folder, a device, in a missing folder, write-protected,
             or a link into another folder, where external data would not stand beside it.
     """
     target = Path(path)
@@ -141,6 +143,7 @@ def _lock(descriptor: int, *, block: bool) -> bool:
 
 
 def _remove_abandoned(folder: Path) -> None:
+    """Remove temporary files of writers that were killed: old ones that no process locks."""
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime < ABANDONED_AFTER:

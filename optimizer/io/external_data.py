@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NO_BITS = frozenset({ir.DataType.UNDEFINED, ir.DataType.STRING})
-_BITS: dict[int, int] = {kind.value: kind.bitwidth for kind in ir.DataType if kind not in _NO_BITS}
+_BITS: dict[int, int] = {dtype.value: dtype.bitwidth for dtype in ir.DataType if dtype not in _NO_BITS}
 
 CHUNK = 1 << 22  # bytes; read at once when a tensor is streamed
 
@@ -59,6 +59,7 @@ class DataFile:
         """Take the pages of a range out of this process's memory; the next reader gets them from the file again."""
         if self._map is None or not length or not hasattr(mmap, "MADV_DONTNEED"):
             return
+        # madvise takes whole pages: from the beginning of the first
         start = offset - offset % mmap.PAGESIZE
         self._map.madvise(mmap.MADV_DONTNEED, start, offset + length - start)
 
@@ -91,6 +92,7 @@ class MappedTensor(ir.ExternalTensor):
         """The tensor as an array over the mapped file; it cannot be written to."""
         dtype, shape = self.dtype, self.shape.numpy()
         if dtype.bitwidth < 8:
+            # Two or more elements a byte: unpacked into a copy
             packed = np.frombuffer(self.data.view(*self.extent), dtype=np.uint8)
             return ir.PackedTensor(packed, dtype, shape=shape).numpy()
         element = np.dtype(dtype.numpy()).newbyteorder("<")
@@ -164,6 +166,7 @@ def safe_path(folder: str, location: str, label: str) -> str:
         raise ModelError(f"{label} is an absolute path; {remedy}")
     if ".." in location.replace("\\", "/").split("/"):
         raise ModelError(f"{label} leaves the model's folder; {remedy}")
+    # After resolving all links, the path has to lie below the folder, itself resolved
     root, path = os.path.realpath(folder), os.path.realpath(Path(folder, location))
     if os.path.commonpath([root, path]) != root:
         raise ModelError(f"{label} is a link out of the model's folder, to {path}; {remedy}")
@@ -174,7 +177,7 @@ def location_of(proto: onnx.TensorProto, label: str) -> Location:
     """The place that an external tensor names; offset and length are checked against type and shape.
 
     Raises:
-        ModelError: If the place is given wrongly. Whether the file exists is not looked at.
+        ModelError: If the place is wrong. Whether the file exists is not looked at.
     """
     entries = {entry.key: entry.value for entry in proto.external_data}
     needed = byte_count(proto)
@@ -201,8 +204,10 @@ def _map(path: str, *, retry: bool = True) -> tuple[int, mmap.mmap | None]:
     """Size and map of a regular file; never waits for a pipe or a device.
 
     Raises:
-        OSError: If there is no such file, or it is none that can be mapped.
+        OSError: If there is no such file, or it is not one that can be mapped.
     """
+    # O_NONBLOCK: opening a pipe would wait for its writer. O_NOFOLLOW: the path was resolved and checked before, a link
+    # that is there now came in between
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         descriptor = os.open(path, flags)

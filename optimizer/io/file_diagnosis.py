@@ -1,4 +1,4 @@
-"""Model files that are none: what they look like, and where they end too early.
+"""Files that are not models: what they look like, and where they end too early.
 
 A file is read only if it is a regular file of at most 2 GB, protobuf's limit; nothing that it says about itself is
 believed before that.
@@ -52,7 +52,7 @@ def read_file(path: str | os.PathLike[str], label: str) -> onnx.ModelProto:
     """The proto in a file; data in other files is not looked at.
 
     Raises:
-        ModelError: If the file is none, cannot be read, or holds no ONNX model.
+        ModelError: If it is not a file, cannot be read, or holds no ONNX model.
     """
     try:
         status = Path(path).stat()
@@ -62,11 +62,11 @@ def read_file(path: str | os.PathLike[str], label: str) -> onnx.ModelProto:
             raise ModelError(f"{label}: is a device or pipe, no regular file; copy the model into a file first")
         with Path(path).open("rb") as file:
             if status.st_size > LIMIT:
-                kind, remedy = looks_like(file.read(_HEAD)) or (
+                content, remedy = looks_like(file.read(_HEAD)) or (
                     "larger than protobuf's 2 GB",
                     "export with external data",
                 )
-                raise ModelError(f"{label}: is {kind} ({status.st_size:,} bytes); {remedy}")
+                raise ModelError(f"{label}: is {content} ({status.st_size:,} bytes); {remedy}")
             data = file.read()
     except FileNotFoundError as error:
         raise ModelError(f"{label}: there is no such file; check the path") from error
@@ -80,7 +80,7 @@ def parse(data: bytes, label: str) -> onnx.ModelProto:
     """The proto in serialized form.
 
     Raises:
-        ModelError: If it is none.
+        ModelError: If it is not a model.
     """
     if not data:
         raise ModelError(f"{label}: is empty; fetch or export it again")
@@ -97,7 +97,7 @@ def parse(data: bytes, label: str) -> onnx.ModelProto:
 
 
 def looks_like(data: bytes) -> tuple[str, str] | None:
-    """What a file that is no model seems to be, and what to do with it."""
+    """What a file that is not a model seems to be, and what to do with it."""
     head = data[:_HEAD]
     if head[:4] == b"PK\x03\x04":
         return ("a PyTorch checkpoint", "export it with torch.onnx.export first") if b"data.pkl" in head else (
@@ -107,18 +107,18 @@ def looks_like(data: bytes) -> tuple[str, str] | None:
     if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 30:
         return "a safetensors file", "it has weights only: export the model with torch.onnx.export first"
     start = head.lstrip()
-    for offset, magic, kind, remedy in _STARTS:
+    for offset, magic, content, remedy in _STARTS:
         if start[offset : offset + len(magic)] == magic:
-            return kind, remedy
+            return content, remedy
     if head and sum(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head) > _TEXT_SHARE * len(head):
         return "text", "name the model instead"
     return None
 
 
 def _no_model(data: bytes, label: str) -> ModelError:
-    known = looks_like(data)
-    if known is not None:
-        return ModelError(f"{label}: is {known[0]}, no ONNX model; {known[1]}")
+    guess = looks_like(data)
+    if guess is not None:
+        return ModelError(f"{label}: is {guess[0]}, no ONNX model; {guess[1]}")
     missing = _missing_bytes(data)
     if missing:
         return ModelError(
@@ -128,13 +128,15 @@ def _no_model(data: bytes, label: str) -> ModelError:
 
 
 def _missing_bytes(data: bytes) -> int:
-    """How many bytes the last field of a ``ModelProto`` lacks; 0 if the data is none, or whole at this level."""
-    known = onnx.ModelProto.DESCRIPTOR.fields_by_number
+    """How many bytes the last field of a ``ModelProto`` lacks; 0 if the data is not one, or whole at this level."""
+    fields = onnx.ModelProto.DESCRIPTOR.fields_by_number
+    # From field to field without looking into them: of a file that was cut off, the last one ends behind the data
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)
         number, wire = tag >> 3, tag & 7
-        if number not in known or wire not in {0, 2}:
+        # ModelProto's fields are numbers (wire type 0) and texts or messages (2) alone; anything else is not a model
+        if number not in fields or wire not in {0, 2}:
             return 0
         value, position = _varint(data, position)
         if wire == 2:
@@ -144,7 +146,7 @@ def _missing_bytes(data: bytes) -> int:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number of variable length, and where the next thing begins; past the end there are zeros."""
+    """A number of variable length, and the position behind it; past the end there are zeros."""
     number = shift = 0
     while shift < 64:
         byte = data[position] if position < len(data) else 0

@@ -36,13 +36,13 @@ _GRAPH, _INITIALIZER = 7, 5  # field numbers
 class Piece:
     """An initializer that is serialized only when it is written; ``size`` is the length of its message."""
 
-    stub: Placeholder
+    placeholder: Placeholder
     size: int
 
     def serialize(self) -> bytes:
         """The whole message."""
-        message = _header(self.stub)
-        tensor = self.stub.tensor
+        message = _header(self.placeholder)
+        tensor = self.placeholder.tensor
         is_proto = isinstance(tensor, ir.serde.TensorProtoTensor)
         message.raw_data = tensor.raw.raw_data if is_proto else tensor.tobytes()
         return bytes(message.SerializeToString())
@@ -85,7 +85,8 @@ class FileLayout:
 def lay_out(model: ir.Model) -> FileLayout:
     """Decide where each tensor of ``model`` goes."""
     layout = _lay_out(model, everything_out=False)
-    total = sum(byte_count(stub.message) for stub in layout.inline.values())
+    # Inline data and the message around it have to fit into one proto; if not, all data goes out
+    total = sum(byte_count(placeholder.message) for placeholder in layout.inline.values())
     if total + layout.proto.ByteSize() > PROTO_LIMIT:
         layout = _lay_out(model, everything_out=True)
     return layout
@@ -104,31 +105,34 @@ def write_pieces(pieces: Sequence[bytes | Piece], file: IO[bytes]) -> None:
 
 def write_data(entries: Sequence[StoredTensor], file: IO[bytes]) -> str:
     """Write the data file as a stream; returns the SHA-256 of its content in hexadecimal."""
-    sink = _HashedFile(file)
+    hashed = _HashedFile(file)
     for entry in entries:
-        sink.write(b"\0" * (entry.offset - sink.written))
+        hashed.write(b"\0" * (entry.offset - hashed.written))
         if hasattr(entry.tensor, "tofile"):
-            entry.tensor.tofile(sink)
+            entry.tensor.tofile(hashed)
         else:
-            sink.write(entry.tensor.tobytes())
-        if sink.written != entry.offset + entry.length:
+            hashed.write(entry.tensor.tobytes())
+        if hashed.written != entry.offset + entry.length:
             raise ModelError(
                 f"tensor {entry.tensor.name!r} does not have the {entry.length} bytes of its shape; report it"
             )
-    return sink.hash.hexdigest()
+    return hashed.hash.hexdigest()
 
 
 def storage(model: ir.Model) -> str:
-    """Where most bytes of the weights are: ``"external"`` or ``"inline"``; what was found first is remembered."""
-    known = model.graph.meta.get(STORAGE)
-    if known is None:
+    """Where most bytes of the weights are, ``"external"`` or ``"inline"``; noted on the graph at the first call.
+
+    Passes turn weights in files into arrays, so a later look would not find where they were.
+    """
+    place = model.graph.meta.get(STORAGE)
+    if place is None:
         sizes = {True: 0, False: 0}
         for graph in model.graphs():
             for value in graph.initializers.values():
                 if value.const_value is not None:
                     sizes[isinstance(value.const_value, ir.ExternalTensor)] += value.const_value.nbytes
-        known = model.graph.meta[STORAGE] = "external" if sizes[True] > sizes[False] else "inline"
-    return str(known)
+        place = model.graph.meta[STORAGE] = "external" if sizes[True] > sizes[False] else "inline"
+    return str(place)
 
 
 class _HashedFile:
@@ -146,19 +150,19 @@ class _HashedFile:
 
 
 def _lay_out(model: ir.Model, *, everything_out: bool) -> FileLayout:
-    drawn = skeleton_of(model)
+    skeleton = skeleton_of(model)
     new_goes_out = everything_out or storage(model) == "external"
     inline: dict[str, Placeholder] = {}
     outside: list[Placeholder] = []
-    for stub in drawn.placeholders:
-        if _goes_out(stub.tensor, everything_out=everything_out, new_goes_out=new_goes_out):
-            outside.append(stub)
-        elif stub.is_main_initializer and stub.tensor.nbytes > SMALL:
-            inline[stub.message.name] = stub
+    for placeholder in skeleton.placeholders:
+        if _goes_out(placeholder.tensor, everything_out=everything_out, new_goes_out=new_goes_out):
+            outside.append(placeholder)
+        elif placeholder.is_main_initializer and placeholder.tensor.nbytes > SMALL:
+            inline[placeholder.message.name] = placeholder
         else:
-            stub.fill()
+            placeholder.fill()
     entries, data_size = _pack(outside)
-    return FileLayout(drawn.proto, inline, [stub.message for stub in outside], entries, data_size)
+    return FileLayout(skeleton.proto, inline, [placeholder.message for placeholder in outside], entries, data_size)
 
 
 def _goes_out(tensor: ir.TensorProtocol, *, everything_out: bool, new_goes_out: bool) -> bool:
@@ -169,14 +173,18 @@ def _goes_out(tensor: ir.TensorProtocol, *, everything_out: bool, new_goes_out: 
     return everything_out if isinstance(tensor, ir.serde.TensorProtoTensor) else new_goes_out
 
 
-def _pack(stubs: Sequence[Placeholder]) -> tuple[list[StoredTensor], int]:
-    """Give each tensor its place, one place to all stubs of the same data, and write the places into the messages."""
+def _pack(placeholders: Sequence[Placeholder]) -> tuple[list[StoredTensor], int]:
+    """Give each tensor its place in the data file, and write the places into the messages.
+
+    Placeholders of the same data get one place.
+    """
     places: dict[object, StoredTensor] = {}
     end = 0
-    for stub in stubs:
-        tensor, message = stub.tensor, stub.message
+    for placeholder in placeholders:
+        tensor, message = placeholder.tensor, placeholder.message
         key = (id(tensor.data), *tensor.extent) if isinstance(tensor, MappedTensor) else id(tensor)
         if key not in places:
+            # Aligned to the element, so that a mapped file can be read as an array; -(-a // b) rounds up
             alignment = max(tensor.dtype.bitwidth // 8, 1)
             offset = -(-end // alignment) * alignment
             places[key] = StoredTensor(tensor, offset, byte_count(message))
@@ -191,66 +199,75 @@ def _pack(stubs: Sequence[Placeholder]) -> tuple[list[StoredTensor], int]:
 
 
 def _pieces(model: onnx.ModelProto, inline: Mapping[str, Placeholder]) -> Iterator[bytes | Piece]:
+    """The bytes of ``model``, whose large initializers stay pieces: what protobuf's own serializer would write.
+
+    The wire format is a sequence of fields in the order of their numbers. One that holds a message is its tag, its
+    length and its bytes (protobuf.dev, "Encoding"), so the length of the graph has to be known before its first byte.
+    """
+    # 1. The graph: fields before the initializers, the initializers one by one, fields after them
     graph = model.graph
-    parts: list[bytes | Piece] = [_some_fields(graph, lambda number: number < _INITIALIZER)]
+    graph_pieces: list[bytes | Piece] = [_some_fields(graph, lambda number: number < _INITIALIZER)]
     for tensor in graph.initializer:
         if tensor.name in inline:
             piece = _piece(inline[tensor.name])
-            parts += [_prefix(_INITIALIZER, piece.size), piece]
+            graph_pieces += [_prefix(_INITIALIZER, piece.size), piece]
         else:
             data = tensor.SerializeToString()
-            parts += [_prefix(_INITIALIZER, len(data)), data]
-    parts.append(_some_fields(graph, lambda number: number > _INITIALIZER))
+            graph_pieces += [_prefix(_INITIALIZER, len(data)), data]
+    graph_pieces.append(_some_fields(graph, lambda number: number > _INITIALIZER))
+    # 2. The model around it: fields before the graph, its tag and length, the graph, fields after it
     yield _some_fields(model, lambda number: number < _GRAPH)
-    yield _prefix(_GRAPH, length(parts))
-    yield from parts
+    yield _prefix(_GRAPH, length(graph_pieces))
+    yield from graph_pieces
     yield _some_fields(model, lambda number: number > _GRAPH)
 
 
-def _some_fields(message: Message, wanted: Callable[[int], bool]) -> bytes:
+def _some_fields(message: Message, is_wanted: Callable[[int], bool]) -> bytes:
     """The fields of ``message`` with certain numbers, serialized."""
-    part = type(message)()
+    selection = type(message)()
     for field, value in message.ListFields():
-        if not wanted(field.number):
+        if not is_wanted(field.number):
             continue
         if hasattr(value, "extend"):
-            getattr(part, field.name).extend(value)
+            getattr(selection, field.name).extend(value)
         elif hasattr(value, "CopyFrom"):
-            getattr(part, field.name).CopyFrom(value)
-        else:
-            setattr(part, field.name, value)
-    return bytes(part.SerializeToString())
+            getattr(selection, field.name).CopyFrom(value)
+        else:  # a number or text
+            setattr(selection, field.name, value)
+    return bytes(selection.SerializeToString())
 
 
-def _piece(stub: Placeholder) -> Piece:
-    data = byte_count(stub.message)
-    return Piece(stub, _header(stub).ByteSize() + 1 + len(_varint(data)) + data)
+def _piece(placeholder: Placeholder) -> Piece:
+    # ``raw_data`` has number 9: a tag of one byte, the length, the data
+    data = byte_count(placeholder.message)
+    return Piece(placeholder, _header(placeholder).ByteSize() + 1 + len(_varint(data)) + data)
 
 
-def _header(stub: Placeholder) -> onnx.TensorProto:
+def _header(placeholder: Placeholder) -> onnx.TensorProto:
     """The message of an initializer without its data."""
     header = onnx.TensorProto()
-    tensor = stub.tensor
-    source = tensor.raw if isinstance(tensor, ir.serde.TensorProtoTensor) else stub.message
+    tensor = placeholder.tensor
+    source = tensor.raw if isinstance(tensor, ir.serde.TensorProtoTensor) else placeholder.message
     header.dims.extend(source.dims)
     header.data_type = source.data_type
-    header.name = stub.message.name
+    header.name = placeholder.message.name
     if source.HasField("doc_string"):
         header.doc_string = source.doc_string
     header.metadata_props.extend(source.metadata_props)
     if source.HasField("segment"):
         header.segment.CopyFrom(source.segment)
-    if source is not stub.message and source.HasField("data_location"):
+    if source is not placeholder.message and source.HasField("data_location"):
         header.data_location = source.data_location
     return header
 
 
 def _prefix(field: int, size: int) -> bytes:
-    """Tag and length of a field that holds a message."""
+    """Tag and length of a field that holds a message: wire type 2 in the lowest three bits, the number above them."""
     return _varint(field << 3 | 2) + _varint(size)
 
 
 def _varint(number: int) -> bytes:
+    """``number`` in groups of seven bits, the lowest first; the eighth bit says that another group follows."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -21,7 +21,7 @@ from optimizer.errors import ModelError
 from optimizer.io import file_diagnosis, file_layout
 from optimizer.io.checker.checker import check_structure, complaint_of_checker
 from optimizer.io.external_data import DataFolder, MappedTensor
-from optimizer.io.protos.ir_places import anatomy, replace_tensor
+from optimizer.io.protos.ir_places import ir_places_of, replace_tensor
 from optimizer.io.protos.skeleton import SMALL, skeleton_of
 from optimizer.io.reader import read_model
 from optimizer.io.writer import FILE, byte_size, compressed_size, save
@@ -44,7 +44,7 @@ __all__ = [
     "to_proto",
 ]
 
-Kind = Literal["path", "bytes", "proto", "ir", "surgeon", "holder"]
+SourceForm = Literal["path", "bytes", "proto", "ir", "surgeon", "holder"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class LoadedModel:
 
     Attributes:
         model: The model; nothing that the caller holds changes with it.
-        kind: What was given.
+        form: What was given; ``"holder"`` is an object with an attribute ``model`` or ``model_proto``.
         path: The file, if it was one.
         label: What messages call it.
     """
 
     model: ir.Model
-    kind: Kind
+    form: SourceForm
     path: Path | None
     label: str
 
@@ -85,12 +85,12 @@ def _ingest(source: Any) -> LoadedModel:
     if isinstance(source, bytes | bytearray | memoryview):
         label = "the given bytes"
         return LoadedModel(
-            _remembering(read_model(file_diagnosis.parse(bytes(source), label), label)), "bytes", None, label
+            _with_storage_noted(read_model(file_diagnosis.parse(bytes(source), label), label)), "bytes", None, label
         )
     if isinstance(source, onnx.ModelProto):
         label, copy = "the given ModelProto", onnx.ModelProto()
         copy.CopyFrom(source)  # onnx-ir renames tensors inside the proto that they came from
-        return LoadedModel(_remembering(read_model(copy, label)), "proto", None, label)
+        return LoadedModel(_with_storage_noted(read_model(copy, label)), "proto", None, label)
     if isinstance(source, ir.Model):
         return LoadedModel(_from_ir(source, "the given ir.Model"), "ir", None, "the given ir.Model")
     if type(source).__module__.split(".")[0] == "onnx_graphsurgeon":
@@ -100,19 +100,19 @@ def _ingest(source: Any) -> LoadedModel:
             _from_ir(surgeon.from_graph(source), "the given gs.Graph"), "surgeon", None, "the given gs.Graph"
         )
     for name in ("model", "model_proto"):
-        held = getattr(source, name, None)
-        if isinstance(held, ir.Model | onnx.ModelProto):
-            return LoadedModel(ingest(held).model, "holder", None, f"the model of the given {type(source).__name__}")
+        inner = getattr(source, name, None)
+        if isinstance(inner, ir.Model | onnx.ModelProto):
+            return LoadedModel(ingest(inner).model, "holder", None, f"the model of the given {type(source).__name__}")
     raise ModelError(f"a {type(source).__name__} is no model; give a path, bytes, ModelProto, ir.Model or gs.Graph")
 
 
 def give_back(model: ir.Model, source: LoadedModel) -> Any:
     """``model`` as the kind of thing that ``source`` was: an ``ir.Model`` for a path and for what has a model."""
-    if source.kind == "bytes":
+    if source.form == "bytes":
         return to_proto(model).SerializeToString(deterministic=True)
-    if source.kind == "proto":
+    if source.form == "proto":
         return to_proto(model)
-    if source.kind == "surgeon":
+    if source.form == "surgeon":
         from optimizer.io import surgeon  # noqa: PLC0415 - GraphSurgeon is loaded only where it is used
 
         return surgeon.to_graph(model)
@@ -125,13 +125,13 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     Raises:
         ModelError: If it is larger than a proto can be.
     """
-    drawn = skeleton_of(model)
-    size = drawn.proto.ByteSize() + sum(stub.tensor.nbytes for stub in drawn.placeholders)
+    skeleton = skeleton_of(model)
+    size = skeleton.proto.ByteSize() + sum(placeholder.tensor.nbytes for placeholder in skeleton.placeholders)
     if size > file_layout.PROTO_LIMIT:
         raise ModelError(f"the model has {size:,} bytes, a ModelProto ends at 2 GB; save it to a path instead")
-    for stub in drawn.placeholders:
-        stub.fill()
-    return drawn.proto
+    for placeholder in skeleton.placeholders:
+        placeholder.fill()
+    return skeleton.proto
 
 
 def skeleton(model: ir.Model, limit: int = SMALL) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
@@ -144,14 +144,14 @@ def skeleton(model: ir.Model, limit: int = SMALL) -> tuple[onnx.ModelProto, dict
     Returns:
         The proto, in which they are external tensors without a usable location, and the tensors by name.
     """
-    drawn = skeleton_of(model, limit)
-    left_out: dict[str, ir.TensorProtocol] = {}
-    for stub in drawn.placeholders:
-        if stub.is_main_initializer and stub.tensor.nbytes > limit:
-            left_out[stub.message.name] = stub.tensor
+    model_skeleton = skeleton_of(model, limit)
+    large: dict[str, ir.TensorProtocol] = {}
+    for placeholder in model_skeleton.placeholders:
+        if placeholder.is_main_initializer and placeholder.tensor.nbytes > limit:
+            large[placeholder.message.name] = placeholder.tensor
         else:
-            stub.fill()
-    return drawn.proto, left_out
+            placeholder.fill()
+    return model_skeleton.proto, large
 
 
 def clone(model: ir.Model) -> ir.Model:
@@ -170,7 +170,7 @@ def _from_path(path: Path) -> LoadedModel:
     label = str(path)
     model = read_model(file_diagnosis.read_file(path, label), label, str(path.parent))
     model.graph.meta[FILE] = path.name
-    return LoadedModel(_remembering(model), "path", path, label)
+    return LoadedModel(_with_storage_noted(model), "path", path, label)
 
 
 def _from_ir(source: ir.Model, label: str) -> ir.Model:
@@ -178,7 +178,7 @@ def _from_ir(source: ir.Model, label: str) -> ir.Model:
     check_structure(source, label)
     model = clone(source)
     folders: dict[str, DataFolder] = {}
-    parts = anatomy(model)
+    places = ir_places_of(model)
 
     def mapped(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
         folder = os.fspath(tensor.base_dir) or "."
@@ -186,26 +186,27 @@ def _from_ir(source: ir.Model, label: str) -> ir.Model:
         ir.serde.serialize_tensor_into(proto, tensor)
         return folders.setdefault(folder, DataFolder(folder, label)).checked(proto)
 
-    for graph in parts.scopes:
+    # 1. Initializers of all graphs, 2. tensors in attributes: the same check for both
+    for graph in places.scopes:
         for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor) and not isinstance(tensor, MappedTensor):
                 value.const_value = mapped(tensor)
-    for place, node, name, tensor in parts.tensors:
+    for place, node, name, tensor in places.tensors:
         if isinstance(tensor, ir.ExternalTensor) and not isinstance(tensor, MappedTensor):
-            replace_tensor(node, name, place.item, mapped(tensor))
-    return _remembering(model)
+            replace_tensor(node, name, place.element, mapped(tensor))
+    return _with_storage_noted(model)
 
 
-def _remembering(model: ir.Model) -> ir.Model:
-    """Note where the weights are, before a pass moves them."""
+def _with_storage_noted(model: ir.Model) -> ir.Model:
+    """``model``, with a note of where its weights are: passes will have moved them when it is written."""
     file_layout.storage(model)
     return model
 
 
 @contextlib.contextmanager
 def _collecting_later() -> Iterator[None]:
-    """Collect no garbage while objects are only made: looking at them again and again takes a third of the time."""
+    """Switch the cyclic garbage collector off while objects are only made: its passes take a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -222,7 +223,7 @@ def _sorted(model: ir.Model) -> Iterator[None]:
     Raises:
         ModelError: If they depend on each other in a circle.
     """
-    scopes = anatomy(model).scopes
+    scopes = ir_places_of(model).scopes
     order = [list(graph) for graph in scopes]
     try:
         for graph in (model.graph, *(function.graph for function in model.functions.values())):

@@ -60,13 +60,13 @@ def _mapped_chunks(tensor: MappedTensor, size: int) -> Iterator[bytes]:
 
 
 def _file_chunks(tensor: ir.ExternalTensor, size: int) -> Iterator[bytes]:
-    left = tensor.nbytes
-    if left == 0:
+    missing = tensor.nbytes
+    if missing == 0:
         return
     with open_external(tensor) as file:
-        while left:
-            chunk = _read(file, min(size, left), tensor)
-            left -= len(chunk)
+        while missing:
+            chunk = _read(file, min(size, missing), tensor)
+            missing -= len(chunk)
             yield chunk
 
 
@@ -76,7 +76,9 @@ def same_content(first: ir.TensorProtocol, second: ir.TensorProtocol) -> bool:
         return False
     if _whereabouts(first) == _whereabouts(second):
         return True
-    return all(one == other for one, other in zip(chunks(first), chunks(second), strict=True))
+    return all(
+        first_chunk == second_chunk for first_chunk, second_chunk in zip(chunks(first), chunks(second), strict=True)
+    )
 
 
 def equal_groups(tensors: Sequence[ir.TensorProtocol]) -> list[list[int]]:
@@ -89,12 +91,15 @@ def equal_groups(tensors: Sequence[ir.TensorProtocol]) -> list[list[int]]:
         ModelError: If external data cannot be read.
     """
     sizes = [tensor.nbytes for tensor in tensors]
+    # 1. What is the same data needs no look: one member stands for all
     places = _partition(range(len(tensors)), lambda index: _whereabouts(tensors[index]))
     members = {place[0]: place for place in places}
+    # 2. By dtype and size, then by the bytes at both edges
     groups: list[list[int]] = []
     for sized in _partition(members, lambda index: (tensors[index].dtype, sizes[index])):
         groups += [sized] if len(sized) == 1 else _partition(sized, lambda index: _edges(tensors[index], sizes[index]))
-    groups = [part for group in groups for part in _split_large(group, tensors)]
+    # 3. By hash and by all bytes, for what is longer than its edges
+    groups = [subgroup for group in groups for subgroup in _split_large(group, tensors)]
     expanded = [sorted(index for place in group for index in members[place]) for group in groups]
     return sorted(group for group in expanded if len(group) > 1)
 
@@ -104,30 +109,31 @@ def _split_large(group: list[int], tensors: Sequence[ir.TensorProtocol]) -> list
     if len(group) == 1 or _is_read_whole(tensors[group[0]], tensors[group[0]].nbytes):
         return [group]
     hashed = _partition(group, lambda index: _digest(tensors[index])) if len(group) > 2 else [group]
-    return [part for same_hash in hashed for part in _verified(same_hash, tensors)]
+    return [subgroup for same_hash in hashed for subgroup in _verified(same_hash, tensors)]
 
 
 def _verified(group: list[int], tensors: Sequence[ir.TensorProtocol]) -> list[list[int]]:
-    parts: list[list[int]] = []
+    # Hashes may collide: each tensor is compared with the first of each class
+    classes: list[list[int]] = []
     for index in group:
-        for part in parts:
-            if same_content(tensors[part[0]], tensors[index]):
-                part.append(index)
+        for members in classes:
+            if same_content(tensors[members[0]], tensors[index]):
+                members.append(index)
                 break
         else:
-            parts.append([index])
-    return parts
+            classes.append([index])
+    return classes
 
 
 def _partition(indices: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
-    found: defaultdict[Hashable, list[int]] = defaultdict(list)
+    classes: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index in indices:
-        found[key(index)].append(index)
-    return list(found.values())
+        classes[key(index)].append(index)
+    return list(classes.values())
 
 
 def _whereabouts(tensor: ir.TensorProtocol) -> Hashable:
-    """Equal for two tensors that are one and the same data, so that nothing needs to be read."""
+    """A key that is equal for two tensors that are one and the same data, so that nothing needs to be read."""
     if isinstance(tensor, MappedTensor) and tensor.nbytes:
         return (id(tensor.data), tensor.extent, tensor.dtype)
     if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes:
@@ -165,7 +171,7 @@ def _edges(tensor: ir.TensorProtocol, size: int) -> bytes:
 
 
 def _in_memory(tensor: ir.TensorProtocol) -> memoryview:
-    """The bytes of a tensor that is no external one, without a copy where its array is laid out like the file."""
+    """The bytes of a tensor that is not an external one, without a copy where its array is laid out like the file."""
     if isinstance(tensor, ir.StringTensor):
         return memoryview(b"".join(struct.pack("<q", len(text)) + text for text in tensor.string_data()))
     if tensor.dtype.bitwidth < 8 or tensor.size == 0:

@@ -35,18 +35,18 @@ def byte_size(model: ir.Model, path: str | os.PathLike[str] | None = None) -> in
             that it was loaded from.
     """
     name = Path(path).name if path is not None else model.graph.meta.get(FILE, "model.onnx")
-    planned = file_layout.lay_out(model)
-    return file_layout.length(planned.pieces(_data_name(name, "0" * _DIGITS))) + planned.data_size
+    layout = file_layout.lay_out(model)
+    return file_layout.length(layout.pieces(_data_name(name, "0" * _DIGITS))) + layout.data_size
 
 
 def compressed_size(model: ir.Model) -> int:
     """How many bytes gzip makes of the files that ``save`` would write; nothing is written."""
-    planned, sink = file_layout.lay_out(model), _Count()
-    with gzip.GzipFile(fileobj=sink, mode="wb", mtime=0, compresslevel=_GZIP_LEVEL) as packed:
+    layout, counter = file_layout.lay_out(model), _Count()
+    with gzip.GzipFile(fileobj=counter, mode="wb", mtime=0, compresslevel=_GZIP_LEVEL) as packed:
         file = cast("IO[bytes]", packed)
-        file_layout.write_data(planned.entries, file)
-        file_layout.write_pieces(planned.pieces(_data_name("model.onnx", "0" * _DIGITS)), file)
-    return sink.size
+        file_layout.write_data(layout.entries, file)
+        file_layout.write_pieces(layout.pieces(_data_name("model.onnx", "0" * _DIGITS)), file)
+    return counter.size
 
 
 class _Count:
@@ -76,16 +76,16 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> list[Path]:
         ModelError: If it cannot be written there; then nothing has changed.
     """
     target = atomic_files.replaceable(path)
-    planned = file_layout.lay_out(model)
-    if file_layout.length(planned.pieces("")) > file_layout.PROTO_LIMIT:
+    layout = file_layout.lay_out(model)
+    if file_layout.length(layout.pieces("")) > file_layout.PROTO_LIMIT:
         raise ModelError(
             f"{target}: the model without its initializers exceeds protobuf's 2 GB; move constants out of nodes"
         )
     with contextlib.ExitStack() as drafts:
-        data = drafts.enter_context(atomic_files.draft(target)) if planned.entries else None
-        name = _data_name(target.name, file_layout.write_data(planned.entries, data.file)) if data else ""
+        data = drafts.enter_context(atomic_files.draft(target)) if layout.entries else None
+        name = _data_name(target.name, file_layout.write_data(layout.entries, data.file)) if data else ""
         written = drafts.enter_context(atomic_files.draft(target))
-        file_layout.write_pieces(planned.pieces(name), written.file)
+        file_layout.write_pieces(layout.pieces(name), written.file)
         with atomic_files.folder_lock(target.parent):
             _publish(written, target, data, name)
             _remove_unused_data(target, name)
@@ -93,7 +93,7 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _publish(written: atomic_files.Draft, target: Path, data: atomic_files.Draft | None, name: str) -> None:
-    """Let the data file appear, then the model file; neither stays if the second step fails."""
+    """Let the data file appear, then the model file that names it; neither stays if the second step fails."""
     if data is None:
         written.publish(target)
         return
@@ -103,7 +103,7 @@ def _publish(written: atomic_files.Draft, target: Path, data: atomic_files.Draft
     try:
         written.publish(target)
     except BaseException:
-        if is_new:
+        if is_new:  # an older file of this name has the same content, and a model may refer to it
             beside.unlink(missing_ok=True)
         raise
 
@@ -118,9 +118,9 @@ def _remove_unused_data(target: Path, name: str) -> None:
     old = [path for path in target.parent.iterdir() if ours.fullmatch(path.name) and path.name != name]
     if not old:
         return
-    others = [path for path in target.parent.glob("*.onnx") if path.is_file() and path != target]
+    model_files = [path for path in target.parent.glob("*.onnx") if path.is_file() and path != target]
     for path in old:
-        if not any(_mentions(other, path.name) for other in others):
+        if not any(_mentions(model_file, path.name) for model_file in model_files):
             path.unlink(missing_ok=True)
 
 
@@ -134,9 +134,10 @@ def _mentions(path: Path, name: str) -> bool:
 
 
 def _find(file: IO[bytes], word: bytes) -> bool:
-    rest = b""
+    # The name may lie across two blocks: the end of the last one is looked at again
+    tail = b""
     while block := file.read(1 << 20):
-        if word in rest + block:
+        if word in tail + block:
             return True
-        rest = block[-len(word) :]
+        tail = block[-len(word) :]
     return False

@@ -64,7 +64,7 @@ def sources(folder: Path):
 def test_every_kind_goes_in_and_comes_back(tmp_path):
     for given_source, kind, returned in sources(tmp_path):
         source = ingest(given_source)
-        assert source.kind == kind
+        assert source.form == kind
         assert (source.path is not None) == (kind == "path")
         assert difference(proto(), to_proto(source.model)) is None
         back = give_back(source.model, source)
@@ -76,7 +76,7 @@ def test_graphsurgeon_goes_in_and_comes_back():
     from optimizer.io import surgeon  # noqa: PLC0415 - loads GraphSurgeon, which no other test here needs
 
     source = ingest(surgeon.to_graph(load(proto())))
-    assert source.kind == "surgeon"
+    assert source.form == "surgeon"
     assert difference(proto(), to_proto(source.model)) is None
     assert type(give_back(source.model, source)).__module__.startswith("onnx_graphsurgeon")
 
@@ -96,9 +96,9 @@ def test_labels_name_what_was_given(tmp_path):
 
 def test_source_is_frozen():
     source = ingest(proto())
-    assert [one.name for one in fields(source)] == ["model", "kind", "path", "label"]
+    assert [one.name for one in fields(source)] == ["model", "form", "path", "label"]
     with pytest.raises(AttributeError):
-        source.kind = "path"
+        source.form = "path"
 
 
 def test_public_names_exist():

@@ -110,7 +110,7 @@ def _called(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
 
 def _follow(graph: ir.Graph, renamed: dict[str, str]) -> None:
     """Let what speaks of values of ``graph`` by name speak of them by their new names."""
-    preserved.follow(graph, renamed)
+    preserved.rename(graph, renamed)
     for value in _held(graph):
         spoken_of = value.meta.get(_ANNOTATION) or {}
         if not renamed.keys().isdisjoint(spoken_of.values()):

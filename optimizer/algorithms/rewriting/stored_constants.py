@@ -103,7 +103,7 @@ def _named(tree: GraphTree) -> Iterator[str]:
         for value in [*graph.inputs, *_constants(graph), *(value for node in graph for value in node.outputs)]:
             if value.meta and (annotation := value.meta.get("quant_parameter_tensor_names")):
                 yield from (name for name in (value.name, *annotation.values()) if name)
-        if (kept := graph.meta.get(preserved.KEPT)) is not None:
+        if (kept := graph.meta.get(preserved.PRESERVED)) is not None:
             for _, lone in kept.extra_annotations:
                 yield lone.tensor_name
                 yield from (entry.value for entry in lone.quant_parameter_tensor_names)

@@ -19,10 +19,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from optimizer.errors import ModelError
 from optimizer.io.checker.deprecated_ops import put_aside
 from optimizer.io.checker.messages import explained
-from optimizer.io.checker.tensors import KNOWN_TYPES, check_sparse, check_tensor, is_external, stand_in
+from optimizer.io.checker.tensors import KNOWN_TYPES, check_sparse, check_tensor, is_external, make_placeholder
 from optimizer.io.checker.topological_order import sort_nodes
 from optimizer.io.external_data import byte_count
-from optimizer.io.protos.proto_places import described, survey
+from optimizer.io.protos.proto_places import described, proto_places_of
 from optimizer.io.protos.skeleton import SMALL, skeleton_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from optimizer.io.protos.proto_places import ProtoPlaces
 
 EXPANDED_LIMIT = 10_000_000  # nodes, when all functions are inlined
-_INITIALIZERS_ALONE, _FUNCTIONS = 4, 8  # first IR versions: initializers that are no inputs; functions
+_INITIALIZERS_ALONE, _FUNCTIONS = 4, 8  # first IR versions: initializers that are not inputs; functions
 _MENDABLE = ("topologically sorted", "is deprecated in domain_version")  # what the checker says
 _NEWEST = {domain: newest for domain, (_, newest) in onnx.defs.C.schema_version_map().items()}
 
@@ -71,15 +71,15 @@ def examine(model: onnx.ModelProto, label: str) -> ProtoPlaces:
         ModelError: At the first finding.
     """
     _check_header(model, label)
-    found = survey(model, label)
-    for graph in found.graphs():
+    places = proto_places_of(model, label)
+    for graph in places.graphs():
         _check_data(graph, label)
-    for node, tensor in found.tensors:
+    for node, tensor in places.tensors:
         check_tensor(tensor, f"{label}: tensor of {described(node)}")
-    for node, attribute in found.sparse:
+    for node, attribute in places.sparse:
         for sparse in (attribute.sparse_tensor,) if attribute.HasField("sparse_tensor") else attribute.sparse_tensors:
             check_sparse(sparse, f"{label}: sparse tensor of {described(node)}")
-    return found
+    return places
 
 
 def _check_header(model: onnx.ModelProto, label: str) -> None:
@@ -96,8 +96,8 @@ def _check_header(model: onnx.ModelProto, label: str) -> None:
             raise ModelError(f"{label}: input {info.name!r} has no type; export the model again")
     for function in model.functions:
         _check_opsets(function.opset_import, f"{label}: function {function.name!r}")
-        made = {*function.input, *(name for node in function.node for name in node.output)}
-        if not made.issuperset(function.output):
+        defined = {*function.input, *(name for node in function.node for name in node.output)}
+        if not defined.issuperset(function.output):
             raise ModelError(
                 f"{label}: an output of function {function.name!r} is produced by no node; export it again"
             )
@@ -126,10 +126,10 @@ def _check_data(graph: onnx.GraphProto, label: str) -> None:
     for sparse in graph.sparse_initializer:
         check_sparse(sparse, f"{label}: sparse initializer {sparse.values.name!r}")
     for info in (*graph.input, *graph.output, *graph.value_info):
-        kind = info.type.tensor_type.elem_type
-        if kind and kind not in KNOWN_TYPES:
+        elem_type = info.type.tensor_type.elem_type
+        if elem_type and elem_type not in KNOWN_TYPES:
             raise ModelError(
-                f"{label}: value {info.name!r} has type number {kind}, which is unknown; install a newer onnx"
+                f"{label}: value {info.name!r} has type number {elem_type}, which is unknown; install a newer onnx"
             )
 
 
@@ -143,6 +143,7 @@ def check_examined(model: onnx.ModelProto, label: str) -> None:
         lean = _without_weights(model)
     except DecodeError as error:  # only a model that was made in memory can be that deep
         raise ModelError(f"{label}: is nested deeper than protobuf's 100 levels; flatten its subgraphs") from error
+    # 1. As it is. 2. If it complains of what ONNX Runtime does not mind, sorted. 3. Without deprecated operators
     _mend(lean, label)
     complaint = _complaint(lean)
     if complaint is not None and any(text in complaint for text in _MENDABLE):
@@ -167,6 +168,7 @@ def _complaint(lean: onnx.ModelProto) -> str | None:
 
 
 def _mend(lean: onnx.ModelProto, label: str) -> None:
+    """Give ``lean`` what the checker asks for and ONNX Runtime does not; see the module."""
     lean.ir_version = max(lean.ir_version, _FUNCTIONS if lean.functions else _INITIALIZERS_ALONE)
     for info in (*lean.graph.input, *lean.graph.output):
         if info.type.HasField("tensor_type"):
@@ -177,15 +179,16 @@ def _mend(lean: onnx.ModelProto, label: str) -> None:
         ):
             info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
             info.type.tensor_type.shape.SetInParent()
-    found = survey(lean, label)
-    for graph in found.graphs():
+    places = proto_places_of(lean, label)
+    for graph in places.graphs():
         graph.name = graph.name or "graph"
-    for tensor in found.all_tensors():
+    for tensor in places.all_tensors():
         if is_external(tensor):  # in a subgraph or attribute: the checker would look for the file
-            stand_in(tensor)
+            make_placeholder(tensor)
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which placeholders stand for large initializers; ``value_info`` and annotations are not checked."""
     lean = onnx.ModelProto(ir_version=model.ir_version)
     lean.opset_import.extend(model.opset_import)
     lean.metadata_props.extend(model.metadata_props)
@@ -198,7 +201,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.sparse_initializer.extend(old.sparse_initializer)
     for tensor in old.initializer:
         if tensor.HasField("raw_data") and byte_count(tensor) > SMALL:
-            stand_in(graph.initializer.add(dims=tensor.dims, data_type=tensor.data_type, name=tensor.name))
+            make_placeholder(graph.initializer.add(dims=tensor.dims, data_type=tensor.data_type, name=tensor.name))
         else:
             graph.initializer.append(tensor)
     return lean
@@ -206,7 +209,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _expanded_size(model: onnx.ModelProto) -> int:
     """How many nodes ``model`` has when all functions are inlined; the checker has made sure that none is recursive."""
-    functions = {(one.domain, one.name, one.overload): one.node for one in model.functions}
+    functions = {(function.domain, function.name, function.overload): function.node for function in model.functions}
     sizes: dict[_FunctionKey, int] = {}
 
     def size(nodes: Iterable[onnx.NodeProto]) -> int:

@@ -1,6 +1,6 @@
 """Operators that onnx calls deprecated in the version that a model imports, and still defines.
 
-One with a function body, such as GroupNormalization before version 21, is expanded by whoever does not know it, so ONNX
+One with a function body, such as GroupNormalization before version 21, is expanded by runtimes that lack it, so ONNX
 Runtime runs it. One without, such as Upsample since version 10 or Scatter since 11, was removed: nothing runs it. The
 checker refuses both.
 """
@@ -68,12 +68,12 @@ def _misfit(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str | None:
         ("input", node.input, schema.min_input, schema.max_input),
         ("output", node.output, schema.min_output, schema.max_output),
     )
-    for kind, names, least, most in bounds:
+    for role, names, least, most in bounds:
         if not least <= len(names) <= most:
-            return f"has {len(names)} {kind}s, {least} to {most} are allowed {context}"
-    given = {attribute.name for attribute in node.attribute}
+            return f"has {len(names)} {role}s, {least} to {most} are allowed {context}"
+    present = {attribute.name for attribute in node.attribute}
     for name, attribute in schema.attributes.items():
-        if attribute.required and name not in given:
+        if attribute.required and name not in present:
             return f"Required attribute '{name}' is missing {context}"
-    unknown = given - set(schema.attributes)
+    unknown = present - set(schema.attributes)
     return f"Unrecognized attribute '{min(unknown)}' {context}" if unknown else None

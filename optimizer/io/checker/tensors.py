@@ -11,12 +11,12 @@ import onnx_ir as ir
 from optimizer.errors import ModelError
 from optimizer.graph.sparse import DENSE_LIMIT, dense_bytes
 from optimizer.io.external_data import byte_count, location_of
-from optimizer.io.protos.skeleton import STAND_IN
+from optimizer.io.protos.skeleton import PLACEHOLDER_LOCATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-KNOWN_TYPES = frozenset(kind.value for kind in ir.DataType if kind != ir.DataType.UNDEFINED)
+KNOWN_TYPES = frozenset(dtype.value for dtype in ir.DataType if dtype != ir.DataType.UNDEFINED)
 _ELEMENTS_LIMIT = 1 << 58  # so that no count of bytes or bits overflows 64 bits
 _DIMS_LIMIT = 64  # as many as numpy has
 _EXPORT = "the file is damaged, fetch it or export the model again"
@@ -43,7 +43,7 @@ def check_tensor(tensor: onnx.TensorProto, label: str) -> None:
     if is_external(tensor):
         if is_text:
             raise ModelError(f"{label} keeps strings in a file, which ONNX does not allow; {_EXPORT}")
-        if not any(entry.key == "location" and entry.value == STAND_IN for entry in tensor.external_data):
+        if not any(entry.key == "location" and entry.value == PLACEHOLDER_LOCATION for entry in tensor.external_data):
             location_of(tensor, label)
     elif tensor.HasField("raw_data"):
         needed = 0 if is_text else byte_count(tensor)
@@ -52,8 +52,8 @@ def check_tensor(tensor: onnx.TensorProto, label: str) -> None:
                 f"{label} has {len(tensor.raw_data)} bytes, its type and shape ask for {needed}; {_EXPORT}"
             )
     elif (field := _FIELDS.get(tensor.data_type)) is not None and len(getattr(tensor, field)) > count:
-        found = len(getattr(tensor, field))
-        raise ModelError(f"{label} has {found} elements, its shape asks for {count}; {_EXPORT}")
+        elements = len(getattr(tensor, field))
+        raise ModelError(f"{label} has {elements} elements, its shape asks for {count}; {_EXPORT}")
 
 
 def check_sparse(tensor: onnx.SparseTensorProto, label: str) -> None:
@@ -62,9 +62,9 @@ def check_sparse(tensor: onnx.SparseTensorProto, label: str) -> None:
     Raises:
         ModelError: If not; the order of the indices is left to the checker.
     """
-    for part in (tensor.values, tensor.indices) if tensor.HasField("indices") else (tensor.values,):
-        check_tensor(part, label)
-        if is_external(part) or part.data_type == onnx.TensorProto.STRING:
+    for component in (tensor.values, tensor.indices) if tensor.HasField("indices") else (tensor.values,):
+        check_tensor(component, label)
+        if is_external(component) or component.data_type == onnx.TensorProto.STRING:
             raise ModelError(f"{label} keeps its data in a file or holds strings; make it a dense tensor")
     _elements(tensor.dims, label)
     if dense_bytes(tensor) >= DENSE_LIMIT:
@@ -76,11 +76,13 @@ def is_external(tensor: onnx.TensorProto) -> bool:
     return tensor.data_location == onnx.TensorProto.EXTERNAL
 
 
-def stand_in(message: onnx.TensorProto, number: int | None = None) -> None:
-    """Say that the data of ``message`` is nowhere, or is the tensor of that number."""
+def make_placeholder(message: onnx.TensorProto, number: int | None = None) -> None:
+    """Turn ``message`` into a placeholder, for the tensor of that ``number``: external, without a usable location."""
     message.data_location = onnx.TensorProto.EXTERNAL
     del message.external_data[:]
-    message.external_data.add(key="location", value=STAND_IN if number is None else f"{STAND_IN}{number}")
+    message.external_data.add(
+        key="location", value=PLACEHOLDER_LOCATION if number is None else f"{PLACEHOLDER_LOCATION}{number}"
+    )
 
 
 def _elements(dims: Sequence[int], label: str) -> int:

@@ -1,8 +1,8 @@
 """Topological order of the nodes of a proto: the checker asks for it, ONNX Runtime does not.
 
-Kahn's algorithm, with a heap by position so that the order changes no more than it has to. A node depends on what it
-reads and on what its subgraphs read from outside; a value of an outer graph counts as known, since that graph orders
-its own nodes.
+Kahn's algorithm (Kahn, Topological sorting of large networks, 1962), with a heap by position so that the order changes
+no more than it has to. A node depends on what it reads and on what its subgraphs read from outside; a value of an
+outer graph counts as available, since that graph orders its own nodes. ``ir.Graph.sort`` does the same for onnx-ir.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def sort_nodes(scope: ScopeProto, label: str, outside: frozenset[str] = frozense
     Raises:
         ModelError: If a node reads a value that nothing defines, or nodes depend on each other in a circle.
     """
-    known = outside | _given(scope)
+    available = outside | _defined_outside_nodes(scope)
     nodes = list(scope.node)
-    visible = known | {name for node in nodes for name in node.output}
+    visible = available | {name for node in nodes for name in node.output}
     for node in nodes:
         for graph in _subgraphs(node):
             sort_nodes(graph, label, visible)
-    order = _order(nodes, visible, known, label)
+    order = _order(nodes, visible, available, label)
     if order != list(range(len(nodes))):
         ordered = type(scope)()
         ordered.node.extend(nodes[index] for index in order)
@@ -51,19 +51,25 @@ def sort_nodes(scope: ScopeProto, label: str, outside: frozenset[str] = frozense
         scope.node.extend(ordered.node)
 
 
-def _order(nodes: Sequence[onnx.NodeProto], visible: frozenset[str], known: frozenset[str], label: str) -> list[int]:
+def _order(
+    nodes: Sequence[onnx.NodeProto], visible: frozenset[str], available: frozenset[str], label: str
+) -> list[int]:
+    """Positions of ``nodes`` in topological order; ``available`` are the names that no node has to produce."""
+    # 1. Which node produces each name
     producer: dict[str, int] = {}
     for index, node in enumerate(nodes):
         for name in node.output:
             if name and producer.setdefault(name, index) != index:
                 both = f"{described(nodes[producer[name]])} and {described(node)}"
                 raise ModelError(f"{label}: value {name!r} is defined twice, by {both}; export the model again")
-    needs = [_needed(node, visible, label) - known for node in nodes]
+    # 2. How many producers each node waits for, and which nodes wait for it
+    needs = [_needed(node, visible, label) - available for node in nodes]
     waiting = [len({producer[name] for name in names}) for names in needs]
     users: dict[int, set[int]] = defaultdict(set)
     for index, names in enumerate(needs):
         for name in names:
             users[producer[name]].add(index)
+    # 3. The first node in the old order that waits for none, again and again; an ascending list is a heap
     ready = [index for index, count in enumerate(waiting) if not count]
     order = []
     while ready:
@@ -94,7 +100,7 @@ def _needed(node: onnx.NodeProto, visible: frozenset[str], label: str) -> set[st
 
 def _free_names(graph: onnx.GraphProto) -> set[str]:
     used: set[str] = set()
-    defined = set(_given(graph))
+    defined = set(_defined_outside_nodes(graph))
     for node in graph.node:
         used.update(node.input)
         defined.update(node.output)
@@ -104,20 +110,21 @@ def _free_names(graph: onnx.GraphProto) -> set[str]:
 
 
 def _circle(
-    nodes: Sequence[onnx.NodeProto], needs: Sequence[set[str]], producer: dict[str, int], done: set[int]
+    nodes: Sequence[onnx.NodeProto], needs: Sequence[set[str]], producer: dict[str, int], ordered: set[int]
 ) -> str:
-    """The nodes of one circle, found by walking backwards from a node that never became ready."""
-    index = next(index for index in range(len(nodes)) if index not in done)
+    """The nodes of one circle, by walking backwards from a node that never became ready."""
+    # Such a node has a producer that never became ready either, so the walk ends only where it meets itself
+    index = next(index for index in range(len(nodes)) if index not in ordered)
     path: list[int] = []
     while index not in path:
         path.append(index)
-        index = next(producer[name] for name in sorted(needs[index]) if producer[name] not in done)
+        index = next(producer[name] for name in sorted(needs[index]) if producer[name] not in ordered)
     circle = path[path.index(index) :]
     more = f" and {len(circle) - _SHOWN} more" if len(circle) > _SHOWN else ""
     return ", ".join(described(nodes[index]) for index in circle[:_SHOWN]) + more
 
 
-def _given(scope: ScopeProto) -> frozenset[str]:
+def _defined_outside_nodes(scope: ScopeProto) -> frozenset[str]:
     if isinstance(scope, FunctionProto):
         return frozenset(scope.input)
     sparse = (tensor.values.name for tensor in scope.sparse_initializer)

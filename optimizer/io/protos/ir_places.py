@@ -23,12 +23,12 @@ _HELD = _GRAPHS | _LISTS | {ir.AttributeType.TENSOR}
 
 
 class IrPlace(NamedTuple):
-    """A graph or tensor in an attribute: the numbers of its scope, node, attribute, and item (-1: no list)."""
+    """A graph or tensor in an attribute: the numbers of its scope, node, attribute, and list element (-1: no list)."""
 
     scope: int
     node: int
     attribute: int
-    item: int
+    element: int
 
 
 @dataclass
@@ -49,47 +49,47 @@ class IrPlaces:
 
     def protos(self, model: onnx.ModelProto) -> list[ScopeProto]:
         """The scopes in the proto of the same model, in the same order."""
-        found: list[ScopeProto] = [model.graph, *model.functions]
+        scopes: list[ScopeProto] = [model.graph, *model.functions]
         for place in self.subgraphs:
-            attribute = found[place.scope].node[place.node].attribute[place.attribute]
-            found.append(attribute.g if place.item < 0 else attribute.graphs[place.item])
-        return found
+            attribute = scopes[place.scope].node[place.node].attribute[place.attribute]
+            scopes.append(attribute.g if place.element < 0 else attribute.graphs[place.element])
+        return scopes
 
 
-def anatomy(model: ir.Model) -> IrPlaces:
+def ir_places_of(model: ir.Model) -> IrPlaces:
     """Walk over all nodes of ``model`` once."""
-    found = IrPlaces([model.graph, *(function.graph for function in model.functions.values())])
-    for number, scope in enumerate(found.scopes):  # grows while it is walked over
+    places = IrPlaces([model.graph, *(function.graph for function in model.functions.values())])
+    for number, scope in enumerate(places.scopes):  # grows while it is walked over
         for position, node in enumerate(scope):
             if node.outputs and not node.outputs[-1].name:
-                found.open_ended.append((number, position, len(node.outputs)))
+                places.open_ended.append((number, position, len(node.outputs)))
             if node.attributes:
-                _look_at_attributes(found, number, position, node)
-    return found
+                _look_at_attributes(places, number, position, node)
+    return places
 
 
-def _look_at_attributes(found: IrPlaces, scope: int, position: int, node: ir.Node) -> None:
+def _look_at_attributes(places: IrPlaces, scope: int, position: int, node: ir.Node) -> None:
     for index, (name, attribute) in enumerate(node.attributes.data.items()):
         if attribute.type not in _HELD or attribute.is_ref():
             continue
-        items = enumerate(attribute.value) if attribute.type in _LISTS else [(-1, attribute.value)]
-        for item, value in items:
-            place = IrPlace(scope, position, index, item)
+        elements = enumerate(attribute.value) if attribute.type in _LISTS else [(-1, attribute.value)]
+        for element, value in elements:
+            place = IrPlace(scope, position, index, element)
             if attribute.type in _GRAPHS:
-                found.subgraphs.append(place)
-                found.scopes.append(value)
+                places.subgraphs.append(place)
+                places.scopes.append(value)
             else:
-                found.tensors.append((place, node, name, value))
+                places.tensors.append((place, node, name, value))
 
 
 def tensor_proto(scopes: list[ScopeProto], place: IrPlace) -> onnx.TensorProto:
     """The tensor at ``place``."""
     attribute: onnx.AttributeProto = scopes[place.scope].node[place.node].attribute[place.attribute]
-    return attribute.t if place.item < 0 else attribute.tensors[place.item]
+    return attribute.t if place.element < 0 else attribute.tensors[place.element]
 
 
-def replace_tensor(node: ir.Node, name: str, item: int, tensor: ir.TensorProtocol) -> None:
-    """Put ``tensor`` into the attribute ``name`` of ``node``, into its list if ``item`` is not negative."""
+def replace_tensor(node: ir.Node, name: str, element: int, tensor: ir.TensorProtocol) -> None:
+    """Put ``tensor`` into the attribute ``name`` of ``node``, into its list if ``element`` is not negative."""
     old = node.attributes[name]
-    value = tensor if item < 0 else [*old.value[:item], tensor, *old.value[item + 1 :]]
+    value = tensor if element < 0 else [*old.value[:element], tensor, *old.value[element + 1 :]]
     node.attributes[name] = ir.Attr(name, old.type, value, doc_string=old.doc_string)

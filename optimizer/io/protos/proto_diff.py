@@ -2,7 +2,8 @@
 
 - a field that is set to its default value equals one that is not set;
 - ``value_info``, ``quantization_annotation``, ``metadata_props`` and operator sets are compared by name, not by order;
-- where the data of a tensor lies: a stand-in for data that was left out equals it (type, shape and texts still count).
+- where the data of a tensor lies: a placeholder for data that was left out equals it (type, shape and texts still
+  count).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _KEYS = {
     "quantization_annotation": "tensor_name",
     "opset_import": "domain",
 }
-_ABOUT_DATA = ("dims", "data_type", "name", "doc_string", "segment", "metadata_props")  # what a stand-in has, too
+_ABOUT_DATA = ("dims", "data_type", "name", "doc_string", "segment", "metadata_props")  # what a placeholder has, too
 
 
 def difference(before: Message, after: Message, path: str = "") -> str | None:
@@ -30,20 +31,23 @@ def difference(before: Message, after: Message, path: str = "") -> str | None:
     if before == after:
         return None
     if isinstance(after, onnx.TensorProto) and after.data_location == onnx.TensorProto.EXTERNAL:
-        return _stand_in_difference(before, after, path)
-    left, right = _fields(before), _fields(after)
-    for name in (*left, *(name for name in right if name not in left)):
-        found = _field_difference(left.get(name), right.get(name), name, f"{path}.{name}" if path else name)
-        if found is not None:
-            return found
+        return _placeholder_difference(before, after, path)
+    old_fields, new_fields = _fields(before), _fields(after)
+    for name in (*old_fields, *(name for name in new_fields if name not in old_fields)):
+        path_of_difference = _field_difference(
+            old_fields.get(name), new_fields.get(name), name, f"{path}.{name}" if path else name
+        )
+        if path_of_difference is not None:
+            return path_of_difference
+    # The messages differ, and no field that this version of onnx knows does
     return f"{path or 'model'}: a field that onnx {onnx.__version__} does not know" if UnknownFieldSet(before) else None
 
 
-def _stand_in_difference(before: Message, after: Message, path: str) -> str | None:
+def _placeholder_difference(before: Message, after: Message, path: str) -> str | None:
     for name in _ABOUT_DATA:
-        found = _field_difference(getattr(before, name), getattr(after, name), name, f"{path}.{name}")
-        if found is not None:
-            return found
+        path_of_difference = _field_difference(getattr(before, name), getattr(after, name), name, f"{path}.{name}")
+        if path_of_difference is not None:
+            return path_of_difference
     return None
 
 
@@ -62,24 +66,24 @@ def _list_difference(before: list[Any], after: list[Any], name: str, path: str) 
     if len(before) != len(after):
         return path
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
-        if old != new and (found := _field_difference(old, new, name, f"{path}[{index}]")) is not None:
-            return found
+        if old != new and (path_of_difference := _field_difference(old, new, name, f"{path}[{index}]")) is not None:
+            return path_of_difference
     return None
 
 
 def _keyed_difference(before: list[Any], after: list[Any], key: str, path: str) -> str | None:
-    left = {getattr(item, key): item for item in before}
-    right = {getattr(item, key): item for item in after}
-    if len(left) != len(before):
-        repeated = next(getattr(item, key) for item in before if left[getattr(item, key)] is not item)
+    old = {getattr(message, key): message for message in before}
+    new = {getattr(message, key): message for message in after}
+    if len(old) != len(before):
+        repeated = next(getattr(message, key) for message in before if old[getattr(message, key)] is not message)
         return f"{path}[{repeated!r}], which is there twice,"
-    for name in (*left, *(name for name in right if name not in left)):
-        if name not in left or name not in right:
+    for name in (*old, *(name for name in new if name not in old)):
+        if name not in old or name not in new:
             return f"{path}[{name!r}]"
-        if left[name] != right[name]:
-            found = difference(left[name], right[name], f"{path}[{name!r}]")
-            if found is not None:
-                return found
+        if old[name] != new[name]:
+            path_of_difference = difference(old[name], new[name], f"{path}[{name!r}]")
+            if path_of_difference is not None:
+                return path_of_difference
     return None
 
 

@@ -23,10 +23,10 @@ _PLAIN = frozenset(
 
 @dataclass
 class ProtoPlaces:
-    """What the walk found.
+    """What one walk over a model finds.
 
     Attributes:
-        scopes: The main graph, the functions, then all subgraphs; numbered as in ``anatomy.IrPlaces``.
+        scopes: The main graph, the functions, then all subgraphs; numbered as in ``optimizer.io.protos.ir_places``.
         tensors: Tensors in attributes.
         sparse: Attributes that hold sparse tensors.
         types: Attributes that hold types.
@@ -45,41 +45,41 @@ class ProtoPlaces:
             yield tensor
 
     def graphs(self) -> list[onnx.GraphProto]:
-        """The scopes that are no functions."""
+        """The scopes that are not functions."""
         return [graph for graph in self.scopes if not hasattr(graph, "opset_import")]
 
 
-def survey(model: onnx.ModelProto, label: str) -> ProtoPlaces:
+def proto_places_of(model: onnx.ModelProto, label: str) -> ProtoPlaces:
     """Walk over all nodes of ``model`` once, without recursion.
 
     Raises:
         ModelError: At a node without an operator, or text that is not UTF-8.
     """
-    found = ProtoPlaces([model.graph, *model.functions])
-    for graph in found.scopes:  # grows while it is walked over
+    places = ProtoPlaces([model.graph, *model.functions])
+    for graph in places.scopes:  # grows while it is walked over
         for node in graph.node:
             if not node.op_type:
                 raise ModelError(f"{label}: node {node.name!r} has no operator; the file is damaged, fetch it again")
             for attribute in node.attribute:
                 if attribute.type not in _PLAIN and not attribute.ref_attr_name:
-                    _look_at(found, node, attribute, label)
-    return found
+                    _look_at(places, node, attribute, label)
+    return places
 
 
-def _look_at(found: ProtoPlaces, node: onnx.NodeProto, attribute: onnx.AttributeProto, label: str) -> None:
+def _look_at(places: ProtoPlaces, node: onnx.NodeProto, attribute: onnx.AttributeProto, label: str) -> None:
     match attribute.type:
         case AttributeProto.GRAPH:
-            found.scopes.append(attribute.g)
+            places.scopes.append(attribute.g)
         case AttributeProto.GRAPHS:
-            found.scopes.extend(attribute.graphs)
+            places.scopes.extend(attribute.graphs)
         case AttributeProto.TENSOR:
-            found.tensors.append((node, attribute.t))
+            places.tensors.append((node, attribute.t))
         case AttributeProto.TENSORS:
-            found.tensors.extend((node, tensor) for tensor in attribute.tensors)
+            places.tensors.extend((node, tensor) for tensor in attribute.tensors)
         case AttributeProto.SPARSE_TENSOR | AttributeProto.SPARSE_TENSORS:
-            found.sparse.append((node, attribute))
+            places.sparse.append((node, attribute))
         case AttributeProto.TYPE_PROTO | AttributeProto.TYPE_PROTOS:
-            found.types.append((node, attribute))
+            places.types.append((node, attribute))
         case AttributeProto.STRINGS:
             for text in attribute.strings:
                 _decode(text, f"{label}: attribute {attribute.name!r} of {described(node)}")

@@ -1,7 +1,7 @@
 """From ``ir.Model`` to ``ModelProto``, without copying a large weight.
 
-onnx-ir writes the model while stand-ins take the place of large tensors, of tensors in files, and of those that it
-would not write as they were. The outline is that proto, whole but for the data of those tensors, with a list of
+onnx-ir writes the model while placeholders take the place of large tensors, of tensors in files, and of those that it
+would not write as they were. The skeleton is that proto, whole but for the data of those tensors, with a list of
 where each belongs.
 """
 
@@ -18,7 +18,7 @@ from optimizer.errors import ModelError
 from optimizer.graph.sparse import SparseTensor
 from optimizer.io.external_data import byte_count
 from optimizer.io.protos import preserved
-from optimizer.io.protos.ir_places import IrPlaces, anatomy, replace_tensor, tensor_proto
+from optimizer.io.protos.ir_places import IrPlaces, ir_places_of, replace_tensor, tensor_proto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from optimizer.io.protos.ir_places import ScopeProto
 
 SMALL = 1024  # bytes; smaller tensors are always inline: shape inference needs them, and it takes less room
-STAND_IN = "#"  # location of a tensor whose data is not here; the checker looks for no file under such a name
+PLACEHOLDER_LOCATION = "#"  # of a tensor whose data is not here; the checker looks for no file under such a name
 
 
 @dataclass(frozen=True)
 class Placeholder:
-    """A tensor of the outline without data: its message in the proto, and the tensor that belongs there."""
+    """A tensor of the skeleton without data: its message in the proto, and the tensor that belongs there."""
 
     message: onnx.TensorProto
     tensor: ir.TensorProtocol
@@ -52,10 +52,17 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class SkeletonDraft:
-    """What onnx-ir wrote: before anything was put back."""
+    """What onnx-ir wrote, before anything is restored.
+
+    Attributes:
+        proto: The model as onnx-ir wrote it.
+        places: Where its graphs and tensors are.
+        scopes: The graphs and functions of ``proto``, numbered as in ``places``.
+        initializers: Those that are placeholders in ``proto``: number of the scope, index in it, value, tensor.
+    """
 
     proto: onnx.ModelProto
-    parts: IrPlaces
+    places: IrPlaces
     scopes: list[ScopeProto]
     initializers: list[tuple[int, int, ir.Value, ir.TensorProtocol]]
 
@@ -70,38 +77,42 @@ def skeleton_of(model: ir.Model, limit: int = SMALL) -> Skeleton:
 
 
 def draft(model: ir.Model, limit: int = SMALL) -> SkeletonDraft:
-    """Let onnx-ir write ``model`` with stand-ins."""
-    parts = anatomy(model)
-    with _stand_ins(parts, limit) as initializers:
+    """Let onnx-ir write ``model`` with placeholders."""
+    places = ir_places_of(model)
+    with _with_placeholders(places, limit) as initializers:
         try:
             proto = ir.to_proto(model)
         except (ir.serde.SerdeError, ValueError, TypeError) as error:
             raise ModelError(f"cannot be written: {root_cause(error)}; correct it") from error
-    return SkeletonDraft(proto, parts, parts.protos(proto), initializers)
+    return SkeletonDraft(proto, places, places.protos(proto), initializers)
 
 
 def finish(model: ir.Model, drafted: SkeletonDraft, limit: int = SMALL) -> Skeleton:
-    """Put back into a draft what onnx-ir dropped, and the tensors that it would have changed."""
-    found = [
+    """Restore in a draft what onnx-ir dropped, and the tensors that it would have changed."""
+    # 1. Placeholders that were written, and tensors in attributes that onnx-ir does not write as they are
+    candidates = [
         Placeholder(drafted.scopes[number].initializer[index], tensor, number == 0)
         for number, index, _, tensor in drafted.initializers
     ]
-    found += [
+    candidates += [
         Placeholder(tensor_proto(drafted.scopes, place), tensor, is_main_initializer=False)
-        for place, _, _, tensor in drafted.parts.tensors
-        if isinstance(tensor, ir.ExternalTensor) or _is_changed(tensor)
+        for place, _, _, tensor in drafted.places.tensors
+        if isinstance(tensor, ir.ExternalTensor) or _would_be_changed(tensor)
     ]
-    preserved.restore(model, drafted.proto, drafted.scopes, drafted.parts)
-    stubs = []
-    for stub in found:
-        if isinstance(stub.tensor, SparseTensor):
+    # 2. What onnx-ir dropped
+    preserved.restore(model, drafted.proto, drafted.scopes, drafted.places)
+    # 3. Small tensors are written, large ones and those in files stay placeholders
+    placeholders = []
+    for placeholder in candidates:
+        if isinstance(placeholder.tensor, SparseTensor):
             continue
-        if isinstance(stub.tensor, ir.ExternalTensor) or _size(stub.tensor) > limit:
-            stubs.append(stub)
+        if isinstance(placeholder.tensor, ir.ExternalTensor) or _size(placeholder.tensor) > limit:
+            placeholders.append(placeholder)
         else:
-            stub.fill()
-    _put_back_sparse(drafted)
-    return Skeleton(drafted.proto, stubs)
+            placeholder.fill()
+    # 4. Sparse tensors. After 1., which goes by index: they leave the list of initializers
+    _restore_sparse(drafted)
+    return Skeleton(drafted.proto, placeholders)
 
 
 def fill(message: onnx.TensorProto, tensor: ir.TensorProtocol) -> None:
@@ -129,23 +140,27 @@ def root_cause(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _stand_ins(parts: IrPlaces, limit: int) -> Iterator[list[tuple[int, int, ir.Value, ir.TensorProtocol]]]:
-    """Put stand-ins into the model, and the tensors back at the end; yields where the initializers were."""
+def _with_placeholders(places: IrPlaces, limit: int) -> Iterator[list[tuple[int, int, ir.Value, ir.TensorProtocol]]]:
+    """Put placeholders into the model, and the tensors back at the end.
+
+    Yields:
+        The initializers that are placeholders: number of the scope, index in it, value, tensor.
+    """
     initializers: list[tuple[int, int, ir.Value, ir.TensorProtocol]] = []
     attributes: list[tuple[ir.Node, ir.Attr]] = []
     try:
-        for number, graph in enumerate(parts.scopes):
+        for number, graph in enumerate(places.scopes):
             for index, value in enumerate(graph.initializers.data.values()):
                 tensor = value.const_value
                 if tensor is None:
                     raise ModelError(f"initializer {value.name!r} has no data; give it some, or make it an input")
                 if not _is_written_as_is(tensor, value.name, limit):
                     initializers.append((number, index, value, tensor))
-                    value.const_value = _stand_in(tensor, value.name)
-        for place, node, name, tensor in parts.tensors:
+                    value.const_value = _placeholder(tensor, value.name)
+        for place, node, name, tensor in places.tensors:
             if isinstance(tensor, SparseTensor):
                 attributes.append((node, node.attributes[name]))
-                replace_tensor(node, name, place.item, _stand_in(tensor, tensor.name))
+                replace_tensor(node, name, place.element, _placeholder(tensor, tensor.name))
         yield initializers
     finally:
         for _, _, value, tensor in initializers:
@@ -165,7 +180,7 @@ def _is_written_as_is(tensor: ir.TensorProtocol, name: str | None, limit: int) -
     return isinstance(tensor, ir.StringTensor) or tensor.nbytes <= limit
 
 
-def _is_changed(tensor: ir.TensorProtocol) -> bool:
+def _would_be_changed(tensor: ir.TensorProtocol) -> bool:
     return isinstance(tensor, ir.serde.TensorProtoTensor) and bool(tensor.raw.metadata_props)
 
 
@@ -175,9 +190,9 @@ def _size(tensor: ir.TensorProtocol) -> int:
     return tensor.nbytes
 
 
-def _stand_in(tensor: ir.TensorProtocol, name: str | None) -> ir.ExternalTensor:
+def _placeholder(tensor: ir.TensorProtocol, name: str | None) -> ir.ExternalTensor:
     return ir.ExternalTensor(
-        STAND_IN,
+        PLACEHOLDER_LOCATION,
         None,
         None,
         tensor.dtype,
@@ -188,18 +203,19 @@ def _stand_in(tensor: ir.TensorProtocol, name: str | None) -> ir.ExternalTensor:
     )
 
 
-def _put_back_sparse(drafted: SkeletonDraft) -> None:
-    """Write sparse tensors as such; what stood in for them goes away."""
+def _restore_sparse(drafted: SkeletonDraft) -> None:
+    """Write sparse tensors as such; their placeholders go away."""
+    # From the end, so that the indices of those in front stay right
     for number, index, value, tensor in reversed(drafted.initializers):
         if isinstance(tensor, SparseTensor):
             graph = drafted.scopes[number]
             del graph.initializer[index]
             graph.sparse_initializer.insert(0, tensor.proto)
             graph.sparse_initializer[0].values.name = value.name
-    for place, _, _, tensor in drafted.parts.tensors:
+    for place, _, _, tensor in drafted.places.tensors:
         if isinstance(tensor, SparseTensor):
             attribute = drafted.scopes[place.scope].node[place.node].attribute[place.attribute]
-            if place.item < 0:
+            if place.element < 0:
                 attribute.ClearField("t")
                 attribute.type = onnx.AttributeProto.SPARSE_TENSOR
                 attribute.sparse_tensor.CopyFrom(tensor.proto)

@@ -3,7 +3,7 @@
 GraphSurgeon's own importer and exporter drop or reject a part of what ONNX models hold: metadata, doc strings,
 overloads of functions, annotations, denotations, odd types, initializers that are inputs. These two do not use them.
 They build the objects of one library from those of the other, and hang on each what it came from. Weights are shared
-until someone looks at ``.values``, and still if they are not changed then.
+until ``.values`` is read, and still if they are not changed then.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def is_shown(attribute: ir.Attr) -> bool:
 
 
 def attribute_of(name: str, value: Any, original: ir.Attr | None, op_type: str, domain: str) -> ir.Attr:
-    """An attribute that is no graph: the original where ``value`` still is what it showed, else a new one.
+    """An attribute that is not a graph: the original where ``value`` still is what it showed, else a new one.
 
     The type is the original's, else the one that the operator's schema names, so that ``alpha=1`` is a float.
 
@@ -49,9 +49,9 @@ def attribute_of(name: str, value: Any, original: ir.Attr | None, op_type: str, 
         return _tensor_attribute(name, value, original)
     if original is not None and not original.is_ref() and _is_same(value, original.value):
         return original
-    kind = original.type if original is not None else _declared(name, op_type, domain)
+    attribute_type = original.type if original is not None else _declared(name, op_type, domain)
     try:
-        return _plain_attribute(name, value, kind)
+        return _plain_attribute(name, value, attribute_type)
     except (TypeError, ValueError, OverflowError) as error:
         raise PreconditionError(f"attribute '{name}' of {op_type} cannot hold {value!r}: {error}") from error
 
@@ -70,6 +70,7 @@ def _is_same(value: Any, original: Any) -> bool:
         return isinstance(value, tuple | list) and len(value) == len(original) and all(map(_is_same, value, original))
     if isinstance(original, float) and isinstance(value, float) and math.isnan(original):
         return math.isnan(value)
+    # A True for a 1 and a -0.0 for a 0.0 are equal in Python, and another attribute in ONNX
     return (
         type(value) is type(original)
         and bool(value == original)
@@ -89,8 +90,8 @@ def _declared(name: str, op_type: str, domain: str) -> ir.AttributeType | None:
     return None if declared is None else ir.AttributeType(int(declared.type))  # type: ignore[call-overload]  # an enum
 
 
-def _plain_attribute(name: str, value: Any, kind: ir.AttributeType | None) -> ir.Attr:
-    match kind:
+def _plain_attribute(name: str, value: Any, attribute_type: ir.AttributeType | None) -> ir.Attr:
+    match attribute_type:
         case ir.AttributeType.FLOAT:
             return ir.AttrFloat32(name, float(value))
         case ir.AttributeType.INT:
@@ -98,9 +99,9 @@ def _plain_attribute(name: str, value: Any, kind: ir.AttributeType | None) -> ir
         case ir.AttributeType.STRING if isinstance(value, str):
             return ir.AttrString(name, value)
         case ir.AttributeType.FLOATS:
-            return ir.AttrFloat32s(name, [float(item) for item in value])
+            return ir.AttrFloat32s(name, [float(element) for element in value])
         case ir.AttributeType.INTS:
-            return ir.AttrInt64s(name, [_integer(item) for item in value])
+            return ir.AttrInt64s(name, [_integer(element) for element in value])
         case ir.AttributeType.STRINGS:
             return ir.AttrStrings(name, list(value))
         case ir.AttributeType.TENSOR if isinstance(value, np.ndarray):

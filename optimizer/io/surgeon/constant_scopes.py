@@ -23,7 +23,7 @@ class _Place(NamedTuple):
     depth: int
 
 
-def scopes_of(root: gs.Graph) -> list[gs.Graph]:
+def all_graphs(root: gs.Graph) -> list[gs.Graph]:
     """``root`` and every graph below it, outer ones first."""
     return [place.graph for place in _tree(root).values()]
 
@@ -35,15 +35,15 @@ def constants_by_home(root: gs.Graph) -> dict[int, list[gs.Constant]]:
     """
     tree = _tree(root)
     readers: dict[int, tuple[gs.Constant, list[gs.Graph]]] = {}
-    for graph in scopes_of(root):
+    for graph in all_graphs(root):
         read = (tensor for node in graph.nodes for tensor in node.inputs)
         for tensor in (*read, *graph.inputs, *graph.outputs, *_idle(graph)):
             if isinstance(tensor, gs.Constant) and tensor.name:
                 readers.setdefault(id(tensor), (tensor, []))[1].append(graph)
     homes: dict[int, list[gs.Constant]] = {}
-    for constant, scopes in readers.values():
-        homes.setdefault(id(_home(constant, scopes, tree)), []).append(constant)
-    return {key: _in_order(held, tree[key].graph) for key, held in homes.items()}
+    for constant, graphs in readers.values():
+        homes.setdefault(id(_home(constant, graphs, tree)), []).append(constant)
+    return {key: _in_order(constants, tree[key].graph) for key, constants in homes.items()}
 
 
 def _tree(root: gs.Graph) -> dict[int, _Place]:
@@ -71,25 +71,27 @@ def _home(constant: gs.Constant, readers: list[gs.Graph], tree: dict[int, _Place
     common = readers[0]
     for reader in readers[1:]:
         common = _common(common, reader, tree)
+    # The original home, if it is the common graph or encloses it; else the common graph
     record = record_of(constant)
-    first = None if record is None else record.home
+    original_home = None if record is None else record.home
     graph: gs.Graph | None = common
-    while graph is not None and graph is not first:
+    while graph is not None and graph is not original_home:
         graph = tree[id(graph)].outer
     return common if graph is None else graph
 
 
-def _common(one: gs.Graph, other: gs.Graph, tree: dict[int, _Place]) -> gs.Graph:
-    while one is not other:
-        if tree[id(one)].depth < tree[id(other)].depth:
-            one, other = other, one
-        one = tree[id(one)].outer
-    return one
+def _common(first: gs.Graph, second: gs.Graph, tree: dict[int, _Place]) -> gs.Graph:
+    """The innermost graph that encloses both: the deeper of the two goes one graph outwards until they meet."""
+    while first is not second:
+        if tree[id(first)].depth < tree[id(second)].depth:
+            first, second = second, first
+        first = tree[id(first)].outer
+    return first
 
 
-def _in_order(held: list[gs.Constant], graph: gs.Graph) -> list[gs.Constant]:
+def _in_order(constants: list[gs.Constant], graph: gs.Graph) -> list[gs.Constant]:
     record = record_of(graph)
     if record is None:
-        return held
+        return constants
     places = {id(constant): place for place, constant in enumerate(record.shown["initializers"])}
-    return sorted(held, key=lambda constant: places.get(id(constant), len(places)))
+    return sorted(constants, key=lambda constant: places.get(id(constant), len(places)))

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from optimizer.errors import PreconditionError
 from optimizer.graph.traversal import is_sorted
 from optimizer.io.surgeon.attributes import attribute_of, is_shown
-from optimizer.io.surgeon.constant_scopes import constants_by_home, scopes_of
+from optimizer.io.surgeon.constant_scopes import all_graphs, constants_by_home
 from optimizer.io.surgeon.types import record_of, tensor_of
 from optimizer.io.surgeon.values import ValueScope, describe, devices_of
 
@@ -30,7 +30,7 @@ def from_graph(graph: gs.Graph) -> ir.Model:
     """``graph`` as a model; ``graph`` is not changed, and the weights are shared.
 
     Raises:
-        PreconditionError: If it is no ONNX model: two tensors of one name, a cycle, or values that are no tensor.
+        PreconditionError: If it is not an ONNX model: two tensors of one name, a cycle, or values that are not tensors.
     """
     record = record_of(graph)
     source: ir.Model | None = None if record is None else record.source[0]
@@ -63,9 +63,9 @@ class _Exporter:
 
     def main(self) -> ir.Graph:
         """The main graph."""
-        made = self._graph(self._root, None)
-        made.opset_imports.update((one.domain, one.version) for one in _opsets(self._root))
-        return made
+        main_graph = self._graph(self._root, None)
+        main_graph.opset_imports.update((opset.domain, opset.version) for opset in _opsets(self._root))
+        return main_graph
 
     def body(self) -> ir.Graph:
         """The body of a function, in which Constant nodes take the place of initializers."""
@@ -73,9 +73,9 @@ class _Exporter:
         inputs = [scope.define(tensor) for tensor in self._root.inputs]
         constants = [self._constant_node(constant, scope) for constant in self._owned.get(id(self._root), [])]
         nodes = self._nodes(self._root, scope)
-        made = self._assembled(self._root, scope, inputs, [*constants, *nodes], [])
-        made.opset_imports.update((one.domain, one.version) for one in _opsets(self._root))
-        return made
+        body = self._assembled(self._root, scope, inputs, [*constants, *nodes], [])
+        body.opset_imports.update((opset.domain, opset.version) for opset in _opsets(self._root))
+        return body
 
     def _constant_node(self, constant: gs.Constant, scope: ValueScope) -> ir.Node:
         value, tensor = scope.define(constant), tensor_of(constant)
@@ -83,44 +83,50 @@ class _Exporter:
 
     def _graph(self, graph: gs.Graph, outer: ValueScope | None) -> ir.Graph:
         scope = ValueScope(outer)
-        borders = _inputs(graph)
-        inputs = [scope.define(tensor) for tensor in borders]
-        overridable = {id(tensor) for tensor in borders}
-        held = [
+        all_inputs = _inputs(graph)
+        inputs = [scope.define(tensor) for tensor in all_inputs]
+        overridable = {id(tensor) for tensor in all_inputs}
+        initializers = [
             scope.values[constant.name] if id(constant) in overridable else scope.define(constant)
             for constant in self._owned.get(id(graph), [])
         ]
-        return self._assembled(graph, scope, inputs, self._nodes(graph, scope), held)
+        return self._assembled(graph, scope, inputs, self._nodes(graph, scope), initializers)
 
     def _assembled(
-        self, graph: gs.Graph, scope: ValueScope, inputs: list[ir.Value], nodes: list[ir.Node], held: list[ir.Value]
+        self,
+        graph: gs.Graph,
+        scope: ValueScope,
+        inputs: list[ir.Value],
+        nodes: list[ir.Node],
+        initializers: list[ir.Value],
     ) -> ir.Graph:
         record = record_of(graph)
         source: ir.Graph | None = None if record is None else record.source[1]
         is_function = isinstance(graph, gs.Function)
-        made = ir.Graph(
+        new_graph = ir.Graph(
             inputs,
             [scope.own(tensor) for tensor in graph.outputs],
             nodes=nodes,
-            initializers=held,
+            initializers=initializers,
             name=_of(source, "name") if is_function else _text(record, "name", graph.name, _of(source, "name")),
             doc_string=_text(record, "doc_string", graph.doc_string, _of(source, "doc_string")),
         )
-        describe(made, source)
+        describe(new_graph, source)
         if record is None or not _are_same(record.shown["nodes"], graph.nodes):
-            _sort(made)
-        return made
+            _sort(new_graph)
+        return new_graph
 
     def _nodes(self, graph: gs.Graph, scope: ValueScope) -> list[ir.Node]:
+        # All outputs first, so that a reader finds them in whatever order the nodes are
         outputs = [[scope.define(tensor) for tensor in node.outputs] for node in graph.nodes]
-        return [self._node(node, made, scope) for node, made in zip(graph.nodes, outputs, strict=True)]
+        return [self._node(node, values, scope) for node, values in zip(graph.nodes, outputs, strict=True)]
 
     def _node(self, node: gs.Node, outputs: list[ir.Value], scope: ValueScope) -> ir.Node:
         record = record_of(node)
         source: ir.Node | None = None if record is None else record.source
         is_same_op = record is not None and record.shown["op"] == node.op and record.shown["domain"] == node.domain
         original = source if is_same_op else None
-        made = ir.Node(
+        new_node = ir.Node(
             node.domain or "",
             node.op,
             [scope.read(tensor) for tensor in node.inputs],
@@ -131,10 +137,10 @@ class _Exporter:
             name=_text(record, "name", node.name, _of(source, "name")) or "",
             doc_string=source.doc_string if source is not None else None,
         )
-        describe(made, source)
+        describe(new_node, source)
         if source is not None and source.device_configurations:
-            made.device_configurations = devices_of(source, scope)
-        return made
+            new_node.device_configurations = devices_of(source, scope)
+        return new_node
 
     def _attributes(self, node: gs.Node, source: ir.Node | None, scope: ValueScope) -> Iterator[ir.Attr]:
         """The attributes in their original order, those that were not shown among them, then the new ones."""
@@ -184,15 +190,18 @@ def _defaults(function: gs.Function, source: ir.Function | None) -> Iterator[ir.
 
 def _inputs(graph: gs.Graph) -> list[gs.Tensor]:
     """The inputs with the initializers that a caller may override, which are not shown among them."""
+    # The original list, if the user did not change what was shown of it; else what is there now, then the hidden ones
     record, now = record_of(graph), list(graph.inputs)
     if record is None:
         return now
     original = record.shown["inputs"]
     shown = [tensor for tensor in original if isinstance(tensor, gs.Variable)]
     hidden = [tensor for tensor in original if isinstance(tensor, gs.Constant)]
-    present = set(map(id, now))
+    shown_now = set(map(id, now))
     return (
-        list(original) if _are_same(shown, now) else [*now, *(tensor for tensor in hidden if id(tensor) not in present)]
+        list(original)
+        if _are_same(shown, now)
+        else [*now, *(tensor for tensor in hidden if id(tensor) not in shown_now)]
     )
 
 
@@ -203,16 +212,16 @@ def _are_same(shown: Sequence[Any], now: Sequence[Any]) -> bool:
 
 def _opsets(graph: gs.Graph) -> list[onnx.OperatorSetIdProto]:
     """The operator sets that ``graph`` imports, and, as GraphSurgeon does it, version 1 of others that it uses."""
-    known = list(graph.import_domains or [onnx.helper.make_opsetid("", graph.opset)])
-    present = {one.domain for one in known} | {""}
-    used = dict.fromkeys(node.domain for scope in scopes_of(graph) for node in scope.nodes if node.domain)
-    return known + [onnx.helper.make_opsetid(domain, 1) for domain in used if domain not in present]
+    imported = list(graph.import_domains or [onnx.helper.make_opsetid("", graph.opset)])
+    present = {opset.domain for opset in imported} | {""}
+    used = dict.fromkeys(node.domain for graph_below in all_graphs(graph) for node in graph_below.nodes if node.domain)
+    return imported + [onnx.helper.make_opsetid(domain, 1) for domain in used if domain not in present]
 
 
-def _sort(made: ir.Graph) -> None:
-    if is_sorted(made):
+def _sort(graph: ir.Graph) -> None:
+    if is_sorted(graph):
         return
     try:
-        made.sort()
+        graph.sort()
     except ValueError as error:
-        raise PreconditionError(f"the nodes of graph '{made.name}' form a cycle") from error
+        raise PreconditionError(f"the nodes of graph '{graph.name}' form a cycle") from error

@@ -2,7 +2,7 @@
 
 Built from onnx-ir's objects directly, since GraphSurgeon's own importer drops or rejects part of what a model may
 hold. Values of types that GraphSurgeon does not know are Variables without a dtype; attributes that it does not know
-(TENSORS, SPARSE_TENSOR, TYPE_PROTO, bytes that are no text) are not shown, and come back with their node.
+(TENSORS, SPARSE_TENSOR, TYPE_PROTO, bytes that are not text) are not shown, and come back with their node.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ def _graph(
 ) -> gs.Graph:
     tensors = outer.new_child()
     graph = gs.Graph(name=source.name or "", doc_string=source.doc_string or "", opset=opset, import_domains=domains)
-    held = [_constant(value, graph) for value in source.initializers.values()]
-    tensors.update(zip(source.initializers.values(), held, strict=True))
-    borders = [_tensor(value, tensors) for value in source.inputs]
+    initializers = [_constant(value, graph) for value in source.initializers.values()]
+    tensors.update(zip(source.initializers.values(), initializers, strict=True))
+    all_inputs = [_tensor(value, tensors) for value in source.inputs]
     graph.nodes = _nodes(source, tensors, opset, domains)
-    graph.inputs = [tensor for tensor in borders if isinstance(tensor, gs.Variable)]
+    # An initializer that is an input too is a Constant, and GraphSurgeon's inputs are Variables
+    graph.inputs = [tensor for tensor in all_inputs if isinstance(tensor, gs.Variable)]
     graph.outputs = [_tensor(value, tensors) for value in source.outputs]
     used = {id(tensor) for tensor in graph.outputs}
-    idle = [tensor for tensor in held if not tensor.outputs and id(tensor) not in used]
-    shown = {"inputs": borders, "initializers": held, "idle": idle, **_shown_of(graph)}
+    idle = [tensor for tensor in initializers if not tensor.outputs and id(tensor) not in used]
+    shown = {"inputs": all_inputs, "initializers": initializers, "idle": idle, **_shown_of(graph)}
     _record(graph, Record((None, source), shown))
     if functions is not None:
         graph.functions = functions
@@ -73,7 +74,7 @@ def _function(function: ir.Function) -> gs.Function:
     tensors: ChainMap[ir.Value, gs.Tensor] = ChainMap()
     inputs = [_tensor(value, tensors) for value in function.inputs]
     nodes = _nodes(function.graph, tensors, opset, domains)
-    made = gs.Function(
+    gs_function = gs.Function(
         function.name,
         function.domain,
         nodes=nodes,
@@ -84,9 +85,9 @@ def _function(function: ir.Function) -> gs.Function:
         import_domains=domains,
         attrs={name: _default(attribute, tensors, opset, domains) for name, attribute in function.attributes.items()},
     )
-    shown = {"inputs": inputs, "initializers": [], "idle": [], **_shown_of(made)}
-    _record(made, Record((function, function.graph), shown))
-    return made
+    shown = {"inputs": inputs, "initializers": [], "idle": [], **_shown_of(gs_function)}
+    _record(gs_function, Record((function, function.graph), shown))
+    return gs_function
 
 
 def _shown_of(graph: gs.Graph) -> dict[str, Any]:
@@ -99,6 +100,7 @@ def _default(attribute: ir.Attr, tensors: Any, opset: int | None, domains: Any) 
 
 
 def _nodes(source: ir.Graph, tensors: Any, opset: int | None, domains: Any) -> list[gs.Node]:
+    # All outputs first: a subgraph may read a value of a node that comes later, and then has to find it here
     for node in source:
         for value in node.outputs:
             if value.name:
@@ -115,7 +117,7 @@ def _node(node: ir.Node, tensors: Any, opset: int | None, domains: Any) -> gs.No
             )
         if is_shown(attribute):
             attributes[name] = _shown(attribute, tensors, opset, domains)
-    made = gs.Node(
+    gs_node = gs.Node(
         op=node.op_type,
         name=node.name or "",
         attrs=attributes,
@@ -123,8 +125,8 @@ def _node(node: ir.Node, tensors: Any, opset: int | None, domains: Any) -> gs.No
         outputs=[_tensor(value, tensors) if value.name else gs.Variable.empty() for value in node.outputs],
         domain=node.domain or None,
     )
-    _record(made, Record(node, {"op": made.op, "domain": made.domain, "name": made.name}))
-    return made
+    _record(gs_node, Record(node, {"op": gs_node.op, "domain": gs_node.domain, "name": gs_node.name}))
+    return gs_node
 
 
 def _shown(attribute: ir.Attr, tensors: Any, opset: int | None, domains: Any) -> Any:
@@ -141,15 +143,15 @@ def _shown(attribute: ir.Attr, tensors: Any, opset: int | None, domains: Any) ->
 
 
 def _tensor(value: ir.Value, tensors: Tensors) -> gs.Tensor:
-    found = tensors.get(value)
-    if found is None:
-        dtype, kind = shown_type(value.type)
+    variable = tensors.get(value)
+    if variable is None:
+        dtype, type_name = shown_type(value.type)
         shape = shown_shape(value.shape) if isinstance(value.type, ir.TensorType | ir.SparseTensorType) else None
-        found = gs.Variable(value.name or "", dtype=dtype, shape=shape, type=kind)
-        shown = {"dtype": dtype, "shape": None if shape is None else list(shape), "type": kind}
-        _record(found, Record(value, shown))
-        tensors[value] = found
-    return found
+        variable = gs.Variable(value.name or "", dtype=dtype, shape=shape, type=type_name)
+        shown = {"dtype": dtype, "shape": None if shape is None else list(shape), "type": type_name}
+        _record(variable, Record(value, shown))
+        tensors[value] = variable
+    return variable
 
 
 def _constant(value: ir.Value, home: gs.Graph) -> gs.Constant:
@@ -160,5 +162,5 @@ def _constant(value: ir.Value, home: gs.Graph) -> gs.Constant:
     return constant
 
 
-def _record(thing: Any, record: Record) -> None:
-    thing.__dict__[RECORD] = record
+def _record(target: Any, record: Record) -> None:
+    target.__dict__[RECORD] = record

@@ -40,14 +40,14 @@ class Record:
     home: Any = None
 
 
-def record_of(thing: Any) -> Record | None:
-    """The record that hangs on ``thing``, if it came from onnx-ir."""
-    found = thing.__dict__.get(RECORD)
-    return found if isinstance(found, Record) else None
+def record_of(gs_object: Any) -> Record | None:
+    """The record that hangs on ``gs_object``, if it came from onnx-ir."""
+    record = gs_object.__dict__.get(RECORD)
+    return record if isinstance(record, Record) else None
 
 
 class TensorValues(LazyValues):  # type: ignore[misc]  # GraphSurgeon ships no types
-    """The values of a Constant that nobody has touched: a tensor of onnx-ir, not copied."""
+    """The values of a Constant that have not been read: a tensor of onnx-ir, not copied."""
 
     def __init__(self, tensor: ir.TensorProtocol) -> None:
         self.source = tensor
@@ -68,7 +68,7 @@ class TensorValues(LazyValues):  # type: ignore[misc]  # GraphSurgeon ships no t
 
 
 def array_of(tensor: ir.TensorProtocol) -> NDArray[Any]:
-    """A copy of the values; strings as Python strings, or as bytes where they are no UTF-8."""
+    """A copy of the values; strings as Python strings, or as bytes where they are not UTF-8."""
     if tensor.dtype != ir.DataType.STRING:
         return np.array(tensor.numpy())
     texts = np.empty(tensor.size, dtype=object)
@@ -88,7 +88,7 @@ def tensor_of(constant: gs.Constant) -> ir.TensorProtocol:
     """The tensor of ``constant``: the one it came from if its values are the same, else a new one over its array.
 
     Raises:
-        PreconditionError: If it holds something that is no tensor.
+        PreconditionError: If it holds something that is not a tensor.
     """
     values, record = constant._values, record_of(constant)  # noqa: SLF001 - ``values`` would load the weights
     original: ir.TensorProtocol | None = None if record is None else record.shown.get("tensor")
@@ -131,10 +131,10 @@ def _holds(tensor: ir.TensorProtocol, array: NDArray[Any]) -> bool:
     return np.ascontiguousarray(tensor.numpy()).tobytes() == np.ascontiguousarray(array).tobytes()
 
 
-def gs_dtype(kind: ir.DataType) -> Any:
+def gs_dtype(dtype: ir.DataType) -> Any:
     """The dtype as GraphSurgeon shows it: numpy's, or the number of the ONNX type where it uses that."""
-    found = get_numpy_type(int(kind))
-    return int(kind) if found is None else found
+    numpy_type = get_numpy_type(int(dtype))
+    return int(dtype) if numpy_type is None else numpy_type
 
 
 def ir_dtype(dtype: Any) -> ir.DataType:
@@ -152,13 +152,13 @@ def ir_dtype(dtype: Any) -> ir.DataType:
         raise PreconditionError(f"{dtype!r} is no type that ONNX has; give a numpy dtype") from error
 
 
-def shown_type(kind: ir.TypeProtocol | None) -> tuple[Any, str]:
+def shown_type(type_: ir.TypeProtocol | None) -> tuple[Any, str]:
     """The dtype and the kind of type that GraphSurgeon shows; no dtype for what it does not know."""
-    match kind:
+    match type_:
         case ir.TensorType():
-            return gs_dtype(kind.dtype), "tensor_type"
+            return gs_dtype(type_.dtype), "tensor_type"
         case ir.SparseTensorType():
-            return gs_dtype(kind.dtype), "sparse_tensor_type"
+            return gs_dtype(type_.dtype), "sparse_tensor_type"
         case ir.SequenceType(elem_type=ir.TensorType() as inner):
             return gs_dtype(inner.dtype), "sequence_type"
         case ir.OptionalType():
@@ -166,14 +166,14 @@ def shown_type(kind: ir.TypeProtocol | None) -> tuple[Any, str]:
     return None, "tensor_type"
 
 
-def type_of(dtype: Any, kind: str) -> ir.TypeProtocol | None:
+def type_of(dtype: Any, type_name: str) -> ir.TypeProtocol | None:
     """The type of a tensor that the user made or changed."""
     if dtype is None:
         return None
     element = ir_dtype(dtype)
-    if kind == "sequence_type":
+    if type_name == "sequence_type":
         return ir.SequenceType(ir.TensorType(element))
-    return ir.SparseTensorType(element) if kind == "sparse_tensor_type" else ir.TensorType(element)
+    return ir.SparseTensorType(element) if type_name == "sparse_tensor_type" else ir.TensorType(element)
 
 
 def shown_shape(shape: ir.Shape | None) -> list[int | str | None] | None:

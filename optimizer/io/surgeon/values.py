@@ -25,8 +25,8 @@ class ValueScope:
             return ir.Value(name="")
         if tensor.name in self.values:
             raise PreconditionError(f"two tensors are called '{tensor.name}'; rename one, or clear a Constant's inputs")
-        self.values[tensor.name] = made = _value(tensor)
-        return made
+        self.values[tensor.name] = value = _value(tensor)
+        return value
 
     def find(self, name: str) -> ir.Value | None:
         """The value that ``name`` stands for here."""
@@ -48,24 +48,24 @@ class ValueScope:
         return self.values.get(tensor.name) or self.define(tensor)
 
 
-def describe(made: Any, source: Any) -> None:
-    """Give ``made`` what hangs on what it came from."""
+def describe(target: Any, source: Any) -> None:
+    """Give ``target`` what hangs on what it came from."""
     if source is not None:
-        made.metadata_props.update(source.metadata_props)
-        made.meta.update(source.meta)
+        target.metadata_props.update(source.metadata_props)
+        target.meta.update(source.meta)
 
 
 def devices_of(source: ir.Node, scope: ValueScope) -> tuple[Any, ...]:
     """The device configurations of ``source`` over the new values."""
     return tuple(
-        replace(one, sharding_specs=tuple(_spec(spec, scope) for spec in one.sharding_specs))
-        for one in source.device_configurations
+        replace(configuration, sharding_specs=tuple(_spec(spec, scope) for spec in configuration.sharding_specs))
+        for configuration in source.device_configurations
     )
 
 
 def _spec(spec: Any, scope: ValueScope) -> Any:
-    found = None if spec.value is None or not spec.value.name else scope.find(spec.value.name)
-    return spec if found is None else replace(spec, value=found)
+    value = None if spec.value is None or not spec.value.name else scope.find(spec.value.name)
+    return spec if value is None else replace(spec, value=value)
 
 
 def _value(tensor: gs.Tensor) -> ir.Value:
@@ -76,8 +76,8 @@ def _value(tensor: gs.Tensor) -> ir.Value:
         value.const_value = tensor_of(tensor)
         value.type, value.shape = _constant_type(value.const_value, source)
     elif record is None or source is None or not _is_as_shown(tensor, record.shown):
-        kind = getattr(tensor, "type", "tensor_type")
-        value.type, value.shape = type_of(tensor.dtype, kind), shape_of(tensor.shape)
+        type_name = getattr(tensor, "type", "tensor_type")
+        value.type, value.shape = type_of(tensor.dtype, type_name), shape_of(tensor.shape)
     else:
         value.type, value.shape = source.type, None if source.shape is None else source.shape.copy()
     describe(value, source)
