@@ -72,8 +72,9 @@ class ChannelStatistics:
         cube = self._as_cube(array)
         mask: Any = True if finite else np.isfinite(cube)
         double = cube.astype(np.float64)
+        # Sums in float64: those of float32 elements would drift as feeds are added
         count = np.full(cube.shape[1], cube.shape[0] * cube.shape[2]) if finite else mask.sum(axis=(0, 2))
-        found = (
+        statistics = (
             count.astype(np.int64),
             np.min(cube, axis=(0, 2), initial=np.inf, where=mask).astype(np.float64),
             np.max(cube, axis=(0, 2), initial=-np.inf, where=mask).astype(np.float64),
@@ -81,11 +82,11 @@ class ChannelStatistics:
             np.sum(np.square(double, out=double, where=mask), axis=(0, 2), where=mask),
         )
         if not self.count.size:
-            self.count, self.minimum, self.maximum, self.total, self.squares = found
+            self.count, self.minimum, self.maximum, self.total, self.squares = statistics
             return
-        self.count = self.count + found[0]
-        self.minimum, self.maximum = np.minimum(self.minimum, found[1]), np.maximum(self.maximum, found[2])
-        self.total, self.squares = self.total + found[3], self.squares + found[4]
+        self.count = self.count + statistics[0]
+        self.minimum, self.maximum = np.minimum(self.minimum, statistics[1]), np.maximum(self.maximum, statistics[2])
+        self.total, self.squares = self.total + statistics[3], self.squares + statistics[4]
 
     def _as_cube(self, array: NDArray[Any]) -> NDArray[Any]:
         """``array`` with the axes before and after the channels' made one each."""

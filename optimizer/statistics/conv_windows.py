@@ -56,11 +56,11 @@ class WindowAxis:
         """What the taps of the outputs ``places`` read: indices (places, taps), and which of them are in the input."""
         taps = np.arange(self.taps, dtype=np.int64) * self.dilation
         if self.is_transposed:
-            read, left = np.divmod(places[:, np.newaxis] + self.before - taps, self.stride)
+            read, remainder = np.divmod(places[:, np.newaxis] + self.before - taps, self.stride)
         else:
             read = places[:, np.newaxis] * self.stride - self.before + taps
-            left = np.zeros_like(read)
-        inside = (left == 0) & (read >= 0) & (read < self.size)
+            remainder = np.zeros_like(read)
+        inside = (remainder == 0) & (read >= 0) & (read < self.size)
         return np.where(inside, read, 0), inside
 
 
@@ -80,11 +80,12 @@ def padding(node: ir.Node, axis: int, size: int, taps: int) -> tuple[int, int]:
         pads = node.attributes.get_ints("pads", ())
         return (pads[axis], pads[axis + len(pads) // 2]) if pads else (0, 0)
     stride, dilation = (_of_axis(node, name, axis) for name in ("strides", "dilations"))
+    # SAME: ceil(size / stride) outputs, and what their windows reach beyond the input is split between both ends
     missing = max((-(-size // stride) - 1) * stride + dilation * (taps - 1) + 1 - size, 0)
     less = missing // 2
     return (less, missing - less) if automatic == "SAME_UPPER" else (missing - less, less)
 
 
 def _of_axis(node: ir.Node, name: str, axis: int) -> int:
-    said = node.attributes.get_ints(name, ())
-    return said[axis] if said else 1
+    numbers = node.attributes.get_ints(name, ())
+    return numbers[axis] if numbers else 1

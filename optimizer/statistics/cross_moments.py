@@ -35,7 +35,7 @@ class CrossMoments:
         squares: Sum of y^2, (groups, out).
     """
 
-    own: SecondMoments
+    inputs: SecondMoments
     products: NDArray[np.float64]
     totals: NDArray[np.float64]
     squares: NDArray[np.float64]
@@ -43,11 +43,11 @@ class CrossMoments:
     @classmethod
     def of(cls, node: ir.Node) -> CrossMoments:
         """Nothing yet, for the kernel ``node``."""
-        item = as_linear(node)
-        if item is None:
+        linear_node = as_linear(node)
+        if linear_node is None:
             raise ValueError(f"{node.op_type} {node.name!r} is no kernel")
         groups, width = im2col.width(node)
-        outputs = item.outputs // groups
+        outputs = linear_node.outputs // groups
         return cls(
             SecondMoments.of(groups, width),
             np.zeros((groups, outputs, width)),
@@ -59,13 +59,13 @@ class CrossMoments:
     def nbytes(node: ir.Node) -> int:
         """What the sums of ``node`` take."""
         groups, width = im2col.width(node)
-        item = as_linear(node)
-        return 8 * (groups * width * (width + 1) + (0 if item is None else item.outputs * (width + 2)))
+        linear_node = as_linear(node)
+        return 8 * (groups * width * (width + 1) + (0 if linear_node is None else linear_node.outputs * (width + 2)))
 
     @property
     def rows(self) -> int:
         """The number of rows."""
-        return self.own.rows
+        return self.inputs.rows
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -91,7 +91,7 @@ class CrossMoments:
         wanted = im2col.outputs_at(node, answer, positions).astype(np.float64)
         finite = np.isfinite(rows).all(axis=(0, 2)) & np.isfinite(wanted).all(axis=(0, 2))
         rows, wanted = rows[:, finite], wanted[:, finite]
-        self.own.add(rows)
+        self.inputs.add(rows)
         self.products += wanted.swapaxes(-1, -2) @ rows
         self.totals += wanted.sum(axis=1)
         self.squares += np.sum(wanted**2, axis=1)

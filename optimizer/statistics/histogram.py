@@ -56,6 +56,7 @@ class Histogram:
         exponent = min(max(math.frexp(largest)[1], _LEAST_EXPONENT), _MOST_EXPONENT)
         if exponent <= self.exponent:
             return
+        # Doubling the limit merges bins pairwise around the middle: i - middle is halved, rounded down for both signs
         middle, shift = BINS // 2, min(exponent - self.exponent, 62)
         merged = _no_counts()
         np.add.at(merged, middle + ((np.arange(BINS) - middle) >> shift), self.counts)
@@ -70,6 +71,7 @@ class Histogram:
         """
         if index is None:
             index = np.empty(numbers.shape, np.intp)
+        # In place: a tensor of activations is large. The width is a power of two, so the product is exact
         np.multiply(numbers, 1.0 / self.width, out=numbers)
         np.floor(numbers, out=numbers)
         np.copyto(index, numbers, casting="unsafe")

@@ -36,8 +36,8 @@ _PRODUCTS = frozenset({"Gemm", "MatMul"})
 
 def refusal(node: ir.Node) -> str | None:
     """Why the rows of ``node`` cannot be told; ``None`` if they can."""
-    item = as_linear(node)
-    if item is None:
+    linear_node = as_linear(node)
+    if linear_node is None:
         return "it is no Conv, ConvTranspose, Gemm (transA = 0) or MatMul with a weight of known shape and rank"
     if node.op_type == "ConvTranspose":
         automatic = node.attributes.get_string("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
@@ -48,25 +48,25 @@ def refusal(node: ir.Node) -> str | None:
 
 def width(node: ir.Node) -> tuple[int, int]:
     """The number of groups and K, the length of a row."""
-    item = _known(node)
-    return item.groups, item.inputs // item.groups * math.prod(_window(item))
+    linear_node = _required(node)
+    return linear_node.groups, linear_node.inputs // linear_node.groups * math.prod(_window(linear_node))
 
 
 def key(node: ir.Node) -> Hashable:
     """Equal for kernels that have the same rows when they read the same value."""
-    item = _known(node)
+    linear_node = _required(node)
     if node.op_type in _PRODUCTS:
-        return "product", item.inputs, node.attributes.get_float("alpha", 1.0)
-    said = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
-    return node.op_type, item.groups, item.inputs, _window(item), said
+        return "product", linear_node.inputs, node.attributes.get_float("alpha", 1.0)
+    attributes = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
+    return node.op_type, linear_node.groups, linear_node.inputs, _window(linear_node), attributes
 
 
 def count(node: ir.Node, shape: Sequence[int]) -> int:
     """How many rows an input of ``shape`` has."""
-    item = _known(node)
+    linear_node = _required(node)
     if node.op_type in _PRODUCTS:
         return math.prod(shape[:-1])
-    return shape[0] * math.prod(axis.outputs for axis in _axes(item, shape))
+    return shape[0] * math.prod(axis.outputs for axis in _axes(linear_node, shape))
 
 
 def sample(node: ir.Node, shape: Sequence[int], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -93,12 +93,14 @@ def gather(node: ir.Node, array: NDArray[Any], positions: NDArray[np.int64]) -> 
     Returns:
         (groups, positions, K), of the type of ``array``.
     """
-    item = _known(node)
+    linear_node = _required(node)
     if node.op_type in _PRODUCTS:
         alpha = array.dtype.type(node.attributes.get_float("alpha", 1.0))
         return np.asarray(array.reshape(-1, array.shape[-1])[positions][np.newaxis] * alpha)
-    axes = _axes(item, array.shape)
+    # 1. Where the positions lie: example, and place along each axis of the map
+    axes = _axes(linear_node, array.shape)
     batch, *places = np.unravel_index(positions, (array.shape[0], *(axis.outputs for axis in axes)))
+    # 2. Indices that broadcast to (positions, *window): for each axis, what each tap reads at each place
     ones = [1] * len(axes)
     index: list[Any] = [batch.reshape(-1, *ones), slice(None)]
     inside = np.ones((len(positions), *ones), np.bool_)
@@ -107,68 +109,81 @@ def gather(node: ir.Node, array: NDArray[Any], positions: NDArray[np.int64]) -> 
         read, is_there = axis.read_at(place)
         index.append(read.reshape(spread))
         inside = inside & is_there.reshape(spread)
+    # 3. Gathered at once; taps in the padding read element 0 and become 0
     windows = array[tuple(index)]  # positions, *window, channels
     windows[~inside] = 0
-    unfolded = np.moveaxis(windows, -1, 1).reshape(len(positions), item.groups, -1)
+    # 4. (input channel, *window) for each group: the order of the weight
+    unfolded = np.moveaxis(windows, -1, 1).reshape(len(positions), linear_node.groups, -1)
     return np.ascontiguousarray(unfolded.swapaxes(0, 1))
 
 
 def outputs_at(node: ir.Node, output: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
     """What ``node`` answered at ``positions``: (groups, positions, output channels of a group)."""
-    item = _known(node)
+    linear_node = _required(node)
     if node.op_type in _PRODUCTS:
-        return output.reshape(-1, item.outputs)[positions][np.newaxis]
-    flat = output.reshape(output.shape[0], item.outputs, -1)
+        return output.reshape(-1, linear_node.outputs)[positions][np.newaxis]
+    flat = output.reshape(output.shape[0], linear_node.outputs, -1)
     batch, place = np.divmod(positions, flat.shape[2])
-    return flat[batch, :, place].reshape(len(positions), item.groups, -1).swapaxes(0, 1)
+    return flat[batch, :, place].reshape(len(positions), linear_node.groups, -1).swapaxes(0, 1)
 
 
 def as_matrix(node: ir.Node, weight: NDArray[Any]) -> NDArray[Any]:
     """``weight``, of the shape that ``node`` reads, as (groups, output channels of a group, K)."""
-    item = _known(node)
+    linear_node = _required(node)
     match node.op_type:
         case "Conv":
-            return weight.reshape(item.groups, item.outputs // item.groups, -1)
+            return weight.reshape(linear_node.groups, linear_node.outputs // linear_node.groups, -1)
         case "ConvTranspose":
-            grouped = weight.reshape(item.groups, item.inputs // item.groups, item.outputs // item.groups, -1)
-            return grouped.swapaxes(1, 2).reshape(item.groups, item.outputs // item.groups, -1)
-    return (weight if item.transposed else weight.T)[np.newaxis]
+            grouped = weight.reshape(
+                linear_node.groups,
+                linear_node.inputs // linear_node.groups,
+                linear_node.outputs // linear_node.groups,
+                -1,
+            )
+            return grouped.swapaxes(1, 2).reshape(linear_node.groups, linear_node.outputs // linear_node.groups, -1)
+    # Gemm with transB holds (out, K) already
+    return (weight if linear_node.transposed else weight.T)[np.newaxis]
 
 
 def from_matrix(node: ir.Node, matrix: NDArray[Any]) -> NDArray[Any]:
     """The weight of which ``matrix`` is ``as_matrix``."""
-    item = _known(node)
+    linear_node = _required(node)
     match node.op_type:
         case "Conv":
-            return matrix.reshape(item.shape)
+            return matrix.reshape(linear_node.shape)
         case "ConvTranspose":
-            grouped = matrix.reshape(item.groups, item.outputs // item.groups, item.inputs // item.groups, -1)
-            return grouped.swapaxes(1, 2).reshape(item.shape)
-    return np.ascontiguousarray(matrix[0] if item.transposed else matrix[0].T)
+            grouped = matrix.reshape(
+                linear_node.groups,
+                linear_node.outputs // linear_node.groups,
+                linear_node.inputs // linear_node.groups,
+                -1,
+            )
+            return grouped.swapaxes(1, 2).reshape(linear_node.shape)
+    return np.ascontiguousarray(matrix[0] if linear_node.transposed else matrix[0].T)
 
 
-def _known(node: ir.Node) -> LinearNode:
-    item = as_linear(node)
-    if item is None:
+def _required(node: ir.Node) -> LinearNode:
+    linear_node = as_linear(node)
+    if linear_node is None:
         raise ValueError(f"{node.op_type} {node.name!r}: {refusal(node)}")
-    return item
+    return linear_node
 
 
-def _window(item: LinearNode) -> tuple[int, ...]:
-    return () if item.node.op_type in _PRODUCTS else item.shape[2:]
+def _window(linear_node: LinearNode) -> tuple[int, ...]:
+    return () if linear_node.node.op_type in _PRODUCTS else linear_node.shape[2:]
 
 
-def _axes(item: LinearNode, shape: Sequence[int]) -> list[WindowAxis]:
+def _axes(linear_node: LinearNode, shape: Sequence[int]) -> list[WindowAxis]:
     """The axes of the map, of an input of ``shape``."""
-    window, said = _window(item), item.node.attributes
+    window, attributes = _window(linear_node), linear_node.node.attributes
     ones, zeros = [1] * len(window), [0] * len(window)
-    strides, dilations = said.get_ints("strides", ones), said.get_ints("dilations", ones)
-    extra = said.get_ints("output_padding", zeros)
-    is_transposed = item.node.op_type == "ConvTranspose"
-    found = []
+    strides, dilations = attributes.get_ints("strides", ones), attributes.get_ints("dilations", ones)
+    extra = attributes.get_ints("output_padding", zeros)
+    is_transposed = linear_node.node.op_type == "ConvTranspose"
+    axes = []
     for number, (size, taps) in enumerate(zip(shape[2:], window, strict=True)):
-        before, after = padding(item.node, number, size, taps)
-        found.append(
+        before, after = padding(linear_node.node, number, size, taps)
+        axes.append(
             WindowAxis(size, taps, strides[number], dilations[number], before, after, extra[number], is_transposed)
         )
-    return found
+    return axes

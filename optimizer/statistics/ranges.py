@@ -67,10 +67,12 @@ def percentile_range(histogram: Histogram, extremes: Range, percentile: float, *
     edges, counts = histogram.between(extremes.rmin, extremes.rmax)
     cut = counts.sum() * (100 - percentile) / 100
     if symmetric:
+        # Symmetric: bins go by how far their outer edge is from 0, until the share to clip is used up
         reach = np.maximum(np.abs(edges[:-1]), np.abs(edges[1:]))
         order = np.argsort(-reach, kind="stable")
         kept = order[int(np.searchsorted(np.cumsum(counts[order]), cut, side="right")) :]
         return _within(extremes, -float(reach[kept].max(initial=0)), float(reach[kept].max(initial=0)))
+    # Else half of the share is clipped at each end
     low = edges[np.searchsorted(np.cumsum(counts), cut / 2, side="right")]
     high = edges[len(counts) - np.searchsorted(np.cumsum(counts[::-1]), cut / 2, side="right")]
     return _within(extremes, float(low), float(high))
@@ -116,8 +118,10 @@ def squared_error(
     step = (high - low) / (levels - 1)
     if step <= 0:
         return float(density @ np.diff(edges**3 / 3))
+    # 0 is on a level, so both ends are whole numbers of steps
     low = float(np.rint(low / step)) * step
     inside = np.clip(edges, low, low + step * (levels - 1))
+    # The integral from 0 to each edge; differences of neighbours are those of the bins
     nearest = np.rint(inside / step)
     integral = nearest * (step**3 / 12) + (inside - nearest * step) ** 3 / 3 + (edges - inside) ** 3 / 3
     return float(density @ np.diff(integral))
@@ -142,9 +146,11 @@ def divergence(edges: NDArray[np.float64], counts: NDArray[np.float64], low: flo
     clipped = counts[:first].sum() + counts[last:].sum()
     if len(inside) < levels or not inside.any() or clipped > _MOST_CLIPPED * counts.sum():
         return float("inf")
+    # 1. Q: the bins of a level share its elements evenly, but those that were empty stay empty
     level = np.arange(len(inside)) * levels // len(inside)
     filled = inside > 0
     mean = np.bincount(level, inside) / np.maximum(np.bincount(level, filled), 1)
+    # 2. P: what is clipped is counted at the ends
     reference, candidate = inside.copy(), mean[level] * filled
     reference[0] += counts[:first].sum()
     reference[-1] += counts[last:].sum()
@@ -159,6 +165,7 @@ def _search(cost: Callable[[float, float], float], extremes: Range, *, symmetric
     low, high = min(extremes.rmin, 0.0), max(extremes.rmax, 0.0)
     if symmetric:
         low, high = -extremes.largest, extremes.largest
+    # 1. Both ends by one share
     both = _cheapest(lambda share: cost(low * share, high * share))
     if symmetric or low == 0 or high == 0:
         return _within(extremes, low * both, high * both)
@@ -169,6 +176,7 @@ def _search(cost: Callable[[float, float], float], extremes: Range, *, symmetric
     def best_above(below: float) -> float:
         return _cheapest(lambda share: cost(low * below, high * share))
 
+    # 2. Each end on its own, from the best of three starts, in turn until neither moves
     starts = ((both, both), (best_below(1.0), 1.0), (1.0, best_above(1.0)))
     below, above = min(starts, key=lambda shares: cost(low * shares[0], high * shares[1]))
     for _ in range(_ROUNDS):

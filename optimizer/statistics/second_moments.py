@@ -66,12 +66,12 @@ class SecondMoments:
     @property
     def covariance(self) -> NDArray[np.float64]:
         """The second moment around the mean, (groups, K, K); its diagonal is never negative."""
-        found = self.second_moment
+        result = self.second_moment
         mean = self.mean
-        found -= mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
-        diagonal = np.einsum("gkk->gk", found)  # a view
+        result -= mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
+        diagonal = np.einsum("gkk->gk", result)  # a view
         np.maximum(diagonal, 0, out=diagonal)
-        return found
+        return result
 
     def add(self, rows: NDArray[Any]) -> None:
         """Take in ``rows``, (groups, n, K)."""
@@ -132,7 +132,7 @@ def row_groups(model: ir.Model, kernels: Iterable[str]) -> list[RowGroup]:
         UsageError: If no node of the main graph has such a first output.
     """
     wanted = set(kernels)
-    found: dict[Any, tuple[str, ir.Node, list[str]]] = {}
+    by_rows: dict[Any, tuple[str, ir.Node, list[str]]] = {}
     for node in traversal.in_order(model.graph):
         name = node.outputs[0].name if node.outputs else None
         if name is None or name not in wanted:
@@ -140,23 +140,23 @@ def row_groups(model: ir.Model, kernels: Iterable[str]) -> list[RowGroup]:
         wanted.remove(name)
         value = node.inputs[0] if node.inputs else None
         if value is not None and value.name and refusal(node) is None:
-            found.setdefault((value.name, im2col.key(node)), (value.name, node, []))[2].append(name)
+            by_rows.setdefault((value.name, im2col.key(node)), (value.name, node, []))[2].append(name)
     if wanted:
         raise UsageError(f"no node of the main graph gives {', '.join(map(repr, sorted(wanted)))}")
-    return [RowGroup(value, node, tuple(names)) for value, node, names in found.values()]
+    return [RowGroup(value, node, tuple(names)) for value, node, names in by_rows.values()]
 
 
-def batches(items: Sequence[RowGroup], limit: int) -> list[list[RowGroup]]:
-    """``items`` in order, in groups whose sums take at most ``limit`` bytes; a larger one stands alone."""
-    found: list[list[RowGroup]] = []
+def batches(groups: Sequence[RowGroup], limit: int) -> list[list[RowGroup]]:
+    """``groups`` in order, in groups whose sums take at most ``limit`` bytes; a larger one stands alone."""
+    result: list[list[RowGroup]] = []
     taken = 0
-    for item in items:
-        if not found or taken + item.nbytes > limit:
-            found.append([])
+    for group in groups:
+        if not result or taken + group.nbytes > limit:
+            result.append([])
             taken = 0
-        found[-1].append(item)
-        taken += item.nbytes
-    return found
+        result[-1].append(group)
+        taken += group.nbytes
+    return result
 
 
 @dataclass
@@ -176,19 +176,19 @@ class Collection:
     _draws: list[np.random.Generator] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._moments = [SecondMoments.of(*im2col.width(item.node)) for item in self.sources]
+        self._moments = [SecondMoments.of(*im2col.width(source.node)) for source in self.sources]
         self._draws = [
-            np.random.default_rng((self.seed, zlib.crc32(item.kernels[0].encode()))) for item in self.sources
+            np.random.default_rng((self.seed, zlib.crc32(source.kernels[0].encode()))) for source in self.sources
         ]
 
     def look(self, name: str, array: NDArray[Any]) -> None:
         """Take in the value ``name`` of one feed."""
-        for item, moments, draw in zip(self.sources, self._moments, self._draws, strict=True):
-            if item.value == name:
-                moments.add(im2col.rows(item.node, array, self.most_rows, draw))
+        for source, moments, draw in zip(self.sources, self._moments, self._draws, strict=True):
+            if source.value == name:
+                moments.add(im2col.rows(source.node, array, self.most_rows, draw))
 
     def result(self) -> Iterator[tuple[str, SecondMoments]]:
         """The moments of each kernel; those of one source are one object."""
-        for item, moments in zip(self.sources, self._moments, strict=True):
-            for name in item.kernels:
+        for source, moments in zip(self.sources, self._moments, strict=True):
+            for name in source.kernels:
                 yield name, moments

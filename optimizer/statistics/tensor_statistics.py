@@ -191,9 +191,9 @@ class Observation:
 
 def _as_float(array: NDArray[Any]) -> NDArray[Any]:
     """``array`` as float32 where that is exact, else as float64."""
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind in "cOSUMm":
+    letter, size = array.dtype.kind, array.dtype.itemsize
+    if letter in "cOSUMm":
         raise DataError(f"elements of type {array.dtype} have no range")
     if array.dtype == np.float32:
         return array
-    return array.astype(np.float64 if kind in "fiu" and size >= _DOUBLE else np.float32)
+    return array.astype(np.float64 if letter in "fiu" and size >= _DOUBLE else np.float32)

@@ -53,32 +53,32 @@ def must_stay(holder: StoredConstant) -> str | None:
     return f"is read by {strangers[0].op_type}, which may want an initializer" if strangers else None
 
 
-def is_source(kept: StoredConstant, other: StoredConstant, tree: GraphTree) -> bool:
-    """Whether a node beside ``kept`` can make ``other``: it lends itself, and the other's graph sees it."""
+def is_source(kept: StoredConstant, duplicate: StoredConstant, tree: GraphTree) -> bool:
+    """Whether a node beside ``kept`` can make ``duplicate``: it lends itself, and the other's graph sees it."""
     may_lend = kept.keep_reason is None or (kept.keep_reason.may_stand_for_equals and kept.is_initializer)
-    is_seen = tree.encloses(kept.graph, other.graph) and tree.names.count(kept.name) == 1
+    is_seen = tree.encloses(kept.graph, duplicate.graph) and tree.names.count(kept.name) == 1
     return may_lend and is_seen and tree.root(kept.graph) not in tree.functions
 
 
-def derive_reshaped(kept: StoredConstant, other: StoredConstant, tree: GraphTree) -> None:
-    """Let a Reshape of ``kept`` make what ``other`` holds, and remove ``other``; ``is_source`` holds."""
+def derive_reshaped(kept: StoredConstant, duplicate: StoredConstant, tree: GraphTree) -> None:
+    """Let a Reshape of ``kept`` make what ``duplicate`` holds, and remove ``duplicate``; ``is_source`` holds."""
     name = tree.names.fresh(f"{kept.name}_shape")
-    dims = ir.Tensor(np.array(other.shape, np.int64), name=name)
+    dims = ir.Tensor(np.array(duplicate.shape, np.int64), name=name)
     shape = ir.Value(name=name, type=ir.TensorType(dims.dtype), shape=dims.shape, const_value=dims)
     kept.graph.register_initializer(shape)
-    _derive(kept, other, ir.node("Reshape", [kept.value, shape]), tree)
+    _derive(kept, duplicate, ir.node("Reshape", [kept.value, shape]), tree)
 
 
-def derive_transposed(kept: StoredConstant, other: StoredConstant, axes: Sequence[int], tree: GraphTree) -> None:
-    """Let a Transpose of ``kept`` by ``axes`` make what ``other`` holds, and remove ``other``."""
-    _derive(kept, other, ir.node("Transpose", [kept.value], {"perm": list(axes)}), tree)
+def derive_transposed(kept: StoredConstant, duplicate: StoredConstant, axes: Sequence[int], tree: GraphTree) -> None:
+    """Let a Transpose of ``kept`` by ``axes`` make what ``duplicate`` holds, and remove ``duplicate``."""
+    _derive(kept, duplicate, ir.node("Transpose", [kept.value], {"perm": list(axes)}), tree)
 
 
-def _derive(kept: StoredConstant, other: StoredConstant, node: ir.Node, tree: GraphTree) -> None:
-    """The output of ``node``, first in the graph of ``kept``, takes the name of ``other`` if no other value has it."""
+def _derive(kept: StoredConstant, duplicate: StoredConstant, node: ir.Node, tree: GraphTree) -> None:
+    """Put ``node`` first in the graph of ``kept``; its output takes the name of ``duplicate`` where that is free."""
     output = node.outputs[0]
-    editing.describe_like(output, other.value)
-    output.type, output.shape = ir.TensorType(other.tensor.dtype), ir.Shape(other.shape)
-    remove(other, output, tree)
-    output.name = tree.names.fresh(other.name)
+    editing.describe_like(output, duplicate.value)
+    output.type, output.shape = ir.TensorType(duplicate.tensor.dtype), ir.Shape(duplicate.shape)
+    remove(duplicate, output, tree)
+    output.name = tree.names.fresh(duplicate.name)
     prepend(kept.graph, node)

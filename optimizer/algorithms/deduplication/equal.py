@@ -72,7 +72,7 @@ def _candidates(
     ]
     staying = [holder for holder in fit if holder.keep_reason is not None]
     going = [holder for holder in fit if holder.keep_reason is None]
-    best = [min(part, key=lambda holder: len(holder.name)) for part in (staying, going) if part]
+    best = [min(constants, key=lambda holder: len(holder.name)) for constants in (staying, going) if constants]
     return [*best, *([] if going else [None])]
 
 

@@ -176,10 +176,12 @@ def _sketches(tensors: Sequence[ir.TensorProtocol], seed: int) -> NDArray[np.flo
     arrays = [tensor.numpy().reshape(-1) for tensor in tensors]
     random = np.random.default_rng(seed)
     for start in range(0, arrays[0].size, _CHUNK):
-        parts = [array[start : start + _CHUNK] for array in arrays]
-        drawn = random.integers(0, 2 * _BUCKETS, parts[0].size, np.uint16)  # the bucket, and the sign as the upper half
-        for number, part in enumerate(parts):
-            sums = np.bincount(drawn, part.astype(np.float64), 2 * _BUCKETS)
+        chunks = [array[start : start + _CHUNK] for array in arrays]
+        drawn = random.integers(
+            0, 2 * _BUCKETS, chunks[0].size, np.uint16
+        )  # the bucket, and the sign as the upper half
+        for number, chunk in enumerate(chunks):
+            sums = np.bincount(drawn, chunk.astype(np.float64), 2 * _BUCKETS)
             sketches[number] += sums[:_BUCKETS] - sums[_BUCKETS:]
     return sketches
 

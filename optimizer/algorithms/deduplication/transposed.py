@@ -94,17 +94,17 @@ def find_transposed(tensors: Sequence[ir.TensorProtocol]) -> list[tuple[int, int
 
 def _is_fit(tensor: ir.TensorProtocol) -> bool:
     dims = [dim for dim in tensor.shape.numpy() if dim != 1]
-    known = tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth in {8, 16, 32, 64}
-    return known and len(dims) > 1 and len(tensor.shape) <= _MAX_RANK and tensor.size > 0
+    is_supported = tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth in {8, 16, 32, 64}
+    return is_supported and len(dims) > 1 and len(tensor.shape) <= _MAX_RANK and tensor.size > 0
 
 
 def _narrowed(groups: list[list[int]], key: Callable[[int], Hashable]) -> list[list[int]]:
     narrower: list[list[int]] = []
     for group in groups:
-        found: defaultdict[Hashable, list[int]] = defaultdict(list)
+        by_key: defaultdict[Hashable, list[int]] = defaultdict(list)
         for index in group:
-            found[key(index)].append(index)
-        narrower += [part for part in found.values() if len(part) > 1]
+            by_key[key(index)].append(index)
+        narrower += [members for members in by_key.values() if len(members) > 1]
     return narrower
 
 
@@ -112,9 +112,9 @@ def _diagonal(tensor: ir.TensorProtocol) -> bytes:
     bits = _Bits(tensor)
     array = bits.array.squeeze()
     steps = np.arange(min(_DIAGONAL, *array.shape))
-    found = array[(steps,) * array.ndim].tobytes()
+    elements = array[(steps,) * array.ndim].tobytes()
     bits.release()
-    return found
+    return elements
 
 
 def _sum_of_patterns(tensor: ir.TensorProtocol) -> int:
@@ -139,9 +139,9 @@ def _axes_between(source: ir.TensorProtocol, target: ir.TensorProtocol) -> tuple
     dims, wanted = source.shape.numpy(), target.shape.numpy()
     if len(dims) != len(wanted):
         return None
-    one, other = _Bits(source), _Bits(target)
+    source_bits, target_bits = _Bits(source), _Bits(target)
     for axes in itertools.permutations(range(len(dims))):
-        if tuple(dims[axis] for axis in axes) == wanted and _is_permuted(one, other, axes):
+        if tuple(dims[axis] for axis in axes) == wanted and _is_permuted(source_bits, target_bits, axes):
             return axes
     return None
 
@@ -149,8 +149,8 @@ def _axes_between(source: ir.TensorProtocol, target: ir.TensorProtocol) -> tuple
 def _is_permuted(source: _Bits, target: _Bits, axes: tuple[int, ...]) -> bool:
     for tile in _tiles(target.array.shape):
         place = dict(zip(axes, tile, strict=True))
-        part = source.part(tuple(place[axis] for axis in range(len(axes))))
-        if not np.array_equal(part.transpose(axes), target.part(tile)):
+        elements = source.part(tuple(place[axis] for axis in range(len(axes))))
+        if not np.array_equal(elements.transpose(axes), target.part(tile)):
             return False
     return True
 

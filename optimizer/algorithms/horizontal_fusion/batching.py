@@ -117,14 +117,14 @@ def _sizes(
     if fixed is not None:
         return ir.Value(name="sizes_999"), []
     one_axis = {"end": 1} if opset >= _SHAPE_OF_ONE_AXIS else {}
-    made = [_named(ir.node("Shape", [value], one_axis, name=""), rewriter) for value in inputs]
-    made.append(_named(ir.node("Concat", [node.outputs[0] for node in made], {"axis": 0}, name=""), rewriter))
+    shapes = [_named(ir.node("Shape", [value], one_axis, name=""), rewriter) for value in inputs]
+    shapes.append(_named(ir.node("Concat", [node.outputs[0] for node in shapes], {"axis": 0}, name=""), rewriter))
     if not one_axis:
         rank = queries.rank(inputs[0]) or 0
         firsts = {"value_ints": [rank * number for number in range(len(inputs))]}
-        made.append(_named(ir.node("Constant", [], firsts, name=""), rewriter))
-        made.append(_named(ir.node("Gather", [node.outputs[0] for node in made[-2:]], name=""), rewriter))
-    return made[-1].outputs[0], made
+        shapes.append(_named(ir.node("Constant", [], firsts, name=""), rewriter))
+        shapes.append(_named(ir.node("Gather", [node.outputs[0] for node in shapes[-2:]], name=""), rewriter))
+    return shapes[-1].outputs[0], shapes
 
 
 def _named(node: ir.Node, rewriter: Rewriter) -> ir.Node:

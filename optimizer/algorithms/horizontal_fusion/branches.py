@@ -60,8 +60,8 @@ class Branches:
     def leaving(self) -> list[tuple[ir.Value, ...]]:
         """The bundles that somebody reads who is in no branch, but for the inputs."""
         inside = set(self.nodes())
-        made = (bundle for bundle in self.bundles.values() if bundle is not self.inputs)
-        return [bundle for bundle in made if any(_is_needed(value, inside) for value in bundle)]
+        computed = (bundle for bundle in self.bundles.values() if bundle is not self.inputs)
+        return [bundle for bundle in computed if any(_is_needed(value, inside) for value in bundle)]
 
 
 def _is_needed(value: ir.Value, inside: set[ir.Node]) -> bool:
@@ -70,12 +70,12 @@ def _is_needed(value: ir.Value, inside: set[ir.Node]) -> bool:
 
 def seeds(graph: ir.Graph) -> list[list[ir.Node]]:
     """The kernels of ``graph`` itself that share a weight and all else but their inputs, in groups of at least two."""
-    found: dict[Hashable, list[ir.Node]] = defaultdict(list)
+    by_key: dict[Hashable, list[ir.Node]] = defaultdict(list)
     for node in traversal.in_order(graph):
         key = attributes_key(node) if queries.is_standard(node, *_SEEDS) and len(node.inputs) > 1 else None
         if key is not None and _dims(node.inputs[0]):
-            found[node.op_type, key, node.inputs[1:], _dims(node.inputs[0])].append(node)
-    return [nodes for nodes in found.values() if len(nodes) > 1]
+            by_key[node.op_type, key, node.inputs[1:], _dims(node.inputs[0])].append(node)
+    return [nodes for nodes in by_key.values() if len(nodes) > 1]
 
 
 def _dims(value: ir.Value | None) -> Hashable:
@@ -107,14 +107,14 @@ def grow(kernels: Sequence[ir.Node], opset: int) -> Branches:
     branches = Branches(kernels[0].graph, inputs)
     branches.add(inputs)
     waiting = [inputs]
-    done: set[ir.Node] = set()
+    visited: set[ir.Node] = set()
     while waiting:
         bundle = waiting.pop(0)
         for use in bundle[0].uses():
-            step = None if use.node in done else _step(use.node, use.idx, branches, opset)
-            if step is None or not done.isdisjoint(step):
+            step = None if use.node in visited else _step(use.node, use.idx, branches, opset)
+            if step is None or not visited.isdisjoint(step):
                 continue
-            done.update(step)
+            visited.update(step)
             branches.steps.append(step)
             outputs = tuple(node.outputs[0] for node in step)
             branches.add(outputs)
@@ -131,14 +131,14 @@ def _step(first: ir.Node, position: int, branches: Branches, opset: int) -> tupl
         return None
     if not acts_alone(first, moving, opset):
         return None
-    found = [first]
+    nodes = [first]
     for number, value in enumerate(branches.bundles[read][1:], start=1):
         wanted = [branches.bundles[v][number] if v is not None and v in branches.bundles else v for v in first.inputs]
         partner = next((use.node for use in value.uses() if _is_like(use.node, first, key, wanted)), None)
-        if partner is None or partner in found:
+        if partner is None or partner in nodes:
             return None
-        found.append(partner)
-    return tuple(found)
+        nodes.append(partner)
+    return tuple(nodes)
 
 
 def _is_like(node: ir.Node, first: ir.Node, key: Hashable, inputs: Sequence[ir.Value | None]) -> bool:

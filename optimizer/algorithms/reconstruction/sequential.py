@@ -126,7 +126,7 @@ def _fit_one(  # noqa: PLR0913 - what to fit, to what, and where to say so
         matrix = weight.write(least_squares(matrix, matrix != 0, answer))
         result.weights[name] = float(answer.errors(matrix).sum() / max(before.sum(), np.finfo(np.float64).tiny))
     # b' - b = E[y] - b - v . E[x]
-    missing = moments.mean - constant - (matrix @ moments.own.mean[..., np.newaxis])[..., 0]
+    missing = moments.mean - constant - (matrix @ moments.inputs.mean[..., np.newaxis])[..., 0]
     if bias is not None and bias.add(missing.reshape(-1), model):
         result.biases.append(name)
 
@@ -140,7 +140,7 @@ def _constant(node: ir.Node) -> NDArray[np.float64] | None:
 
 def _answer(moments: CrossMoments, constant: NDArray[np.float64], *, centred: bool) -> Fit:
     """What a kernel is to answer, less the constant that it adds, or around the means where the bias can be chosen."""
-    inputs, mean = moments.own, moments.mean
+    inputs, mean = moments.inputs, moments.mean
     damping_share = damping(inputs.sums.shape[-1], moments.rows)
     # t = E[y x] - c E[x], E[(y - c)^2] = E[y^2] - 2 c E[y] + c^2; c = E[y] where the bias is free, or the constant
     offset = mean if centred else constant
