@@ -1,7 +1,8 @@
 """Inferred types and shapes on the values of a model, while it is looked at, with what is known of integer tensors.
 
-``optimizer.shapes`` leaves open what a Reshape finds out for its -1; ``optimizer.analysis.symbolic.reshape_dims`` says
-more of that, and inference goes on from there, until nothing new is found. Each inference makes symbols of its own, so
+``optimizer.analysis.shape_inference`` leaves open what a Reshape infers for its -1, and
+``optimizer.analysis.symbolic.reshape_dims`` says more of that. Inference goes on from there, as long as it learns
+something new: the shapes are a fixed point of both. Each inference makes symbols of its own, so
 those in hints are given the names that their dimensions have now (``optimizer.analysis.symbolic.symbols``): else equal
 dimensions look different, or different ones equal.
 """
@@ -29,9 +30,9 @@ _MAX_ROUNDS = 6
 def annotated(model: ir.Model) -> Iterator[ShapeValues]:
     """Put inferred types and shapes on the values while the context lasts; afterwards they have what they had.
 
-    Declared shapes give way to inferred ones; where nothing is inferred the declared ones are taken away. Whoever gives
-    a value another shape meanwhile says that the declared one does not hold any more: it is forgotten, as are those
-    of new values. Outputs of graphs have what the outputs of their names had.
+    Declared shapes give way to inferred ones; where nothing is inferred the declared ones are taken away. A value that
+    is given another shape meanwhile has none afterwards, since the declared one does not hold any more; nor have new
+    values. Outputs of graphs have what the outputs of their names had.
 
     Args:
         model: The model.
@@ -51,8 +52,8 @@ def annotated(model: ir.Model) -> Iterator[ShapeValues]:
     finally:
         for node in traversal.nodes(model):
             for value in node.outputs:
-                kind, shape = before.get(value, (None, None))
-                value.type, value.shape = kind, shape if value.shape is shown.get(value) else None
+                type_, shape = before.get(value, (None, None))
+                value.type, value.shape = type_, shape if value.shape is shown.get(value) else None
         for graph in traversal.graphs(model):
             for value in graph.outputs:
                 value.type, value.shape = signatures.get(graph, {}).get(value.name, (value.type, value.shape))
@@ -63,23 +64,26 @@ def _annotate(model: ir.Model, shown: dict[ir.Value, ir.Shape | None]) -> ShapeV
     values = ShapeValues(model)
     hints: dict[ir.Value, ir.Shape] = {}
     for _ in range(_MAX_ROUNDS):
-        more = reshape_hints(model, values)
-        if not more.keys() - hints.keys():
+        new_hints = reshape_hints(model, values)
+        if not new_hints.keys() - hints.keys():
             break
-        hints.update(more)
+        hints.update(new_hints)
+        # 1. Mark the symbols of hints, so that the next inference cannot give their names to other dimensions
         made_up = symbols.made_up(model, hints.values())
         marks = {symbol: symbols.marked(symbol) for symbol in made_up}
         hints = {value: symbols.renamed(shape, marks) for value, shape in hints.items()}
+        # 2. Infer again; what a symbol is called now is read off the dimension at which it came up first
         anchors = symbols.anchors(model, made_up)
-        found = shape_inference.inferred(model, hints)
-        names = symbols.renaming(anchors, {value: shape for value, (_, shape) in found.items()})
+        inferences = shape_inference.inferred(model, hints)
+        # 3. Old and new shapes in the new names
+        names = symbols.renaming(anchors, {value: shape for value, (_, shape) in inferences.items()})
         hints = {value: symbols.renamed(shape, names) for value, shape in hints.items()}
-        _show({value: (kind, symbols.renamed(shape, names)) for value, (kind, shape) in found.items()}, shown)
+        _show({value: (type_, symbols.renamed(shape, names)) for value, (type_, shape) in inferences.items()}, shown)
         values = ShapeValues(model)
     return values
 
 
-def _show(found: Mapping[ir.Value, shape_inference.Info], shown: dict[ir.Value, ir.Shape | None]) -> None:
-    for value, (kind, shape) in found.items():
-        value.type, value.shape = kind or value.type, shape
+def _show(inferences: Mapping[ir.Value, shape_inference.Info], shown: dict[ir.Value, ir.Shape | None]) -> None:
+    for value, (type_, shape) in inferences.items():
+        value.type, value.shape = type_ or value.type, shape
         shown[value] = shape

@@ -4,7 +4,7 @@ Only operators that are listed here are evaluated: those that are deterministic 
 what ONNX Runtime gives, up to the last bits of transcendental functions. Operators that only move data take every
 type that numpy holds, arithmetic takes the usual floats, 32- and 64-bit integers and bools. Half precision stays out of
 functions and sums, which are rounded differently from one implementation to the next. Quantizing operators are not
-listed, since ONNX Runtime fuses by them, nor are strings.
+listed, since ONNX Runtime fuses by them, nor are strings. (onnxscript's ``FoldConstantsPass`` uses the same reference.)
 """
 
 from __future__ import annotations
@@ -125,10 +125,13 @@ def evaluate(node: ir.Node, opset: int) -> list[NDArray[Any]] | None:
     return None if results is None or not _as_inferred(node, results) else results
 
 
-def _is_allowed(op_type: str, kind: ir.DataType) -> bool:
+def _is_allowed(op_type: str, dtype: ir.DataType) -> bool:
+    """Whether ``op_type`` is evaluated on constants of ``dtype``: the more is computed, the fewer types."""
     if op_type in MOVING:
-        return kind in _FULL or kind in _SMALL or kind in {ir.DataType.BFLOAT16, ir.DataType.UINT32, ir.DataType.UINT64}
-    return kind in _FULL or (op_type in EXACT and kind in _SMALL)
+        return (
+            dtype in _FULL or dtype in _SMALL or dtype in {ir.DataType.BFLOAT16, ir.DataType.UINT32, ir.DataType.UINT64}
+        )
+    return dtype in _FULL or (op_type in EXACT and dtype in _SMALL)
 
 
 def _too_large(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> bool:
@@ -158,14 +161,16 @@ def _is_undefined(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> bool:
             to = ir.DataType(node.attributes.get_int("to", 0))
             return first is None or (to not in _FULL and to not in _SMALL) or not _fits(first, to)
         case "Div" | "Mod":
+            # Division of integers by 0; Mod of floats is fmod, or not defined, by an attribute
             is_integer = second is not None and second.dtype.kind in "iu"
             return second is None or (is_integer and not second.all()) or (node.op_type == "Mod" and not is_integer)
-        case "Range":
+        case "Range":  # of floats: whether the last step is one too many is a matter of rounding
             return first is None or first.dtype.kind not in "iu"
     return False
 
 
 def _fits(array: NDArray[Any], to: ir.DataType) -> bool:
+    # NaN, infinities and what is out of range turn into other integers on other machines
     if not to.is_integer() or array.dtype.kind == "b" or array.size == 0:
         return True
     bounds = np.iinfo(to.numpy())
@@ -181,10 +186,10 @@ def run(node: ir.Node, opset: int, arrays: list[NDArray[Any] | None]) -> list[ND
     try:
         with np.errstate(all="ignore"):
             implementation = load_op("", node.op_type, opset)
-            found = implementation.eval(*arrays, n_outputs=len(node.outputs), **attributes)
+            outputs = implementation.eval(*arrays, n_outputs=len(node.outputs), **attributes)
     except Exception:  # noqa: BLE001 - whatever the reference does not manage stays a node
         return None
-    results = list(found) if isinstance(found, tuple | list) else [found]
+    results = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
     return [np.asarray(result) for result in results] if len(results) == len(node.outputs) else None
 
 

@@ -55,19 +55,20 @@ def count_macs(model: ir.Model) -> int | None:
     Returns:
         ``None`` if there are operators that have some and no shape of them is known.
     """
+    # Shapes that are computed from other shapes become constants, inference sees further, and more nodes can be counted
     copy = _inlined(clone(model))
     _bind_batch(copy)
     counter = _counted(copy)
     for _ in range(_ROUNDS):
-        if not (counter.is_guessed or counter.unknown) or not _fold_shapes(copy):
+        if not (counter.is_guessed or counter.uncounted_nodes) or not _fold_shapes(copy):
             break
         counter = _counted(copy)
-    return None if counter.unknown and not counter.known else counter.total
+    return None if counter.uncounted_nodes and not counter.counted_nodes else counter.total
 
 
 def _counted(copy: ir.Model) -> _Counter:
-    for value, (kind, shape) in shape_inference.inferred(copy).items():
-        value.type = value.type or kind
+    for value, (type_, shape) in shape_inference.inferred(copy).items():
+        value.type = value.type or type_
         if shape is not None and (value.shape is None or not value.shape.is_static()):
             value.shape = shape
     counter = _Counter()
@@ -114,8 +115,8 @@ class _Counter:
 
     def __init__(self) -> None:
         self.total = 0
-        self.known = 0
-        self.unknown = 0
+        self.counted_nodes = 0
+        self.uncounted_nodes = 0
         self.is_guessed = False
 
     def graph(self, graph: ir.Graph) -> int:
@@ -131,9 +132,9 @@ class _Counter:
             return 0
         count = formula(node, self._dims)
         if count is None:
-            self.unknown += 1
+            self.uncounted_nodes += 1
             return 0
-        self.known += 1
+        self.counted_nodes += 1
         return count
 
     def _trips(self, node: ir.Node) -> int:
@@ -176,28 +177,30 @@ def _formula(op_type: str) -> _Formula | None:
 
 
 def _conv(node: ir.Node, dims_of: _Dims) -> int | None:
+    # The weight is (M, C / groups, kernel): an output element costs all but its first axis
     out, kernel = dims_of(node.outputs[0]), dims_of(node.inputs[_CONV[node.op_type][1]])
     return None if out is None or kernel is None else math.prod(out) * math.prod(kernel[1:])
 
 
 def _conv_transpose(node: ir.Node, dims_of: _Dims) -> int | None:
+    # The weight is (C, M / groups, kernel): an input element costs all but its first axis
     data, kernel = dims_of(node.inputs[0]), dims_of(node.inputs[1])
     return None if data is None or kernel is None else math.prod(data) * math.prod(kernel[1:])
 
 
 def _matmul(node: ir.Node, dims_of: _Dims) -> int | None:
-    out, left = dims_of(node.outputs[0]), dims_of(node.inputs[0])
-    if out is None or not left:
+    out, data = dims_of(node.outputs[0]), dims_of(node.inputs[0])
+    if out is None or not data:
         return None
-    summed = left[-2] if node.attributes.get_int("transA", 0) and len(left) > 1 else left[-1]
+    summed = data[-2] if node.attributes.get_int("transA", 0) and len(data) > 1 else data[-1]
     return math.prod(out) * summed
 
 
 def _gemm(node: ir.Node, dims_of: _Dims) -> int | None:
-    out, left = dims_of(node.outputs[0]), dims_of(node.inputs[0])
-    if out is None or left is None or len(left) != 2:
+    out, data = dims_of(node.outputs[0]), dims_of(node.inputs[0])
+    if out is None or data is None or len(data) != 2:
         return None
-    return math.prod(out) * left[0 if node.attributes.get_int("transA", 0) else 1]
+    return math.prod(out) * data[0 if node.attributes.get_int("transA", 0) else 1]
 
 
 def _recurrent(node: ir.Node, dims_of: _Dims) -> int | None:
@@ -208,6 +211,7 @@ def _recurrent(node: ir.Node, dims_of: _Dims) -> int | None:
 
 
 def _einsum(node: ir.Node, dims_of: _Dims) -> int | None:
+    # 1. "ij,jk->ik": the terms before the arrow, one an operand
     terms = node.attributes.get_string("equation", "").replace(" ", "").split("->")[0].split(",")
     operands = [dims_of(value) for value in node.inputs]
     sizes: dict[str, int] = {}
@@ -215,11 +219,13 @@ def _einsum(node: ir.Node, dims_of: _Dims) -> int | None:
         labels = list(term.replace("...", ""))
         if dims is None:
             return None
-        spread = [f"...{place}" for place in range(len(dims) - len(labels), 0, -1)]
-        cut = term.find("...")
-        labels[max(cut, 0) : max(cut, 0)] = spread if cut >= 0 else []
+        # 2. "..." stands for as many axes as are left, which broadcast from the last one: label them from the right
+        broadcast_labels = [f"...{place}" for place in range(len(dims) - len(labels), 0, -1)]
+        ellipsis = term.find("...")
+        labels[max(ellipsis, 0) : max(ellipsis, 0)] = broadcast_labels if ellipsis >= 0 else []
         if len(labels) != len(dims):
             return None
+        # 3. An axis of 1 broadcasts, so the larger size of a label counts
         for label, dim in zip(labels, dims, strict=True):
             sizes[label] = max(sizes.get(label, 1), dim)
     return math.prod(sizes.values()) * (len(operands) - 1)

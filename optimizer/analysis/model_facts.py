@@ -96,7 +96,7 @@ def facts(model: ir.Model) -> Facts:
         macs=count_macs(model),
         opsets=dict(sorted(model.opset_imports.items())),
         ir_version=model.ir_version or 0,
-        producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
+        producer=" ".join(text for text in (model.producer_name, model.producer_version) if text),
         inputs=_slots(value for value in model.graph.inputs if not queries.is_overridable(value)),
         outputs=_slots(model.graph.outputs),
     )
@@ -148,6 +148,7 @@ def count_zeros(tensor: ir.TensorProtocol) -> int:
     """
     if isinstance(tensor, SparseTensor):
         return tensor.size - int(np.prod(tensor.proto.values.dims, dtype=np.int64))
+    # Types without an array of their own width in numpy, or (E8M0) without a zero, are counted as numbers
     width = tensor.dtype.bitwidth
     if width not in _PATTERNS or tensor.dtype == ir.DataType.FLOAT8E8M0:
         return tensor.size - int(np.count_nonzero(tensor.numpy()))
@@ -157,6 +158,7 @@ def count_zeros(tensor: ir.TensorProtocol) -> int:
 
 
 def _count_nonzero(patterns: NDArray[np.unsignedinteger], *, has_sign_bit: bool) -> int:
+    # +0 and -0 differ in the sign bit alone, the highest one: shifted out, both are 0
     return int(np.count_nonzero(patterns << 1 if has_sign_bit else patterns))
 
 
@@ -194,15 +196,15 @@ def _shape_text(shape: ir.Shape | None) -> str:
     return f"[{', '.join(dims)}]"
 
 
-def _type_name(kind: ir.TypeProtocol | None) -> str:
+def _type_name(type_: ir.TypeProtocol | None) -> str:
     """The type as ONNX Runtime writes it."""
-    match kind:
+    match type_:
         case ir.SequenceType():
-            return f"seq({_type_name(kind.elem_type)})"
+            return f"seq({_type_name(type_.elem_type)})"
         case ir.OptionalType():
-            return f"optional({_type_name(kind.elem_type)})"
+            return f"optional({_type_name(type_.elem_type)})"
         case ir.SparseTensorType():
-            return f"sparse_tensor({kind.dtype.name.lower()})"
+            return f"sparse_tensor({type_.dtype.name.lower()})"
         case ir.TensorType():
-            return f"tensor({kind.dtype.name.lower()})"
+            return f"tensor({type_.dtype.name.lower()})"
     return "?"

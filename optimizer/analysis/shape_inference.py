@@ -33,9 +33,9 @@ Info = tuple["ir.TypeProtocol | None", "ir.Shape | None"]
 
 def infer(model: ir.Model) -> None:
     """Set the types and shapes that values of ``model`` lack, in place; what is declared stays."""
-    for value, (kind, shape) in inferred(model).items():
+    for value, (type_, shape) in inferred(model).items():
         if value.type is None:
-            value.type = kind
+            value.type = type_
         if value.shape is None:
             value.shape = shape
 
@@ -47,35 +47,38 @@ def inferred(model: ir.Model, hints: Mapping[ir.Value, ir.Shape] | None = None) 
         model: Not changed.
         hints: Shapes of intermediate values that are known for sure; the inference builds on them.
     """
+    # With a faulty node hidden, its users get symbols in place of wrong numbers; more of them may prove faulty then
     hidden: dict[ir.Value, Info] = {}
     while True:
-        found = _found(_Skeleton(hints or {}, hidden), model)
-        faulty = shape_inference_bugs.faulty_nodes(model, {value: shape for value, (_, shape) in found.items()})
-        wrong = {value: found[value] for node in faulty for value in node.outputs if value in found}
+        infos = _types_and_shapes(_Skeleton(hints or {}, hidden), model)
+        faulty = shape_inference_bugs.faulty_nodes(model, {value: shape for value, (_, shape) in infos.items()})
+        wrong = {value: infos[value] for node in faulty for value in node.outputs if value in infos}
         if wrong.keys() <= hidden.keys():
-            return found
+            return infos
         hidden = {value: _only_rank(info, number) for number, (value, info) in enumerate({**wrong, **hidden}.items())}
 
 
-def _found(skeleton: _Skeleton, model: ir.Model) -> dict[ir.Value, Info]:
+def _types_and_shapes(skeleton: _Skeleton, model: ir.Model) -> dict[ir.Value, Info]:
+    """What one run of the inference says of the outputs of nodes."""
     proto = _run(skeleton.build(model))
     if proto is None:
         return {}
-    found: dict[ir.Value, Info] = {}
+    infos: dict[ir.Value, Info] = {}
     for info in _infos(proto.graph, nested=skeleton.nested):
         value = skeleton.values.get(info.name)
         if value is not None and value.producer() is not None:
-            found[value] = _info(info.type)
-    return found
+            infos[value] = _info(info.type)
+    return infos
 
 
 def _only_rank(info: Info, number: int) -> Info:
     """Type and rank of what a node gives out, with a symbol of its own for each dimension."""
-    kind, shape = info
-    return kind, None if shape is None else ir.Shape([f"hidden {number} axis {axis}" for axis in range(len(shape))])
+    type_, shape = info
+    return type_, None if shape is None else ir.Shape([f"hidden {number} axis {axis}" for axis in range(len(shape))])
 
 
 def _run(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    # Data propagation computes the elements of shape tensors; where it fails, shapes are inferred without it
     for data_prop in (True, False):
         try:
             return onnx.shape_inference.infer_shapes(proto, data_prop=data_prop)
@@ -98,10 +101,10 @@ def _info(proto: onnx.TypeProto) -> Info:
     if proto.WhichOneof("value") != "tensor_type":
         return ir.serde.deserialize_type_proto_for_type(proto), ir.serde.deserialize_type_proto_for_shape(proto)
     tensor = proto.tensor_type
-    kind = ir.TensorType(ir.DataType(tensor.elem_type)) if tensor.elem_type else None
+    type_ = ir.TensorType(ir.DataType(tensor.elem_type)) if tensor.elem_type else None
     if not tensor.HasField("shape"):
-        return kind, None
-    return kind, ir.Shape(
+        return type_, None
+    return type_, ir.Shape(
         [dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim]
     )
 
@@ -136,6 +139,7 @@ class _Skeleton:
         return name
 
     def _fill(self, proto: onnx.GraphProto, source: ir.Graph, *, trusted: bool) -> None:
+        """Write ``source`` into ``proto``; ``trusted``: whether the declared shapes of its inputs hold."""
         proto.name = "g"
         for value in source.inputs:
             info = proto.input.add(name=self._name(value))
@@ -147,23 +151,23 @@ class _Skeleton:
         for node in traversal.in_order(source):
             self._add_node(proto, node, inlined)
         for value in source.outputs:
-            kind, shape = self._hidden.get(value, (value.type, self._hints.get(value)))
-            _write_type(proto.output.add(name=self._name(value)).type, kind, shape)
+            type_, shape = self._hidden.get(value, (value.type, self._hints.get(value)))
+            _write_type(proto.output.add(name=self._name(value)).type, type_, shape)
 
     def _add_constant(self, value: ir.Value) -> None:
         """Add a constant to the main graph, where subgraphs see it too: small ones with their data."""
         tensor = value.const_value
         if tensor is None:
             return
-        name, kind, shape = self._name(value), tensor.dtype, tensor.shape.numpy()
-        if _is_small(kind, shape):
-            self._main.initializer.add(name=name, data_type=int(kind), dims=shape, raw_data=tensor.tobytes())
+        name, dtype, shape = self._name(value), tensor.dtype, tensor.shape.numpy()
+        if _is_small(dtype, shape):
+            self._main.initializer.add(name=name, data_type=int(dtype), dims=shape, raw_data=tensor.tobytes())
             return
-        written = self._main.input.add(name=name).type.tensor_type
-        written.elem_type = int(kind)
-        written.shape.SetInParent()
+        tensor_type = self._main.input.add(name=name).type.tensor_type
+        tensor_type.elem_type = int(dtype)
+        tensor_type.shape.SetInParent()
         for size in shape:
-            written.shape.dim.add(dim_value=size)
+            tensor_type.shape.dim.add(dim_value=size)
 
     def _read(self, proto: onnx.GraphProto, value: ir.Value, inlined: set[str]) -> str:
         """The name by which a node in ``proto`` reads ``value``; inference sees no data of constants further out."""
@@ -187,11 +191,17 @@ class _Skeleton:
         out.output.extend(self._name(value) if value.name else "" for value in node.outputs)
         for attribute in node.attributes.data.values():
             self._add_attribute(out, attribute)
-        known = node.domain in queries.STANDARD_DOMAINS or node.op_identifier() in self._functions
+        # What no schema or function tells inference comes from the declared type, else its users get nothing
+        is_inferable = node.domain in queries.STANDARD_DOMAINS or node.op_identifier() in self._functions
         for value in node.outputs:
-            kind, shape = self._hidden.get(value, (value.type, self._hints.get(value)))
-            if (shape is not None or is_hidden or not known) and kind and value.name and not value.is_graph_output():
-                _write_type(proto.value_info.add(name=self._name(value)).type, kind, shape)
+            type_, shape = self._hidden.get(value, (value.type, self._hints.get(value)))
+            if (
+                (shape is not None or is_hidden or not is_inferable)
+                and type_
+                and value.name
+                and not value.is_graph_output()
+            ):
+                _write_type(proto.value_info.add(name=self._name(value)).type, type_, shape)
 
     def _add_attribute(self, out: onnx.NodeProto, attribute: ir.Attr) -> None:
         if attribute.is_ref():
@@ -208,12 +218,12 @@ class _Skeleton:
                 self._fill(target.graphs.add(), inner, trusted=False)
 
 
-def _is_small(kind: ir.DataType, shape: Sequence[int]) -> bool:
-    return math.prod(shape) <= MAX_INLINE_ELEMENTS[kind.is_integer()] and kind != ir.DataType.STRING
+def _is_small(dtype: ir.DataType, shape: Sequence[int]) -> bool:
+    return math.prod(shape) <= MAX_INLINE_ELEMENTS[dtype.is_integer()] and dtype != ir.DataType.STRING
 
 
 def _input_shape(value: ir.Value, name: str) -> ir.Shape | None:
-    """The declared shape of a graph input, with a symbol for every dimension that is no number."""
+    """The declared shape of a graph input, with a symbol for every dimension that is not a number."""
     if value.shape is None:
         return None
     dims: list[int | str] = []
@@ -225,9 +235,9 @@ def _input_shape(value: ir.Value, name: str) -> ir.Shape | None:
     return ir.Shape(dims)
 
 
-def _write_type(proto: onnx.TypeProto, kind: ir.TypeProtocol | None, shape: ir.Shape | None) -> None:
-    if kind is None:
+def _write_type(proto: onnx.TypeProto, type_: ir.TypeProtocol | None, shape: ir.Shape | None) -> None:
+    if type_ is None:
         return
-    ir.serde.serialize_type_into(proto, kind)
+    ir.serde.serialize_type_into(proto, type_)
     if shape is not None:
         ir.serde.serialize_shape_into(proto, shape)

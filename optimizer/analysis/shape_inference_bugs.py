@@ -1,7 +1,7 @@
 """Nodes that ``onnx.shape_inference`` (1.23) is wrong about.
 
 - Slice of operator set 10 keeps the symbol of a dimension that it cuts: ``x[N] -> x[0:1]`` has again ``N`` elements.
-- Attention (operator set 23 on) computes with 0 for dimensions that are no numbers.
+- Attention (operator set 23 on) computes with 0 for dimensions that are not numbers.
 
 Found by running every node test of onnx with symbols for dimensions, at each operator set from 7 on that takes it, and
 comparing what is inferred with the shapes of the answers.
@@ -29,12 +29,13 @@ def faulty_nodes(model: ir.Model, shapes: Mapping[ir.Value, ir.Shape | None]) ->
         shapes: What is inferred for the outputs of nodes.
     """
     opset = queries.opset_version(model)
-    found = {node for node in _nodes(model.graph) if _is_faulty(node, opset, shapes)}
-    faulty = {key for key, function in model.functions.items() if _holds_fault(function)}
-    if not faulty:
-        return found
-    calls = (node for node in _nodes(model.graph) if node.op_identifier() in faulty)
-    return found | {node for node in calls if not _is_static(node, shapes)}
+    nodes = {node for node in _nodes(model.graph) if _is_faulty(node, opset, shapes)}
+    faulty_functions = {key for key, function in model.functions.items() if _holds_fault(function)}
+    if not faulty_functions:
+        return nodes
+    # A function is inferred as one node: its calls are hidden, not the faulty node within
+    calls = (node for node in _nodes(model.graph) if node.op_identifier() in faulty_functions)
+    return nodes | {node for node in calls if not _is_static(node, shapes)}
 
 
 def _nodes(root: ir.Graph) -> Iterator[ir.Node]:
@@ -63,5 +64,5 @@ def _holds_fault(function: ir.Function) -> bool:
 def _is_static(node: ir.Node, shapes: Mapping[ir.Value, ir.Shape | None]) -> bool:
     """Whether all dimensions of what ``node`` reads are numbers."""
     inputs = [value for value in node.inputs if value is not None]
-    known = [shapes.get(value, value.shape) for value in inputs]
-    return all(shape is not None and shape.is_static() for shape in known)
+    input_shapes = [shapes.get(value, value.shape) for value in inputs]
+    return all(shape is not None and shape.is_static() for shape in input_shapes)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from optimizer.algorithms.rewriting.rules import Rule
 from optimizer.analysis.symbolic.expressions import is_known
-from optimizer.analysis.symbolic.nonzero import found_dimension
+from optimizer.analysis.symbolic.nonzero import inferred_dimension
 from optimizer.analysis.symbolic.operators import dims
 from optimizer.analysis.symbolic.reshape_targets import ReshapeTarget
 from optimizer.graph import constants, file_size, queries, tensors
@@ -83,7 +83,7 @@ def _targets(node: ir.Node, rewriter: Rewriter) -> list[list[int]]:
         wanted,
         rewriter.nonzero(node),
         zero_copies=0 not in wanted or node.attributes.get_int("allowzero", 0) == 0,
-        found=found_dimension(node, wanted),
+        inferred=inferred_dimension(node, wanted),
     )
     known = dims(node.outputs[0].shape)
     if -1 not in wanted or known is None or len(known) != len(wanted):

@@ -5,7 +5,7 @@
 A string is a dimension (``optimizer.analysis.shape_inference`` says what its symbols mean) and so never negative; a
 pair of a value and an index is an element that nothing is known of, equal only to itself. Two elements that compare
 equal are equal at every run; two that differ may be equal too. Dimensions are taken to be small enough that sums and
-products do not overflow.
+products do not overflow. Apart from the simplifications of ``combine``, trees are compared as they are.
 """
 
 from __future__ import annotations
@@ -81,12 +81,15 @@ def combine(name: str, left: Element, right: Element) -> Element:
 
 def _simplified(name: str, left: Element, right: Element) -> Element | None:
     match name, left, right:
+        # 1. Neutral and absorbing elements
         case (("Add", 0, other) | ("Add" | "Sub", other, 0)) | (("Mul", 1, other) | ("Mul" | "Div", other, 1)):
             return other
         case ("Mul", 0, _) | ("Mul", _, 0):
             return 0
+        # 2. (a x b) / b = a; a symbol might be 0, so only numbers cancel
         case "Div", ("Mul", first, second), int() if right > 0 and right in (first, second):
             return second if first == right else first
+        # 3. Both operands are the same
         case "Equal" | "LessOrEqual" | "GreaterOrEqual", _, _ if left == right:
             return True
         case "Less" | "Greater", _, _ if left == right:
@@ -95,6 +98,7 @@ def _simplified(name: str, left: Element, right: Element) -> Element | None:
             return 0
         case "Min" | "Max" | "And" | "Or", _, _ if left == right:
             return left
+        # 4. A dimension against a negative number compares as 0 does
         case (("Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"), _, int()) if right < 0:
             return COMPUTE[name](0, right) if never_negative(left) else None
         case (("Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"), int(), _) if left < 0:

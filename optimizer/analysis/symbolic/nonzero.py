@@ -1,6 +1,6 @@
 """Dimensions that are not 0 at any run that succeeds.
 
-A Reshape that finds a dimension by -1 fails in ONNX Runtime where another one is 0, unless it has ``allowzero``. So
+A Reshape that infers a dimension by -1 fails in ONNX Runtime where another one is 0, unless it has ``allowzero``. So
 where such a node runs, its other dimensions are not 0, and what is rewritten need not work where they are. The nodes of
 a graph that an output needs run whenever the graph does, and the graphs around it have run by then as well.
 """
@@ -42,7 +42,7 @@ def is_nonzero(element: Element, symbols: Collection[str]) -> bool:
     return False
 
 
-def found_dimension(node: ir.Node, wanted: Sequence[Element]) -> int | None:
+def inferred_dimension(node: ir.Node, wanted: Sequence[Element]) -> int | None:
     """Where the Reshape ``node`` by ``wanted`` has a -1 that fails if a dimension elsewhere is 0."""
     return wanted.index(-1) if -1 in wanted and node.attributes.get_int("allowzero", 0) == 0 else None
 
@@ -55,6 +55,7 @@ def _collect(
     needed: set[ir.Value],
 ) -> None:
     """Look at ``graph`` from its outputs up, and at the graphs below it; ``needed`` are values that are used."""
+    # 1. Nodes whose outputs are used, or that have none: those run
     needed.update(graph.outputs)
     live = []
     for node in reversed(graph):
@@ -62,6 +63,7 @@ def _collect(
             live.append(node)
             needed.update(value for value in node.inputs if value is not None)
             needed.update(traversal.captured(node))
+    # 2. What their Reshapes say holds in the graph and in all graphs below it
     symbols = outside.union(*(_not_zero(node, values) for node in live if queries.is_standard(node, "Reshape")))
     by_graph[graph] = symbols
     for node in graph:
@@ -72,12 +74,12 @@ def _collect(
 def _not_zero(node: ir.Node, values: ShapeValues) -> Iterator[str]:
     """The symbols that are not 0 where the Reshape ``node`` succeeds."""
     wanted = values.elements(node.inputs[1]) if len(node.inputs) > 1 else None
-    if wanted is None or queries.has_references(node) or found_dimension(node, wanted) is None:
+    if wanted is None or queries.has_references(node) or inferred_dimension(node, wanted) is None:
         return
     source = dims(node.inputs[0].shape) if node.inputs[0] is not None else None
     for index, element in enumerate(wanted):
-        kept = element == 0 and source is not None and index < len(source)
-        yield from _symbols(source[index] if kept and source is not None else element)
+        is_copied = element == 0 and source is not None and index < len(source)
+        yield from _symbols(source[index] if is_copied and source is not None else element)
 
 
 def _symbols(element: Element) -> Iterator[str]:

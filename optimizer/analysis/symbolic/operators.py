@@ -79,7 +79,7 @@ class ShapeReader:
         return [self.array(index) for index in range(len(self.node.inputs))]
 
     def ints(self, index: int) -> list[int]:
-        """The elements of input ``index`` as numbers; raises ``UnknownElementError`` if one is no number."""
+        """The elements of input ``index`` as numbers; raises ``UnknownElementError`` if one is not a number."""
         elements = list(self.array(index).flat)
         if not all(map(is_known, elements)):
             raise UnknownElementError(str(index))
@@ -132,11 +132,11 @@ def _cast(read: ShapeReader) -> Results:
 
 def _gather(read: ShapeReader) -> Results:
     indices = np.array(read.ints(1), dtype=np.int64).reshape(read.array(1).shape)
-    return [_asarray_of(np.take(read.array(0), indices, axis=read.integer("axis", 0)))]
+    return [_as_array(np.take(read.array(0), indices, axis=read.integer("axis", 0)))]
 
 
-def _asarray_of(elements: object) -> Array:
-    """Numpy hands out the bare element where an array of rank 0 is meant."""
+def _as_array(elements: object) -> Array:
+    """``elements`` as an array: numpy gives the bare element where an array of rank 0 is meant."""
     return elements if isinstance(elements, np.ndarray) else array_of([elements]).reshape(())
 
 
@@ -146,6 +146,7 @@ def _slice(read: ShapeReader) -> Results:
     steps = read.ints(4) if read.has(4) else [1] * len(starts)
     index: list[slice] = [slice(None)] * data.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        # Python counts a negative end from behind; one before the first element can only be left out
         size = data.shape[axis]
         if step < 0 and end < -size:
             index[axis] = slice(start, None, step)
@@ -164,11 +165,12 @@ def _unsqueeze(read: ShapeReader) -> Results:
 
 def _squeeze(read: ShapeReader) -> Results:
     axes = read.axes()
-    return [_asarray_of(np.squeeze(read.array(0), axis=None if axes is None else tuple(axes)))]
+    return [_as_array(np.squeeze(read.array(0), axis=None if axes is None else tuple(axes)))]
 
 
 def _reshape(read: ShapeReader) -> Results:
     shape, data = read.ints(1), read.array(0)
+    # A 0 keeps the dimension of the data
     if 0 in shape and not read.integer("allowzero", 0):
         shape = [data.shape[index] if size == 0 else size for index, size in enumerate(shape)]
     return [data.reshape(shape)]
@@ -190,7 +192,7 @@ def _tile(read: ShapeReader) -> Results:
 def _split(read: ShapeReader) -> Results:
     data, axis, count = read.array(0), read.integer("axis", 0), len(read.node.outputs)
     sizes: Sequence[int] | None = read.ints(1) if read.has(1) else read.node.attributes.get_ints("split")
-    if sizes is None:
+    if sizes is None:  # equal parts; what becomes of a remainder depends on the operator set
         if data.shape[axis] % count:
             raise UnknownElementError("Split")
         sizes = [data.shape[axis] // count] * count
@@ -198,6 +200,7 @@ def _split(read: ShapeReader) -> Results:
 
 
 def _range(read: ShapeReader) -> Results:
+    # The three inputs are scalars
     (start,), (limit,), (delta,) = read.ints(0), read.ints(1), read.ints(2)
     numbers = range(start, limit, delta)
     if len(numbers) > MAX_ELEMENTS:
@@ -215,14 +218,14 @@ def _constant_of_shape(read: ShapeReader) -> Results:
 def _binary(name: str, read: ShapeReader) -> Results:
     first, *others = read.arrays()
     for right in others:
-        first = _asarray_of(np.frompyfunc(partial(combine, name), 2, 1)(first, right))
+        first = _as_array(np.frompyfunc(partial(combine, name), 2, 1)(first, right))
     return [first]
 
 
 def _not(read: ShapeReader) -> Results:
     if not all(map(is_known, read.array(0).flat)):
         raise UnknownElementError("Not")
-    return [_asarray_of(np.frompyfunc(lambda element: not element, 1, 1)(read.array(0)))]
+    return [_as_array(np.frompyfunc(lambda element: not element, 1, 1)(read.array(0)))]
 
 
 def _abs(read: ShapeReader) -> Results:
@@ -232,11 +235,12 @@ def _abs(read: ShapeReader) -> Results:
 
 
 def _where(read: ShapeReader) -> Results:
-    return [_asarray_of(np.frompyfunc(choose, 3, 1)(*read.arrays()))]
+    return [_as_array(np.frompyfunc(choose, 3, 1)(*read.arrays()))]
 
 
 def _reduce(name: str, read: ShapeReader) -> Results:
     data, axes = read.array(0), read.axes()
+    # Over the only axis of a vector; ``noop_with_empty_axes`` would leave it as it is
     if data.ndim != 1 or axes not in (None, [], [0], [-1]) or read.integer("noop_with_empty_axes", 0):
         raise UnknownElementError("reduction")
     result = array_of([_fold(name, list(data))])
@@ -244,6 +248,7 @@ def _reduce(name: str, read: ShapeReader) -> Results:
 
 
 def _fold(name: str, elements: list[Element], start: Element | None = None) -> Element:
+    """``elements`` combined from the first to the last; without ``start`` there has to be one."""
     operands = elements if start is None else [start, *elements]
     result = operands[0]
     for element in operands[1:]:

@@ -1,4 +1,4 @@
-"""What a Reshape finds for its -1, which shape inference leaves open where a dimension is dynamic.
+"""What a Reshape infers for its -1, which shape inference leaves open where a dimension is dynamic.
 
     Reshape([N, 400, 384], [N, -1, 6, 64]) has the shape [N, 400, 6, 64]: what cancels, cancels.
 
@@ -44,14 +44,16 @@ def reshape_hints(model: ir.Model, values: ShapeValues) -> dict[ir.Value, ir.Sha
 
 def _reshaped(source: list[Element], wanted: list[Element]) -> list[int | str] | None:
     """The shape that a Reshape by ``wanted`` gives to ``source``."""
+    # 1. A 0 copies the dimension of the source
     target = [source[i] if size == 0 and i < len(source) else size for i, size in enumerate(wanted)]
     if target.count(-1) > 1 or not all(isinstance(size, int | str) for size in target):
         return None
+    # 2. -1 is what is left of the source's elements: factors of symbols cancel, numbers divide
     if -1 in target:
-        all_of_it, others = _factors(source), _factors(size for size in target if size != -1)
-        if all_of_it is None or others is None:
+        total, others = _factors(source), _factors(size for size in target if size != -1)
+        if total is None or others is None:
             return None
-        quotient = _quotient(all_of_it, others)
+        quotient = _quotient(total, others)
         if quotient is None:
             return None
         target[target.index(-1)] = quotient
@@ -59,6 +61,7 @@ def _reshaped(source: list[Element], wanted: list[Element]) -> list[int | str] |
 
 
 def _factors(sizes: Iterable[Element]) -> Factors | None:
+    """The product of ``sizes`` as a number and a multiset of symbols; ``None`` if one is an expression."""
     number, symbols = 1, Counter[str]()
     for size in sizes:
         if isinstance(size, int):
@@ -73,6 +76,7 @@ def _factors(sizes: Iterable[Element]) -> Factors | None:
 
 
 def _quotient(whole: Factors, share: Factors) -> int | str | None:
+    """``whole`` / ``share`` if the division leaves nothing over, for whatever values of the symbols."""
     (number, symbols), (divisor, cancelled) = whole, share
     if divisor <= 0 or number % divisor or cancelled - symbols:
         return None

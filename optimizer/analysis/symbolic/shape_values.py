@@ -37,7 +37,7 @@ class ShapeValues:
             self._walk(function.graph, queries.opset_version(function.graph))
 
     def of(self, value: ir.Value | None) -> Array | None:
-        """The elements of ``value`` in its shape; ``None`` if it is no small integer tensor of known shape."""
+        """The elements of ``value`` in its shape; ``None`` if it is not a small integer tensor of known shape."""
         if value is None:
             return None
         if value not in self._arrays:
@@ -90,6 +90,7 @@ def _constant(value: ir.Value) -> Array | None:
 
 
 def _opaque(value: ir.Value) -> Array | None:
+    """Elements of which nothing is known but their places: the pairs of ``value`` and an index."""
     shape = queries.static_shape(value)
     if shape is None or value.dtype not in INTEGERS:
         return None

@@ -3,6 +3,7 @@
 A symbol that inference made up stands for the dimension at which it came up first, its *anchor*. What is to be written
 down for the next inference gets a mark, so that nothing new has its name. That inference may have another name for the
 anchor, or a number: then the symbol is replaced by it wherever it was written down.
+
 A product of symbols is written ``6*N``, factors in order.
 """
 
@@ -92,18 +93,18 @@ def _renamed(dim: str | None, names: Names) -> int | str | None:
 def _resolved(dim: str, names: Names, above: frozenset[str]) -> tuple[int, list[str]]:
     """The factors of ``dim`` under their new names, which may have new names again; circles are cut."""
     number, symbols = factors(dim)
-    kept: list[str] = []
+    resolved: list[str] = []
     for symbol in symbols:
         name = symbol if symbol in above else names.get(symbol, symbol)
         if isinstance(name, int):
             number *= name
         elif name == symbol:
-            kept.append(symbol)
+            resolved.append(symbol)
         else:
-            more, inner = _resolved(name, names, above | {symbol})
-            number *= more
-            kept += inner
-    return number, kept
+            factor, inner = _resolved(name, names, above | {symbol})
+            number *= factor
+            resolved += inner
+    return number, resolved
 
 
 def _symbols(shape: ir.Shape | None) -> Iterable[str]:
