@@ -166,7 +166,7 @@ def main() -> int:
         for tool in chosen_tools(options):
             record = results[name][tool] = candidate(tool, model, options.work / name / tool, feeds, options)
             print(f"{name} {tool}: {simplify_table.status(record)}", flush=True)
-    libraries = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+    libraries = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
     versions = {library: version(library) for library in libraries}
     document = {"commit": commit(), "machine": machine(), "versions": versions, "results": results}
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,10 @@ A string is a dimension (``optimizer.analysis.shape_inference`` says what its sy
 pair of a value and an index is an element that nothing is known of, equal only to itself. Two elements that compare
 equal are equal at every run; two that differ may be equal too. Dimensions are taken to be small enough that sums and
 products do not overflow. Apart from the simplifications of ``combine``, trees are compared as they are.
+
+Why not ``onnx_ir.SymbolicDim``, which is SymPy: it takes 7 to 11 times as long (9 and 19 us an operation against 64 and
+209 us on an exported RXNMapper and a T5 decoder, and 0.1 to 0.4 s in a fresh process), proves nothing more on either,
+and takes every dimension to be positive, where a batch or a past may be 0.
 """
 
 from __future__ import annotations
