@@ -39,7 +39,7 @@ def masked(pruning, gone):
         array = np.moveaxis(constant_array(reader.weight).copy(), reader.consumers[0].axis, 0)
         array[np.isin(reader.roots, gone)] = 0
         set_array(reader.weight, np.moveaxis(array, 0, reader.consumers[0].axis))
-    for node, atoms in copy.groups.units.items():  # a unit that nobody hears, its own node neither
+    for node, atoms in copy.groups.hidden_units.items():  # a unit that nobody hears, its own node neither
         array = constant_array(node.inputs[2]).copy()
         array[:, :, np.isin(copy.groups.roots(atoms), gone)] = 0
         set_array(node.inputs[2], array)

@@ -42,19 +42,21 @@ def moved(node: ir.Node, value: ir.Value, channels: Channels) -> tuple[Channels,
     rank = queries.rank(source)
     if sources is None or source is None or rank is None:
         return None
+    # From the input to the output, where the axis may be gone
     if value is source:
         axis = rank - channels.from_end
         if axis not in sources:
             return None
         return channels, replace(channels, from_end=len(sources) - sources.index(axis))
+    # From the output to the input, where the axis may not have been
     if len(sources) < channels.from_end:
         return None
-    before = sources[len(sources) - channels.from_end]
-    return None if before is None else (replace(channels, from_end=rank - before), channels)
+    source_axis = sources[len(sources) - channels.from_end]
+    return None if source_axis is None else (replace(channels, from_end=rank - source_axis), channels)
 
 
 def _sources(node: ir.Node) -> list[int | None] | None:
-    """For each axis of the output, which axis of the input it is; ``None`` for those that are made or reduced."""
+    """For each axis of the output, which axis of the input it is; ``None`` for those that are inserted or reduced."""
     rank, axes = queries.rank(node.inputs[0]), axes_of(node)
     if rank is None:
         return None
@@ -65,12 +67,12 @@ def _sources(node: ir.Node) -> list[int | None] | None:
         return None
     if node.op_type == "Unsqueeze":
         inserted = {axis % (rank + len(axes)) for axis in axes}
-        old = iter(range(rank))
-        return [None if axis in inserted else next(old) for axis in range(rank + len(axes))]
-    gone = {axis % rank for axis in axes}
+        source_axes = iter(range(rank))
+        return [None if axis in inserted else next(source_axes) for axis in range(rank + len(axes))]
+    removed = {axis % rank for axis in axes}
     if node.op_type != "Squeeze" and node.attributes.get_int("keepdims", 1) != 0:
-        return [None if axis in gone else axis for axis in range(rank)]
-    return [axis for axis in range(rank) if axis not in gone]
+        return [None if axis in removed else axis for axis in range(rank)]
+    return [axis for axis in range(rank) if axis not in removed]
 
 
 def reshaped(node: ir.Node, value: ir.Value, channels: Channels) -> tuple[Channels, Channels] | None:
@@ -78,6 +80,7 @@ def reshaped(node: ir.Node, value: ir.Value, channels: Channels) -> tuple[Channe
     source, output = node.inputs[0], node.outputs[0]
     if channels.from_end == 1 and keeps_size(node, channels):
         return channels, channels
+    # (N, C, a, b) becomes (N, C * a * b): a channel is then a block of a * b elements
     rank = queries.rank(source)
     if rank is None or not _is_flatten(node):
         return None

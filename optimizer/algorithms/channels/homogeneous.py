@@ -1,6 +1,7 @@
 """Operators through which a positive factor of a channel passes, and where the channel lies before and behind.
 
-Positively homogeneous in each channel: ``f(c * x) = c * f(x)`` for every c > 0.
+Positively homogeneous in each channel: ``f(c * x) = c * f(x)`` for every c > 0. Cross-layer equalization rests on it
+(Nagel et al. 2019, arXiv:1906.04721).
 
 ::
 
@@ -111,20 +112,23 @@ def _is_idle(node: ir.Node, _channels: Channels) -> bool:
 def pads_elsewhere(node: ir.Node, channels: Channels) -> bool:
     """Whether a Pad adds zeros or copies of elements, to other axes than that of channels."""
     mode = node.attributes.get_string("mode", "constant")
-    more = len(node.inputs) > 1
-    filled: object = node.attributes.get_float("value", 0.0)
+    has_amounts = len(node.inputs) > 1
+    fill: object = node.attributes.get_float("value", 0.0)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         array = constants.constant_array(node.inputs[2], 1)
-        filled = None if array is None else float(array.reshape(-1)[0])
-    amounts = list(node.attributes.get_ints("pads", ())) or constants.constant_ints(node.inputs[1] if more else None)
+        fill = None if array is None else float(array.reshape(-1)[0])
+    amounts = list(node.attributes.get_ints("pads", ())) or constants.constant_ints(
+        node.inputs[1] if has_amounts else None
+    )
     if amounts is None or len(node.inputs) > 3 or len(amounts) < 2 * channels.from_end:
         return False
+    # Amounts are all beginnings, then all ends: those of the axis of channels lie equally far from either end
     ends = (len(amounts) - channels.from_end, len(amounts) // 2 - channels.from_end)
-    return (mode != "constant" or filled == 0.0) and all(amounts[index] == 0 for index in ends)
+    return (mode != "constant" or fill == 0.0) and all(amounts[index] == 0 for index in ends)
 
 
 def resizes_elsewhere(node: ir.Node, channels: Channels) -> bool:
-    """Whether a Resize leaves the axis of channels alone: its scale is 1, or its size is given and the same."""
+    """Whether a Resize leaves the axis of channels alone: its scale is 1, or its size stays the same."""
     if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return False
     by_size = len(node.inputs) > 3 and node.inputs[3] is not None
@@ -184,10 +188,10 @@ def _axis_size(shape: Sequence[int], from_end: int) -> int:
 def _gated(node: ir.Node, value: ir.Value, channels: Channels) -> HomogeneousOperator | None:
     """``x * g`` and ``x / g``: x scales, g is anything; it may not make more channels of one."""
     gate = gate_of(node)
-    carried = None if gate is None else node.inputs[1 - gate]
-    if gate is None or carried is None or node.inputs[gate] is value or node.inputs[gate] is carried:
+    scaled = None if gate is None else node.inputs[1 - gate]
+    if gate is None or scaled is None or node.inputs[gate] is value or node.inputs[gate] is scaled:
         return None
-    return HomogeneousOperator(((carried, channels), (node.outputs[0], channels))) if channels.size > 1 else None
+    return HomogeneousOperator(((scaled, channels), (node.outputs[0], channels))) if channels.size > 1 else None
 
 
 def gate_of(node: ir.Node) -> int | None:

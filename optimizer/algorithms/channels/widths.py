@@ -15,7 +15,7 @@ def check(multiple: Multiple) -> None:
     """Check an option.
 
     Raises:
-        UsageError: If it is no number of channels.
+        UsageError: If it is not a number of channels.
     """
     if multiple != "auto" and multiple < 1:
         raise UsageError(f"multiple={multiple}: give auto, or a number of channels from 1")

@@ -1,4 +1,4 @@
-"""Where channel axes meet, are joined and parted; see ``optimizer.algorithms.channels.dependency.operators``."""
+"""Where channel axes meet, are concatenated and split; see ``optimizer.algorithms.channels.dependency.operators``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLIT_INPUT_SINCE = 13  # the opset in which the sizes of a Split became an inpu
 
 
 def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
-    """Operands with channels are unified; constants of one number a channel are cut."""
+    """Operands with channels are unified; constants of one number a channel are sliced."""
     channel_axes = [groups.axis_of(value) for value in node.inputs]
     with_channels = [channel_axis for channel_axis in channel_axes if channel_axis is not None]
     wide = [channel_axis for channel_axis in with_channels if channel_axis.size > 1] or with_channels
@@ -30,18 +30,23 @@ def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
     first = wide[0]
     if any((channel_axis.from_end, channel_axis.size) != (first.from_end, first.size) for channel_axis in wide):
         return f"read by {node.op_type} along two axes"
-    others = [
-        at for at, channel_axis in enumerate(channel_axes) if channel_axis is None or channel_axis.size != first.size
+    # 1. What is narrower than the channels has to be a constant of one number a channel, or broadcast over them
+    narrow = [
+        index
+        for index, channel_axis in enumerate(channel_axes)
+        if channel_axis is None or channel_axis.size != first.size
     ]
-    constants = {at: axis for at in others if (axis := _constant_axis(node.inputs[at], first)) is not None}
-    if not all(at in constants or has_no_channels(node.inputs[at], first) for at in others):
+    constant_axes = {index: axis for index in narrow if (axis := _constant_axis(node.inputs[index], first)) is not None}
+    if not all(index in constant_axes or has_no_channels(node.inputs[index], first) for index in narrow):
         return f"read by {node.op_type} beside a value of unknown channels"
+    # 2. An axis of one channel that broadcasts over many is not one of them
     for channel_axis in channel_axes:
         if channel_axis is not None and channel_axis.size != first.size:
             groups.freeze(channel_axis.channel_ids, f"spread over channels by {queries.site(node)}")
+    # 3. All wide axes are one; the constants are as wide
     for channel_axis in wide[1:]:
         groups.unify(first.channel_ids, channel_axis.channel_ids)
-    for index, axis in constants.items():
+    for index, axis in constant_axes.items():
         groups.slice_parameter(node, index, axis, first.channel_ids)
     groups.put(node.outputs[0], first)
     return ""
@@ -80,7 +85,7 @@ def concat(groups: ChannelGroups, node: ir.Node) -> str:
         return "read by Concat along two axes"
     from_end = rank - node.attributes.get_int("axis", 0) % rank
     if from_end == with_channels[0].from_end:
-        return _joined(groups, node, channel_axes, from_end)
+        return _concatenated(groups, node, channel_axes, from_end)
     if len(with_channels) < len(channel_axes) or any(
         channel_axis.size != with_channels[0].size for channel_axis in with_channels
     ):
@@ -91,7 +96,9 @@ def concat(groups: ChannelGroups, node: ir.Node) -> str:
     return ""
 
 
-def _joined(groups: ChannelGroups, node: ir.Node, channel_axes: Sequence[ChannelAxis | None], from_end: int) -> str:
+def _concatenated(
+    groups: ChannelGroups, node: ir.Node, channel_axes: Sequence[ChannelAxis | None], from_end: int
+) -> str:
     ids_of_inputs = []
     for value, channel_axis in zip(node.inputs, channel_axes, strict=True):
         sizes = None if value is None or value.shape is None else list(value.shape)
@@ -103,13 +110,13 @@ def _joined(groups: ChannelGroups, node: ir.Node, channel_axes: Sequence[Channel
         )
         if channel_axis is None:
             groups.freeze(ids_of_inputs[-1], f"{queries.site(node)} joins channels of unknown origin")
-    groups.joined[node] = [ids.size for ids in ids_of_inputs]
+    groups.concatenated_sizes[node] = [ids.size for ids in ids_of_inputs]
     groups.put(node.outputs[0], ChannelAxis(from_end, np.concatenate(ids_of_inputs)))
     return ""
 
 
 def split(groups: ChannelGroups, node: ir.Node) -> str:
-    """Along the channels, each output gets its part; along another axis, all have the same."""
+    """Along the channels, each output has some of them; along another axis, all have all."""
     channel_axis, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     if channel_axis is None:
         return ""
@@ -122,8 +129,10 @@ def split(groups: ChannelGroups, node: ir.Node) -> str:
     sizes = split_sizes(node, channel_axis.size)
     if sizes is None or sum(sizes) != channel_axis.size or len(sizes) != len(node.outputs):
         return "read by Split into parts of unknown size"
-    for output, taken in zip(node.outputs, np.split(np.arange(channel_axis.size), np.cumsum(sizes)[:-1]), strict=True):
-        groups.select(output, channel_axis, taken)
+    for output, positions in zip(
+        node.outputs, np.split(np.arange(channel_axis.size), np.cumsum(sizes)[:-1]), strict=True
+    ):
+        groups.select(output, channel_axis, positions)
     return ""
 
 
@@ -133,11 +142,12 @@ def split_sizes(node: ir.Node, size: int) -> list[int] | None:
         return list(node.attributes.get_ints("split", ()))
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         return constant_ints(node.inputs[1])
+    # Equal parts, rounded up, so that the last one may be smaller (Split, opset 18)
     equal_size = -(-size // len(node.outputs))
     return [min(equal_size, max(size - equal_size * index, 0)) for index in range(len(node.outputs))]
 
 
-def cut_out(groups: ChannelGroups, node: ir.Node) -> str:
+def slice_(groups: ChannelGroups, node: ir.Node) -> str:
     """Slice: some of the channels in a row, or all of them."""
     channel_axis, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     if channel_axis is None:
@@ -167,7 +177,7 @@ def _axes_of_slice(node: ir.Node, rank: int | None) -> list[int] | None:
 
 
 def slice_bounds(node: ir.Node, rank: int) -> dict[int, slice] | None:
-    """What a Slice takes of each axis that it cuts; ``None`` if that is computed."""
+    """The slice of each axis that a Slice cuts, by axis from 0; ``None`` if that is computed."""
     axes = _axes_of_slice(node, rank)
     if axes is None:
         return None
@@ -195,6 +205,7 @@ def gather(groups: ChannelGroups, node: ir.Node) -> str:
     index_rank = queries.rank(indices)
     if rank is None or index_rank is None:
         return "read by Gather of unknown rank"
+    # Along another axis: the indices' axes take its place, and shift the channels if they lie in front of it
     axis, channel_dim = node.attributes.get_int("axis", 0) % rank, rank - channel_axis.from_end
     if axis != channel_dim:
         groups.put(
@@ -204,8 +215,8 @@ def gather(groups: ChannelGroups, node: ir.Node) -> str:
             ),
         )
         return ""
-    taken = constant_ints(indices)
-    if taken is None or index_rank != 1:
+    positions = constant_ints(indices)
+    if positions is None or index_rank != 1:
         return "read by Gather along the channels"
-    groups.select(node.outputs[0], channel_axis, np.asarray(taken) % channel_axis.size)
+    groups.select(node.outputs[0], channel_axis, np.asarray(positions) % channel_axis.size)
     return ""

@@ -1,11 +1,12 @@
-"""Which channels of which values stand and fall together: the dependencies that removing channels has to keep.
+"""Which channels of which values depend on each other: what removing channels has to keep consistent.
 
 A *channel axis* is an axis of a value along which channels lie; each position of it has a *channel id*. Operators unify
 channel ids: those of two operands of an Add are one, a Concat puts axes behind each other, a depthwise Conv hands its
-input's ids on, a Flatten repeats each of them, a kernel ends one channel axis and begins another. What is left in the
-end is a partition of all positions into units that can only be removed together. It is what Torch-Pruning calls a
-dependency graph (DepGraph: Fang et al. 2023, arXiv:2301.12900), found by union and find over single channels instead of
-whole layers, so that Concat, Split and Flatten need no rules of their own.
+input's ids on, a Flatten repeats each of them, a kernel ends one channel axis and begins another. In the end all
+positions are partitioned into *channel groups*, which can only be removed as a whole: the *units* of pruning. It is
+what Torch-Pruning calls a dependency graph (DepGraph: Fang et al. 2023, arXiv:2301.12900) and NNCF propagates as
+pruning masks, found by union and find over single channels instead of whole layers, so that Concat, Split and Flatten
+need no rules of their own.
 
 ::
 
@@ -40,7 +41,7 @@ class ChannelAxis:
 
     Attributes:
         from_end: Their axis, counted from the end; 1 is the last.
-        channel_ids: The channel id of each position along that axis, before unifies are resolved; (size,).
+        channel_ids: The channel id of each position along that axis, before ``ChannelGroups.roots``; (size,).
     """
 
     from_end: int
@@ -59,7 +60,7 @@ class SlicedParameter:
     Attributes:
         value: The constant.
         axis: Of the constant, from 0.
-        channel_ids: One for each position along the axis.
+        channel_ids: One for each position along the axis; (size,).
         is_vector: Whether it has no other axes.
         readers: Its consumers: nodes, and the number of the input.
     """
@@ -79,7 +80,7 @@ class SizeConstant:
         node: The consumer of the constant.
         index: Which of its inputs it is.
         position: Of the element.
-        channel_ids: What it counts.
+        channel_ids: Those that it counts; (number,).
     """
 
     node: ir.Node
@@ -97,7 +98,7 @@ class ChannelConsumer:
         channel_axis: Of what it reads.
         weight: Its weight.
         axis: The weight's axis of input channels.
-        produced: Its own channel ids, by position of its output; empty if it makes no channel axis.
+        produced: Its own channel ids, by position of its output; (outputs,), empty if it begins no channel axis.
         output_axis: The weight's axis of output channels.
     """
 
@@ -111,21 +112,22 @@ class ChannelConsumer:
 
 @dataclass
 class ChannelGroups:
-    """Channel axes, unifies, cuts and consumers of one graph.
+    """The channel axes of one graph, what of it is as wide as they are, and which channel ids are one.
 
     Attributes:
         opset: The version of the standard operators.
-        channel_axes: By value.
-        cuts: Constants to cut when channel ids go; those of one constant and axis agree.
-        entries: Elements of constants that count them.
-        consumers: In the order of the graph.
-        producers: For each node that begins a channel axis, its channel ids.
-        taken: For values that are given some of the positions of what they come from: which.
-        parts: For those of them that are given a part of each channel at a position: which.
-        joined: For each Concat along channels, how many come from each input.
-        grouped: For each kernel with groups, the channel id of each group.
-        units: For each recurrent node that begins a channel axis, its channel ids.
         prunes_states: Whether recurrent nodes begin channel axes.
+        channel_axes: By value.
+        sliced_parameters: Constants to slice when channel ids go, by constant, axis and, for vectors, consumer.
+        size_constants: Elements of constants that count channels.
+        consumers: In the order of the graph.
+        producers: For each node that begins a channel axis, its channel ids; (outputs,).
+        selected: For values that have some positions of the axis that they come from, which: Split, Slice, Gather and
+            Flatten; (size,).
+        element_offsets: For those of them that have one element of a channel at a position, which one; (size,).
+        concatenated_sizes: For each Concat along channels, how many come from each input.
+        group_ids: For each kernel with groups, the channel id of each group; (groups,).
+        hidden_units: For each recurrent node that begins a channel axis, its channel ids; (units,).
     """
 
     opset: int
@@ -136,21 +138,21 @@ class ChannelGroups:
     consumers: list[ChannelConsumer] = field(default_factory=list)
     producers: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
     selected: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
-    parts: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
-    joined: dict[ir.Node, list[int]] = field(default_factory=dict)
-    grouped: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
-    units: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
+    element_offsets: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
+    concatenated_sizes: dict[ir.Node, list[int]] = field(default_factory=dict)
+    group_ids: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
+    hidden_units: dict[ir.Node, NDArray[np.int64]] = field(default_factory=dict)
     _parents: list[int] = field(default_factory=list)
     _frozen: dict[int, str] = field(default_factory=dict)
 
     def begin(self, node: ir.Node, size: int, from_end: int) -> ChannelAxis:
-        """A channel axis of new channel ids that ``node`` makes."""
+        """A new channel axis of ``size`` new channel ids on the first output of ``node``."""
         channel_ids = self.new_channel_ids(size)
         self.producers[node] = channel_ids
         return self.put(node.outputs[0], ChannelAxis(from_end, channel_ids))
 
     def new_channel_ids(self, count: int) -> NDArray[np.int64]:
-        """Atoms that are unified to nothing yet."""
+        """Channel ids that are unified with nothing yet; (count,)."""
         first = len(self._parents)
         self._parents.extend(range(first, first + count))
         return np.arange(first, first + count)
@@ -160,32 +162,33 @@ class ChannelGroups:
         self.channel_axes[value] = channel_axis
         return channel_axis
 
-    def select(self, value: ir.Value, source: ChannelAxis, taken: NDArray[np.int64]) -> ChannelAxis:
+    def select(self, value: ir.Value, source: ChannelAxis, positions: NDArray[np.int64]) -> ChannelAxis:
         """Give ``value`` some positions of a channel axis, on the same axis."""
-        self.selected[value] = taken
-        return self.put(value, ChannelAxis(source.from_end, source.channel_ids[taken]))
+        self.selected[value] = positions
+        return self.put(value, ChannelAxis(source.from_end, source.channel_ids[positions]))
 
     def axis_of(self, value: ir.Value | None) -> ChannelAxis | None:
         """The channel axis of ``value``, if it has one."""
         return None if value is None else self.channel_axes.get(value)
 
     def unify(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
-        """Make the channel ids at the same positions one."""
+        """Make the channel ids at the same positions of both, (size,), one."""
         for first_id, second_id in zip(first.tolist(), second.tolist(), strict=True):
+            # The smaller root stays, so that roots do not depend on the order of unification
             a, b = self._root(first_id), self._root(second_id)
             if a != b:
                 self._parents[max(a, b)] = min(a, b)
 
     def freeze(self, channel_ids: NDArray[np.int64], reason: str) -> None:
-        """Forbid to remove ``channel_ids``."""
+        """Forbid to remove ``channel_ids``; the first reason counts."""
         for channel_id in channel_ids.tolist():
             self._frozen.setdefault(channel_id, reason)
 
     def slice_parameter(self, node: ir.Node, index: int, axis: int, channel_ids: NDArray[np.int64]) -> None:
         """Note that ``axis`` of the constant that is input ``index`` of ``node`` carries ``channel_ids``.
 
-        All readers of a kernel have to agree, so their channel ids are unified. A vector is copied for each that cuts
-        it.
+        All consumers of a weight have to agree, so their channel ids are unified. A vector is copied for each that
+        slices it.
         """
         value = _constant(node, index)
         tensor = constants.constant_tensor(value)
@@ -202,25 +205,26 @@ class ChannelGroups:
         _constant(node, index)
         self.size_constants.append(SizeConstant(node, index, position, channel_ids))
 
-    def settle(self) -> None:
+    def freeze_shared_parameters(self) -> None:
         """Freeze the channel ids of parameters that are graph outputs, or that a consumer reads which is not sliced."""
-        for cut in self.sliced_parameters.values():
-            readers = {(use.node, use.idx) for use in cut.value.uses()}
-            if not cut.is_vector and (readers != cut.readers or cut.value.is_graph_output()):
-                self.freeze(cut.channel_ids, f"{cut.value.name} is read elsewhere too")
+        for parameter in self.sliced_parameters.values():
+            readers = {(use.node, use.idx) for use in parameter.value.uses()}
+            if not parameter.is_vector and (readers != parameter.readers or parameter.value.is_graph_output()):
+                self.freeze(parameter.channel_ids, f"{parameter.value.name} is read elsewhere too")
 
     def roots(self, channel_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each of ``channel_ids`` the one that stands for all it is unified to."""
+        """For each of ``channel_ids``, (size,), the root of its channel group; (size,)."""
         return np.fromiter((self._root(channel_id) for channel_id in channel_ids.tolist()), np.int64, channel_ids.size)
 
     def frozen(self) -> dict[int, str]:
-        """Why channel ids may not go, by root; the reason that was found first."""
+        """Why channel groups may not go, by root; the first reason of any member."""
         reasons: dict[int, str] = {}
         for channel_id, reason in self._frozen.items():
             reasons.setdefault(self._root(channel_id), reason)
         return reasons
 
     def _root(self, channel_id: int) -> int:
+        # Find with path halving: every other id on the way is hung up to its grandparent (Tarjan & van Leeuwen 1984)
         parents = self._parents
         while parents[channel_id] != channel_id:
             parents[channel_id] = parents[parents[channel_id]]

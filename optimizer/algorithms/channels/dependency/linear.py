@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def convolution(groups: ChannelGroups, node: ir.Node) -> str:
     """Conv or ConvTranspose."""
-    linear_node = _constant_kernel(node)
+    linear_node = _with_constant_weight(node)
     if linear_node is None:
         return f"read by {node.op_type} with a computed weight"
     channel_axis = groups.axis_of(node.inputs[0])
@@ -39,7 +39,7 @@ def convolution(groups: ChannelGroups, node: ir.Node) -> str:
 
 def gemm(groups: ChannelGroups, node: ir.Node) -> str:
     """Gemm, which adds a bias of one number, or one for each output channel."""
-    linear_node = _constant_kernel(node)
+    linear_node = _with_constant_weight(node)
     if linear_node is None:
         return "read by Gemm with a computed weight"
     channel_axis = groups.axis_of(node.inputs[0])
@@ -53,7 +53,7 @@ def gemm(groups: ChannelGroups, node: ir.Node) -> str:
 
 def matmul(groups: ChannelGroups, node: ir.Node) -> str:
     """MatMul with a constant second operand, or of two activations."""
-    linear_node = _constant_kernel(node)
+    linear_node = _with_constant_weight(node)
     if linear_node is None:
         return _product(groups, node)
     channel_axis = groups.axis_of(node.inputs[0])
@@ -80,7 +80,7 @@ def recurrent(groups: ChannelGroups, node: ir.Node) -> str:
     return ""
 
 
-def _constant_kernel(node: ir.Node) -> LinearNode | None:
+def _with_constant_weight(node: ir.Node) -> LinearNode | None:
     linear_node = linear_nodes.as_linear(node)
     return None if linear_node is None or constants.constant_tensor(linear_node.weight) is None else linear_node
 
@@ -102,7 +102,7 @@ def _dense(groups: ChannelGroups, linear_node: LinearNode, channel_axis: Channel
         -linear_node.axis if linear_node.axis < 0 else len(linear_node.shape) - linear_node.axis,
     )
     groups.slice_parameter(linear_node.node, 1, linear_node.output_axis, output_axis.channel_ids)
-    _cut_bias(groups, linear_node, output_axis.channel_ids)
+    _slice_bias(groups, linear_node, output_axis.channel_ids)
     if channel_axis is not None:
         groups.slice_parameter(linear_node.node, 1, 1 - linear_node.output_axis, channel_axis.channel_ids)
         groups.consumers.append(
@@ -117,24 +117,24 @@ def _dense(groups: ChannelGroups, linear_node: LinearNode, channel_axis: Channel
         )
 
 
-def _cut_bias(groups: ChannelGroups, linear_node: LinearNode, channel_ids: np.ndarray) -> None:
+def _slice_bias(groups: ChannelGroups, linear_node: LinearNode, channel_ids: np.ndarray) -> None:
     tensor, axis = constants.constant_tensor(linear_node.bias), _bias_axis(linear_node)
     if tensor is not None and axis is not None and (tensor.size > 1 or channel_ids.size == 1):
         groups.slice_parameter(linear_node.node, 2, axis, channel_ids)
 
 
 def _grouped(groups: ChannelGroups, linear_node: LinearNode, channel_axis: ChannelAxis | None) -> None:
-    """A group's inputs and outputs are one unit; where each group has one input, its channel id is handed on."""
-    read = groups.new_channel_ids(linear_node.inputs) if channel_axis is None else channel_axis.channel_ids
+    """All inputs and outputs of a group are unified; of a depthwise kernel, each output carries its input's id on."""
+    input_ids = groups.new_channel_ids(linear_node.inputs) if channel_axis is None else channel_axis.channel_ids
     if channel_axis is None:
-        groups.freeze(read, f"{queries.site(linear_node.node)} reads channels of unknown origin in groups")
+        groups.freeze(input_ids, f"{queries.site(linear_node.node)} reads channels of unknown origin in groups")
     width = linear_node.inputs // linear_node.groups
-    groups.unify(np.repeat(read[::width], width), read)
-    output_ids = np.repeat(read[::width], linear_node.outputs // linear_node.groups)
+    groups.unify(np.repeat(input_ids[::width], width), input_ids)
+    output_ids = np.repeat(input_ids[::width], linear_node.outputs // linear_node.groups)
     groups.put(linear_node.node.outputs[0], ChannelAxis(len(linear_node.shape) - 1, output_ids))
-    groups.slice_parameter(linear_node.node, 1, 0, output_ids if linear_node.node.op_type == "Conv" else read)
-    _cut_bias(groups, linear_node, output_ids)
-    groups.grouped[linear_node.node] = read[::width]
+    groups.slice_parameter(linear_node.node, 1, 0, output_ids if linear_node.node.op_type == "Conv" else input_ids)
+    _slice_bias(groups, linear_node, output_ids)
+    groups.group_ids[linear_node.node] = input_ids[::width]
 
 
 def _product(groups: ChannelGroups, node: ir.Node) -> str:
@@ -145,6 +145,7 @@ def _product(groups: ChannelGroups, node: ir.Node) -> str:
     first_axis, second_axis = groups.axis_of(first_operand), groups.axis_of(second_operand)
     if (first_axis is not None and first_axis.from_end == 1) or (second_axis is not None and second_axis.from_end == 2):
         return "summed over by MatMul"
+    # A @ B sums over the last axis of A and the last but one of B, and carries the rows of A and the columns of B
     rows, columns = (
         first_axis is not None and first_axis.from_end == 2,
         second_axis is not None and second_axis.from_end == 1,
@@ -155,6 +156,7 @@ def _product(groups: ChannelGroups, node: ir.Node) -> str:
     if rows or columns:
         if first_axis is not None and second_axis is not None:
             return "read by MatMul along two axes"
+    # Otherwise the channels lie on a batch axis, which both operands have, or broadcast
     elif first_axis is not None and second_axis is not None:
         if (first_axis.from_end, first_axis.size) != (second_axis.from_end, second_axis.size):
             return "read by MatMul along two axes"

@@ -2,17 +2,21 @@
 
 The words are those of ``optimizer.algorithms.channels.dependency.groups``::
 
-    Conv, ConvTranspose, Gemm, MatMul               a kernel: the channel axis ends, its output channels begin one
-      depthwise                                     carries the channel ids on; other groups: a whole group is one unit
-    GRU, LSTM, RNN                                  a channel axis ends at their input weights; their units may begin
-    one Relu, Sigmoid, Cast …, pools, Resize, Pad       carried, if the channels are not what they resize or pad
-    BatchNormalization, InstanceNormalization       carried; their scales are cut with them Add, Mul, Where …
-    both operands are one; constants are cut Softmax, LayerNormalization                     carried, if they do not go
-    over the channels Transpose, Squeeze, Unsqueeze, Reduce…          the axis moves; a reduction over the channels
-    freezes Reshape, Flatten                                ``optimizer.algorithms.channels.dependency.reshapes``
-    Concat, Split, Slice, Gather                    along the channels: channel axes are joined and parted MatMul of two
-    activations                       rows, columns and batches are carried; what it sums over is frozen everything else
-    freezes
+    Conv, ConvTranspose, Gemm, MatMul           a kernel: the channel axis ends, its output channels begin one
+      depthwise                                 carries the channel ids on
+      other groups                              inputs and outputs of a group are unified
+    GRU, LSTM, RNN                              a channel axis ends at their input weights; their units may begin one
+    Relu, Sigmoid, Cast …, pools, Resize, Pad   carried, if the channels are not what they resize or pad
+    BatchNormalization, InstanceNormalization   carried; their scales are sliced with them
+    Add, Mul, Where …                           operands are unified; constants are sliced
+    Softmax, LayerNormalization                 carried, if they do not go over the channels
+    Transpose, Squeeze, Unsqueeze, Reduce…      the axis moves; a reduction over the channels freezes
+    Reshape, Flatten                            ``optimizer.algorithms.channels.dependency.reshapes``
+    Concat, Split, Slice, Gather                along the channels: axes are concatenated and split
+    MatMul of two activations                   rows, columns and batches are carried; what it sums over is frozen
+    everything else                             freezes
+
+A rule gives ``""``, or why the channels that its node reads have to be frozen.
 """
 
 from __future__ import annotations
@@ -64,24 +68,24 @@ def channel_groups(graph: ir.Graph, opset: int, *, prunes_states: bool = False) 
     Args:
         graph: A graph whose nodes are in order.
         opset: The version of the standard operators that holds for it.
-        prunes_states: Whether the hidden units of recurrent nodes are channels too. They read themselves, so one
-            without other consumers is not unused.
+        prunes_states: Whether the hidden units of recurrent nodes are channels too. Each is read by the recurrence, so
+            one without other consumers is still used.
     """
     groups = ChannelGroups(opset, prunes_states)
     for node in graph:
         for captured in traversal.captured(node):
-            _pin(groups, captured, f"{captured.name} is read in a subgraph")
+            _freeze(groups, captured, f"{captured.name} is read in a subgraph")
         refusal = _apply(groups, node)
         if refusal:
             for value in node.inputs:
-                _pin(groups, value, f"{refusal} ({queries.site(node)})")
+                _freeze(groups, value, f"{refusal} ({queries.site(node)})")
     for output in graph.outputs:
-        _pin(groups, output, f"{output.name} is an output of the graph")
-    groups.settle()
+        _freeze(groups, output, f"{output.name} is an output of the graph")
+    groups.freeze_shared_parameters()
     return groups
 
 
-def _pin(groups: ChannelGroups, value: ir.Value | None, reason: str) -> None:
+def _freeze(groups: ChannelGroups, value: ir.Value | None, reason: str) -> None:
     channel_axis = groups.axis_of(value)
     if channel_axis is not None:
         groups.freeze(channel_axis.channel_ids, reason)
@@ -96,7 +100,7 @@ def _apply(groups: ChannelGroups, node: ir.Node) -> str:
 
 
 def carried(groups: ChannelGroups, node: ir.Node) -> str:
-    """The first input's channels are the output's; other inputs say nothing of them."""
+    """The output has the channels of the first input; the other inputs have none."""
     channel_axis = groups.axis_of(node.inputs[0])
     if any(groups.axis_of(value) is not None for value in node.inputs[1:]):
         return f"read by {node.op_type}"
@@ -145,13 +149,14 @@ def _over_axes(groups: ChannelGroups, node: ir.Node) -> str:
     if channel_axis is None:
         return ""
     is_softmax = node.op_type in {"Softmax", "LogSoftmax"}
-    one_axis = is_softmax and groups.opset >= _SINCE_ONE_AXIS
-    default = 1 if is_softmax and not one_axis else -1
+    # Before opset 13 Softmax flattens from ``axis`` on, and layer normalization always goes over all axes from there
+    is_single_axis = is_softmax and groups.opset >= _SINCE_ONE_AXIS
+    default = 1 if is_softmax and not is_single_axis else -1
     axis = node.attributes.get_int("axis", default)
     if rank is None:
         return f"read by {node.op_type} of unknown rank"
     channel_dim = rank - channel_axis.from_end
-    if channel_dim == axis % rank or (channel_dim > axis % rank and not one_axis):
+    if channel_dim == axis % rank or (channel_dim > axis % rank and not is_single_axis):
         return f"read by {node.op_type} over the channels"
     if not all(elementwise.has_no_channels(value, channel_axis) for value in node.inputs[1:]):
         return f"read by {node.op_type} with a parameter for each channel"
@@ -191,7 +196,7 @@ def _resize(groups: ChannelGroups, node: ir.Node) -> str:
 
 
 def _shape(groups: ChannelGroups, node: ir.Node) -> str:
-    """The size is asked for: harmless where no consumer looks at that of the channels."""
+    """Shape: harmless where no consumer looks at the size of the channel axis."""
     channel_axis, rank = groups.axis_of(node.inputs[0]), queries.rank(node.inputs[0])
     if channel_axis is None:
         return ""
@@ -202,14 +207,14 @@ def _shape(groups: ChannelGroups, node: ir.Node) -> str:
     return "read by Shape" if node.outputs[0].is_graph_output() or node.attributes else ""
 
 
-def _looked_at(reader: ir.Node, index: int, rank: int) -> range | set[int]:
-    """Which elements of a shape ``reader`` takes; all, if that is not known."""
-    if queries.is_standard(reader, "Gather") and index == 0:
-        taken = constants.constant_ints(reader.inputs[1])
-        if taken is not None:
-            return {element % rank for element in taken}
-    if queries.is_standard(reader, "Slice") and index == 0:
-        bounds = elementwise.slice_bounds(reader, rank)
+def _looked_at(consumer: ir.Node, index: int, rank: int) -> range | set[int]:
+    """Which elements of a shape of ``rank`` ``consumer`` takes; all, if that is not known."""
+    if queries.is_standard(consumer, "Gather") and index == 0:
+        positions = constants.constant_ints(consumer.inputs[1])
+        if positions is not None:
+            return {element % rank for element in positions}
+    if queries.is_standard(consumer, "Slice") and index == 0:
+        bounds = elementwise.slice_bounds(consumer, rank)
         if bounds is not None and set(bounds) <= {0}:
             return set(range(rank)[bounds[0]]) if bounds else range(rank)
     return range(rank)
@@ -234,7 +239,7 @@ _RULES: dict[str, Rule] = {
     "MatMul": linear.matmul,
     "Concat": elementwise.concat,
     "Split": elementwise.split,
-    "Slice": elementwise.cut_out,
+    "Slice": elementwise.slice_,
     "Gather": elementwise.gather,
     "Constant": lambda _groups, _node: "",
 }

@@ -156,7 +156,7 @@ def _add_kernel(terms: _Terms, node: ir.Node, *, per_position: bool) -> bool:
     price = taps * (_positions(linear_node, terms) if per_position else 1)
     if linear_node.groups > 1:
         width = linear_node.inputs // linear_node.groups * (linear_node.outputs // linear_node.groups)
-        terms.add(node, price, terms.axis(groups.grouped.get(node), linear_node.groups), terms.axis(None, width))
+        terms.add(node, price, terms.axis(groups.group_ids.get(node), linear_node.groups), terms.axis(None, width))
         return True
     read = terms.axis(None if consumer is None else consumer.channel_axis.channel_ids, linear_node.inputs)
     terms.add(node, price, read, terms.axis(groups.producers.get(node), linear_node.outputs))
@@ -170,7 +170,7 @@ def _add_recurrent(terms: _Terms, node: ir.Node, read: NDArray[np.int64] | None,
         return False
     inputs, units, times = products
     price = times * (_size(terms.dims(node.inputs[0])[:2]) if per_position else 1)
-    input_axis, unit_axis = terms.axis(read, inputs), terms.axis(terms.groups.units.get(node), units)
+    input_axis, unit_axis = terms.axis(read, inputs), terms.axis(terms.groups.hidden_units.get(node), units)
     terms.add(node, price, CostAxis(input_axis.fixed + unit_axis.fixed, input_axis.row + unit_axis.row), unit_axis)
     return True
 

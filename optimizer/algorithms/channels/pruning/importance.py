@@ -87,11 +87,12 @@ def curves(
     for number, width_group in enumerate(width_groups.members):
         consumer_errors = [_ConsumerError.of(width_group, members, moments) for members in by_family[number].values()]
         if importance == "error":
-            result.append(_eliminated(width_group, consumer_errors))
+            result.append(_by_elimination(width_group, consumer_errors))
         else:
             result.append(
                 _sorted(
-                    width_group, sum((error.plain() for error in consumer_errors), np.zeros(width_group.units.size))
+                    width_group,
+                    sum((error.uncompensated() for error in consumer_errors), np.zeros(width_group.units.size)),
                 )
             )
     return result
@@ -165,12 +166,12 @@ class _ConsumerError:
         times = int(np.count_nonzero(roots == width_group.units[0]))
         return cls(gram, covariance, order[begin[:, np.newaxis] + np.arange(times)], np.zeros((0, 0)))
 
-    def plain(self) -> NDArray[np.float64]:
+    def uncompensated(self) -> NDArray[np.float64]:
         """What each unit alone adds to the error, without compensation; (units,)."""
         product = self.gram * self.covariance
         return np.asarray(np.diag(product)[self.places].sum(axis=1))
 
-    def scores(self) -> NDArray[np.float64]:
+    def compensated(self) -> NDArray[np.float64]:
         """What each unit adds to the error with compensation; (units,)."""
         if self.places.shape[1] == 1:
             # G_jj / [C^-1]_jj: Optimal Brain Surgeon's cost of input channel j, summed over the outputs
@@ -195,13 +196,13 @@ class _ConsumerError:
         self.places = np.searchsorted(remaining, np.delete(self.places, going, axis=0))
 
 
-def _eliminated(width_group: WidthGroup, consumer_errors: Sequence[_ConsumerError]) -> Curve:
+def _by_elimination(width_group: WidthGroup, consumer_errors: Sequence[_ConsumerError]) -> Curve:
     for error in consumer_errors:
         error.inverse = np.linalg.inv(error.covariance).astype(np.float64)
     alive, order, costs = width_group.units, [], []
     size = max(width_group.step, width_group.units.size // _STEPS // width_group.step * width_group.step)
     while alive.size:
-        scores = sum((error.scores() for error in consumer_errors), np.zeros(alive.size))
+        scores = sum((error.compensated() for error in consumer_errors), np.zeros(alive.size))
         ranked = np.argsort(scores, kind="stable")
         if alive.size - size < width_group.least:
             size = alive.size

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "Squeeze"})
 
 
-def looked_at(groups: ChannelGroups, value: ir.Value) -> ir.Value:
+def observed_value(groups: ChannelGroups, value: ir.Value) -> ir.Value:
     """The value whose channels are to be looked at for those of ``value``: itself, or what it holds the means of."""
     axis_of_value = groups.channel_axes[value]
     producer = value.producer()

@@ -24,7 +24,7 @@ from optimizer.algorithms.channels.dependency.operators import channel_groups
 from optimizer.algorithms.channels.dependency.removal import remove
 from optimizer.algorithms.channels.pruning import costs as channel_costs
 from optimizer.algorithms.channels.pruning import repair
-from optimizer.algorithms.channels.pruning.moments import channel_moments, looked_at
+from optimizer.algorithms.channels.pruning.moments import channel_moments, observed_value
 from optimizer.algorithms.channels.pruning.repair import repairable_consumers
 from optimizer.algorithms.channels.pruning.units import width_groups
 from optimizer.algorithms.channels.redundancy.merging import add_to_bias
@@ -82,9 +82,9 @@ class Pruning:
 
     def __post_init__(self) -> None:
         self.groups = channel_groups(self.model.graph, queries.opset_version(self.model), prunes_states=True)
-        self.settle()
+        self.find_width_groups()
 
-    def settle(self) -> None:
+    def find_width_groups(self) -> None:
         """Find the width groups again, after more was frozen."""
         self.width_groups = width_groups(self.groups, self.multiple)
 
@@ -95,7 +95,7 @@ class Pruning:
         for consumer in self.groups.consumers:
             value = consumer.node.inputs[0]
             if value is not None:
-                seen[str(value.name)] = looked = looked_at(self.groups, value)
+                seen[str(value.name)] = looked = observed_value(self.groups, value)
                 weights[str(looked.name)].add(consumer.weight)
         channel_axes = {str(value.name): self.groups.channel_axes[value] for value in seen.values()}
         channels = {name: (channel_axis.from_end, channel_axis.size) for name, channel_axis in channel_axes.items()}
@@ -119,7 +119,7 @@ class Pruning:
         """How many units each width group has."""
         return np.array([width_group.units.size for width_group in self.width_groups.members], np.float64)
 
-    def left(self, gone: Sequence[Portion]) -> NDArray[np.float64]:
+    def remaining(self, gone: Sequence[Portion]) -> NDArray[np.float64]:
         """How many are left without ``gone``."""
         remaining = self.full()
         for portion in gone:

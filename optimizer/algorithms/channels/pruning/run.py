@@ -98,7 +98,7 @@ class PruningRun:
         for node, channel_ids in pruning.groups.producers.items():
             if not self.choice.matches(node):
                 pruning.groups.freeze(channel_ids, "left out by include= or exclude=")
-        pruning.settle()
+        pruning.find_width_groups()
         if self.repair and evaluator is not None:
             pruning.moments = self._moments(pruning, evaluator)
         return pruning

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from optimizer.contract.progress import Progress
 
 _SAFETY = 0.9  # of the allowance: the validation feeds are others
-_PROBED = 0.25  # of a width group, to learn how sensitive it is
-_TOLD = 1e-3  # of what the outputs of its readers vary: smaller costs may be those of rounding, and tell nothing
+_PROBE = 0.25  # of a width group, to learn how sensitive it is
+_SIGNIFICANT = 1e-3  # of what the outputs of its readers vary: smaller costs may be those of rounding, and tell nothing
 _MEASURING = 0.5  # share of the time after which no more width groups are measured
 _KNOWN_TIMES = 0.5  # of all seconds have to be known by node, if they are to count
 _FINEST = 48  # lengths that are tried between nothing and all
@@ -72,7 +72,9 @@ class PruningSearch:
             width_group, curve = members[number], self.curves[number]
             summed = curve.costs.cumsum()
             enough = (
-                end for end in width_group.ends() if end >= _PROBED * width_group.units.size and summed[end - 1] > _TOLD
+                end
+                for end in width_group.ends()
+                if end >= _PROBE * width_group.units.size and summed[end - 1] > _SIGNIFICANT
             )
             end = next(enough, width_group.ends()[-1])
             cost, share = float(summed[end - 1]), self.share(tuple(curve.order[:end].tolist()))

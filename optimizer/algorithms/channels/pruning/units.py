@@ -112,7 +112,7 @@ def _widths(groups: ChannelGroups) -> Iterator[NDArray[np.int64]]:
         yield groups.roots(channel_ids)
     for consumer in groups.consumers:
         yield groups.roots(consumer.channel_axis.channel_ids)
-    for channel_ids in groups.grouped.values():
+    for channel_ids in groups.group_ids.values():
         yield groups.roots(channel_ids)
 
 

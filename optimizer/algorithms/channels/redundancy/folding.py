@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
-    from optimizer.algorithms.channels.dependency.removal import Made
+    from optimizer.algorithms.channels.dependency.removal import Replacements
     from optimizer.algorithms.channels.redundancy.redundant import Redundancy
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
@@ -45,7 +45,7 @@ class Folded:
     """What was done in one graph.
 
     Attributes:
-        changes: How many units went, by kind: ``dead``, ``shared`` and ``unused``.
+        changes: How many units went, by reason: ``dead``, ``shared`` and ``unused``.
         notes: What could go and stays, with the reasons.
     """
 
@@ -53,38 +53,39 @@ class Folded:
     notes: tuple[Note, ...] = ()
 
 
-def fold(graph: ir.Graph, opset: int, wish: FoldOptions, rewriter: Rewriter) -> Folded:
-    """Remove what channels of ``graph`` can be missed; shapes have to be inferred already.
+def fold(graph: ir.Graph, opset: int, options: FoldOptions, rewriter: Rewriter) -> Folded:
+    """Remove the redundant channels of ``graph``; shapes have to be inferred already.
 
     Args:
         graph: A graph, whose nodes are in order.
         opset: The version of the standard operators that holds for it.
-        wish: What may go.
+        options: What may go.
         rewriter: Makes constants, and permits.
     """
     groups = channel_groups(graph, opset)
     if not groups.consumers:
         return Folded()
-    redundant = redundancy(groups, ChannelAnalysis(graph, groups, wish.tolerance), wish.multiple)
-    producers = _makers(groups)
-    notes = _notes(redundant, producers)
-    _ask(producers, redundant, rewriter)
-    if not redundant.gone:
+    redundancies = redundancy(groups, ChannelAnalysis(graph, groups, options.tolerance), options.multiple)
+    producers = _producers_of_units(groups)
+    notes = _notes(redundancies, producers)
+    _ask_permission(producers, redundancies, rewriter)
+    if not redundancies.gone:
         return Folded(notes=notes)
-    shifts = merge(redundant)
-    removed = np.array(sorted(redundant.gone), np.int64)
-    kept = [~np.isin(groups.roots(shift.consumer.produced), removed) for shift in shifts]
-    remove(groups, redundant.gone, rewriter)
-    replaced: Made = {}
-    for shift, remaining in zip(shifts, kept, strict=True):
+    # Weights are changed while channels have their old positions; biases, which are as wide as what stays, afterwards
+    shifts = merge(redundancies)
+    removed = np.array(sorted(redundancies.gone), np.int64)
+    masks = [~np.isin(groups.roots(shift.consumer.produced), removed) for shift in shifts]
+    remove(groups, redundancies.gone, rewriter)
+    replacements: Replacements = {}
+    for shift, mask in zip(shifts, masks, strict=True):
         add_to_bias(
-            shift.consumer.node, shift.added.compress(remaining) if remaining.size else shift.added, rewriter, replaced
+            shift.consumer.node, shift.added.compress(mask) if mask.size else shift.added, rewriter, replacements
         )
-    return Folded(Counter(redundant.gone.values()), notes)
+    return Folded(Counter(redundancies.gone.values()), notes)
 
 
-def _makers(groups: ChannelGroups) -> dict[int, str]:
-    """The site of the first kernel that gives each unit out."""
+def _producers_of_units(groups: ChannelGroups) -> dict[int, str]:
+    """The site of the first kernel that produces each unit, by root."""
     producers: dict[int, str] = {}
     for node, channel_ids in groups.producers.items():
         name = queries.site(node)
@@ -93,20 +94,20 @@ def _makers(groups: ChannelGroups) -> dict[int, str]:
     return producers
 
 
-def _notes(redundant: Redundancy, producers: Mapping[int, str]) -> tuple[Note, ...]:
-    counts = Counter((producers.get(root, "?"), reason) for root, reason in redundant.staying.items())
+def _notes(redundancies: Redundancy, producers: Mapping[int, str]) -> tuple[Note, ...]:
+    counts = Counter((producers.get(root, "?"), reason) for root, reason in redundancies.staying.items())
     return tuple(
         Note(site, f"{count} channel{'s' if count > 1 else ''} that could go stay: {reason}")
         for (site, reason), count in counts.items()
     )
 
 
-def _ask(producers: Mapping[int, str], redundant: Redundancy, rewriter: Rewriter) -> None:
-    """Leave what the scope does not permit; asked once for each kernel and kind."""
-    answers: dict[tuple[str, str], bool] = {}
-    for root, reason in list(redundant.gone.items()):
-        question = reason, producers.get(root, "")
-        if question not in answers:
-            answers[question] = rewriter.sites.permits(*question)
-        if not answers[question]:
-            del redundant.gone[root]
+def _ask_permission(producers: Mapping[int, str], redundancies: Redundancy, rewriter: Rewriter) -> None:
+    """Leave what the rewriter does not permit; asked once for each kernel and reason."""
+    permitted: dict[tuple[str, str], bool] = {}
+    for root, reason in list(redundancies.gone.items()):
+        site_and_reason = reason, producers.get(root, "")
+        if site_and_reason not in permitted:
+            permitted[site_and_reason] = rewriter.sites.permits(*site_and_reason)
+        if not permitted[site_and_reason]:
+            del redundancies.gone[root]

@@ -1,5 +1,11 @@
 """What a kernel makes of the channels that it reads, as far as its weight tells.
 
+Two outputs are parallel if their rows of the weight and their biases are: w_i = s w_j and b_i = s b_j. Before rows are
+compared, what is known of the inputs is worked in, so that kernels of equal function count as equal:
+
+    x_c = k everywhere           b <- b + k sum W_c,   W_c <- 0
+    x_c = s * x_r                W_r <- W_r + s W_c,   W_c <- 0
+
 Facts are those of ``optimizer.algorithms.channels.redundancy.facts``.
 """
 
@@ -23,9 +29,8 @@ if TYPE_CHECKING:
 
 _ROUNDINGS = 2  # how many of its type two elements may be apart and still be called equal
 _MOST_NOISE = 64.0  # how much larger that may get where sums of weights cancel
-_NOTHING = (
-    2.0**-7
-)  # of one rounding of the kernel's largest weight: what such a row adds to any sum is lost in its rounding
+# Of one rounding of the kernel's largest weight: what such a row adds to any sum is lost in its rounding
+_ZERO_SHARE = 2.0**-7
 
 
 def is_steady(node: ir.Node) -> bool:
@@ -38,13 +43,13 @@ def is_steady(node: ir.Node) -> bool:
 
 
 def kernel_facts(
-    node: ir.Node, read: ChannelFacts | None, value_numbers: ValueNumbers, tolerance: float = 0.0
+    node: ir.Node, input_facts: ChannelFacts | None, value_numbers: ValueNumbers, tolerance: float = 0.0
 ) -> ChannelFacts:
     """The facts of what a kernel with a constant weight gives out.
 
     Args:
         node: Conv, ConvTranspose, Gemm or MatMul.
-        read: Of what it reads; ``None`` if nothing is known.
+        input_facts: Of what it reads; ``None`` if nothing is known.
         value_numbers: Where value numbers are given.
         tolerance: How far kernels of length 1 may be apart and still be called parallel, and how short one may be
             beside the median and still be called zero; 0 is what float rounding does.
@@ -54,31 +59,34 @@ def kernel_facts(
     bias = None if linear_node is None else linear_node.bias_array()
     if linear_node is None or array is None or bias is None or not np.isfinite(array).all():
         return value_numbers.fresh(0 if linear_node is None else linear_node.outputs)
+    # alpha (W x + b / alpha): what is compared has no factor in front
     alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
     shift = np.broadcast_to(bias, (linear_node.outputs,)).astype(np.float64) / alpha
-    plain = _Rows(
+    rows = _Rows(
         by_output(linear_node, array), shift, np.zeros(linear_node.outputs, np.int64), np.zeros(linear_node.outputs)
     )
-    reduced = plain
+    reduced = rows
     if linear_node.groups > 1:
-        reduced = _grouped(linear_node, plain, read)
-    elif read is not None:
-        reduced = _reduced(node, plain, read)
-    lead, scale, nothing = _near(reduced, tolerance) if tolerance else _same(reduced, float(np.finfo(array.dtype).eps))
-    facts = ChannelFacts(
-        value_numbers.numbers(("kernel", id(node)), [lead]), scale * abs(alpha), np.full(scale.size, math.nan)
+        reduced = _grouped(linear_node, rows, input_facts)
+    elif input_facts is not None:
+        reduced = _reduced(node, rows, input_facts)
+    leader, scale, is_zero = (
+        _nearly_parallel(reduced, tolerance) if tolerance else _parallel(reduced, float(np.finfo(array.dtype).eps))
     )
-    return value_numbers.settled(facts, np.where(nothing, reduced.shift * alpha, math.nan))
+    facts = ChannelFacts(
+        value_numbers.numbers(("kernel", id(node)), [leader]), scale * abs(alpha), np.full(scale.size, math.nan)
+    )
+    return value_numbers.with_constants(facts, np.where(is_zero, reduced.shift * alpha, math.nan))
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a kernel's outputs are made by.
+    """What a kernel's outputs are computed by.
 
     Attributes:
         weight: (outputs, inputs of a group, taps).
         shift: (outputs,), what is added.
-        keys: (outputs,), of what they are made; rows with different keys are of different things.
+        keys: (outputs,), value numbers of what they are computed from; rows with different keys are not compared.
         gross: (outputs,), the largest sum of magnitudes where weights were summed, which may have cancelled.
     """
 
@@ -95,79 +103,89 @@ class _Rows:
 
 def by_output(linear_node: LinearNode, array: NDArray[np.floating]) -> NDArray[np.floating]:
     """The weight as (outputs, inputs of a group, taps); float64 or float32."""
-    wide = array.astype(np.float32) if array.dtype == np.float16 else array
+    weight = array.astype(np.float32) if array.dtype == np.float16 else array
     taps = math.prod(linear_node.shape[2:])
     if linear_node.node.op_type == "ConvTranspose":
-        parted = wide.reshape(
+        by_group = weight.reshape(
             linear_node.groups,
             linear_node.inputs // linear_node.groups,
             linear_node.outputs // linear_node.groups,
             taps,
         )
-        return np.swapaxes(parted, 1, 2).reshape(linear_node.outputs, -1, taps)
+        return np.swapaxes(by_group, 1, 2).reshape(linear_node.outputs, -1, taps)
     if linear_node.node.op_type == "Conv":
-        return wide.reshape(linear_node.outputs, -1, taps)
-    return (wide if linear_node.transposed else wide.T)[:, :, np.newaxis]
+        return weight.reshape(linear_node.outputs, -1, taps)
+    return (weight if linear_node.transposed else weight.T)[:, :, np.newaxis]
 
 
-def _reduced(node: ir.Node, rows: _Rows, read: ChannelFacts) -> _Rows:
+def _reduced(node: ir.Node, rows: _Rows, input_facts: ChannelFacts) -> _Rows:
     """Rows without what constant channels add, and with parallel channels summed into the first of them."""
-    gone = read.is_constant if is_steady(node) else read.constant == 0
-    order = np.flatnonzero(~gone)
-    _, first, inverse = np.unique(read.value_number[order], return_index=True, return_inverse=True)
-    lead = order[first[inverse]]
-    if not gone.any() and np.array_equal(lead, np.arange(read.size)):
+    absorbed = input_facts.is_constant if is_steady(node) else input_facts.constant == 0
+    remaining = np.flatnonzero(~absorbed)
+    _, first, inverse = np.unique(input_facts.value_number[remaining], return_index=True, return_inverse=True)
+    leader = remaining[first[inverse]]
+    if not absorbed.any() and np.array_equal(leader, np.arange(input_facts.size)):
         return rows
-    constant = np.flatnonzero(gone & (read.constant != 0))
-    moved = rows.weight[:, constant].sum(axis=2, dtype=np.float64) * read.constant[constant]
-    exact = rows.weight.astype(np.float64)
-    exact[:, gone] = 0
-    gross = np.abs(rows.shift) + np.abs(moved).sum(axis=1)
-    for to in np.unique(lead[order != lead]).tolist():
-        parallel = order[lead == to]
-        scaled = exact[:, parallel] * (read.scale[parallel] / read.scale[to])[:, np.newaxis]
+    # 1. Constant channels become part of the bias
+    constant = np.flatnonzero(absorbed & (input_facts.constant != 0))
+    constant_terms = rows.weight[:, constant].sum(axis=2, dtype=np.float64) * input_facts.constant[constant]
+    weight = rows.weight.astype(np.float64)
+    weight[:, absorbed] = 0
+    # 2. Parallel channels are summed into the first of them; what cancels in a sum leaves rounding of its terms behind
+    gross = np.abs(rows.shift) + np.abs(constant_terms).sum(axis=1)
+    for target in np.unique(leader[remaining != leader]).tolist():
+        parallel = remaining[leader == target]
+        scaled = weight[:, parallel] * (input_facts.scale[parallel] / input_facts.scale[target])[:, np.newaxis]
         gross = np.maximum(gross, np.abs(scaled).sum(axis=1).max(axis=1, initial=0.0))
-        exact[:, parallel] = 0
-        exact[:, to] = scaled.sum(axis=1)
-    return _Rows(exact, rows.shift + moved.sum(axis=1), rows.keys, gross)
+        weight[:, parallel] = 0
+        weight[:, target] = scaled.sum(axis=1)
+    return _Rows(weight, rows.shift + constant_terms.sum(axis=1), rows.keys, gross)
 
 
-def _grouped(linear_node: LinearNode, rows: _Rows, read: ChannelFacts | None) -> _Rows:
+def _grouped(linear_node: LinearNode, rows: _Rows, input_facts: ChannelFacts | None) -> _Rows:
     """Rows times the scale of what they read, and a key for its value number; of wider groups nothing is equal."""
     group = np.repeat(np.arange(linear_node.groups), linear_node.outputs // linear_node.groups)
-    if read is None or linear_node.inputs != linear_node.groups:
+    if input_facts is None or linear_node.inputs != linear_node.groups:
         return replace(rows, keys=np.arange(linear_node.outputs))
-    mine = read.take(group)
-    gone = mine.is_constant if is_steady(linear_node.node) else mine.constant == 0
-    moved = np.where(gone, np.nan_to_num(mine.constant), 0) * rows.weight.sum(axis=(1, 2), dtype=np.float64)
-    scaled = np.where(gone, 0, mine.scale)[:, np.newaxis, np.newaxis] * rows.weight
-    return _Rows(scaled, rows.shift + moved, mine.value_number, rows.gross)
+    group_facts = input_facts.take(group)
+    absorbed = group_facts.is_constant if is_steady(linear_node.node) else group_facts.constant == 0
+    constant_terms = np.where(absorbed, np.nan_to_num(group_facts.constant), 0) * rows.weight.sum(
+        axis=(1, 2), dtype=np.float64
+    )
+    scaled = np.where(absorbed, 0, group_facts.scale)[:, np.newaxis, np.newaxis] * rows.weight
+    return _Rows(scaled, rows.shift + constant_terms, group_facts.value_number, rows.gross)
 
 
-def _same(rows: _Rows, rounding: float) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-    """What each row is a multiple of, up to rounding; its scale; and which rows are zero."""
-    flat = rows.flat
-    peaks = np.abs(flat).max(axis=1, initial=0.0).astype(np.float64)
-    nothing = peaks <= peaks.max(initial=0.0) * rounding * _NOTHING
-    scale = np.where(nothing, 1.0, peaks)
-    relative = _tamed(rows.shift / scale).astype(flat.dtype)
-    whole = np.hstack([flat / scale[:, np.newaxis].astype(flat.dtype), relative[:, np.newaxis]])
+def _parallel(rows: _Rows, rounding: float) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    """What each row is a multiple of, up to rounding; its scale; and which rows are zero; each (outputs,)."""
+    # 1. In the measure of the largest element, rows that are multiples of each other are equal
+    weight = rows.flat
+    peaks = np.abs(weight).max(axis=1, initial=0.0).astype(np.float64)
+    is_zero = peaks <= peaks.max(initial=0.0) * rounding * _ZERO_SHARE
+    scale = np.where(is_zero, 1.0, peaks)
+    # 2. The bias is one element more
+    relative = _log_scaled(rows.shift / scale).astype(weight.dtype)
+    normalized = np.hstack([weight / scale[:, np.newaxis].astype(weight.dtype), relative[:, np.newaxis]])
     noise = np.clip(rows.gross / scale, 1.0, _MOST_NOISE)
-    return leaders(whole, rows.keys, _ROUNDINGS * rounding * noise), scale, nothing
+    return leaders(normalized, rows.keys, _ROUNDINGS * rounding * noise), scale, is_zero
 
 
-def _near(rows: _Rows, tolerance: float) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+def _nearly_parallel(rows: _Rows, tolerance: float) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
     """The same for rows that are nearly multiples of another, and those that are short."""
-    flat = rows.flat
-    lengths = np.linalg.norm(flat, axis=1).astype(np.float64)
-    nothing = lengths <= np.median(lengths) * tolerance
-    whole = np.hstack([flat, rows.shift.astype(flat.dtype)[:, np.newaxis]])
-    scale = np.where(nothing, 1.0, np.linalg.norm(whole, axis=1))
-    return near_leaders(whole / scale[:, np.newaxis].astype(whole.dtype), rows.keys, tolerance), scale, nothing
+    weight = rows.flat
+    lengths = np.linalg.norm(weight, axis=1).astype(np.float64)
+    is_zero = lengths <= np.median(lengths) * tolerance
+    with_shift = np.hstack([weight, rows.shift.astype(weight.dtype)[:, np.newaxis]])
+    scale = np.where(is_zero, 1.0, np.linalg.norm(with_shift, axis=1))
+    return (
+        near_leaders(with_shift / scale[:, np.newaxis].astype(with_shift.dtype), rows.keys, tolerance),
+        scale,
+        is_zero,
+    )
 
 
-def _tamed(relative: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Biases in a measure in which equal means nearly the same share of a large one, and nearly equal a small one."""
+def _log_scaled(relative: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log(1 + |b|) with the sign of b: one tolerance is relative for large biases, and absolute for small ones."""
     return np.asarray(np.sign(relative) * np.log1p(np.abs(relative)))
 
 

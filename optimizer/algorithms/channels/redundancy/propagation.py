@@ -1,6 +1,7 @@
-"""Carries facts about channels through a graph, to every value that has some.
+"""Carries facts about channels through a graph, to every value that has channels.
 
-Facts are those of ``optimizer.algorithms.channels.redundancy.facts``::
+A forward dataflow analysis with one transfer function an operator, over the facts of
+``optimizer.algorithms.channels.redundancy.facts``::
 
     Relu, LeakyRelu, pools, Resize, Transpose …     value numbers change, scales come out as they went in
     Sigmoid, HardSwish, Softmax over others …       scales become part of the value number
@@ -19,7 +20,7 @@ import numpy as np
 
 from optimizer.algorithms.channels.dependency import operators
 from optimizer.algorithms.channels.dependency.elementwise import has_no_channels
-from optimizer.algorithms.channels.redundancy.facts import ChannelFacts, ValueNumbers, joined
+from optimizer.algorithms.channels.redundancy.facts import ChannelFacts, ValueNumbers, concatenated
 from optimizer.algorithms.channels.redundancy.linear_facts import array_of, kernel_facts
 from optimizer.analysis import constant_evaluation
 from optimizer.graph import constants
@@ -54,17 +55,20 @@ class ChannelAnalysis:
             for output in node.outputs:
                 channel_axis = groups.axis_of(output)
                 if channel_axis is not None:
-                    self._facts[output] = self._of(node, output, channel_axis)
+                    self._facts[output] = self._transfer(node, output, channel_axis)
 
     def facts(self, value: ir.Value | None) -> ChannelFacts | None:
         """What is known of the channels of ``value``; ``None`` if it has none."""
         return None if value is None else self._facts.get(value)
 
-    def _of(self, node: ir.Node, output: ir.Value, channel_axis: ChannelAxis) -> ChannelFacts:
+    def _transfer(self, node: ir.Node, output: ir.Value, channel_axis: ChannelAxis) -> ChannelFacts:
+        """What is known of ``output`` by what is known of the inputs of ``node``; the first case that fits."""
         first = self.facts(node.inputs[0]) if node.inputs else None
-        if node in self.groups.producers or node in self.groups.grouped:
-            sums = node in self._readers or node in self.groups.grouped  # and does not read its channels elsewhere
-            facts = kernel_facts(node, first if sums else None, self.value_numbers, self.tolerance)
+        if node in self.groups.producers or node in self.groups.group_ids:
+            sums_channels = (
+                node in self._readers or node in self.groups.group_ids
+            )  # and does not read its channels elsewhere
+            facts = kernel_facts(node, first if sums_channels else None, self.value_numbers, self.tolerance)
         elif node.op_type == "Concat":
             facts = self._concat(node, channel_axis)
         elif node.op_type == "BatchNormalization" and first is not None:
@@ -76,45 +80,45 @@ class ChannelAnalysis:
         elif node.op_type in operators.NARY:
             facts = self._elementwise(node, channel_axis)
         elif output in self.groups.selected and first is not None:
-            facts = self._taken(first, output)
+            facts = self._selected(first, output)
         elif node.op_type == "Reshape" and first is not None and first.size > channel_axis.size:
-            facts = self._parted(first, first.size // channel_axis.size)
-        elif first is None or first.size != channel_axis.size or len(_known(self, node)) > 1:
+            facts = self._several_at_a_position(first, first.size // channel_axis.size)
+        elif first is None or first.size != channel_axis.size or len(_input_facts(self, node)) > 1:
             facts = self.value_numbers.fresh(channel_axis.size)
         else:
             facts = self._unary(node, node.outputs.index(output), first)
         return facts if facts.size == channel_axis.size else self.value_numbers.fresh(channel_axis.size)
 
-    def _taken(self, facts: ChannelFacts, output: ir.Value) -> ChannelFacts:
-        """Some of the channels, or of each channel one part after the other."""
-        selected, narrower = facts.take(self.groups.selected[output]), self.groups.parts.get(output)
-        if narrower is None:
+    def _selected(self, facts: ChannelFacts, output: ir.Value) -> ChannelFacts:
+        """Some of the channels, or of each channel one element after the other."""
+        selected, offsets = facts.take(self.groups.selected[output]), self.groups.element_offsets.get(output)
+        if offsets is None:
             return selected
-        return self.value_numbers.settled(
-            replace(selected, value_number=self.value_numbers.numbers("part", [selected.value_number, narrower])),
+        return self.value_numbers.with_constants(
+            replace(selected, value_number=self.value_numbers.numbers("part", [selected.value_number, offsets])),
             selected.constant,
         )
 
-    def _parted(self, facts: ChannelFacts, width: int) -> ChannelFacts:
+    def _several_at_a_position(self, facts: ChannelFacts, width: int) -> ChannelFacts:
         """``width`` channels in a row at each position."""
-        columns = [facts.take(np.arange(at, facts.size, width)) for at in range(width)]
+        columns = [facts.take(np.arange(offset, facts.size, width)) for offset in range(width)]
         return self._side_by_side("parted", columns)
 
-    def _side_by_side(self, what: Hashable, operands: list[ChannelFacts]) -> ChannelFacts:
-        """Channels that consist of one of each part; constant if all parts are the same constant."""
-        derived = self.value_numbers.derived(what, operands, linear=True)
-        same = np.all([operand.constant == operands[0].constant for operand in operands], axis=0)
-        return self.value_numbers.settled(derived, np.where(same, operands[0].constant, math.nan))
+    def _side_by_side(self, operation: Hashable, operands: list[ChannelFacts]) -> ChannelFacts:
+        """Channels that consist of one of each operand; constant if these are all the same constant."""
+        derived = self.value_numbers.derived(operation, operands, linear=True)
+        are_equal = np.all([operand.constant == operands[0].constant for operand in operands], axis=0)
+        return self.value_numbers.with_constants(derived, np.where(are_equal, operands[0].constant, math.nan))
 
     def _unary(self, node: ir.Node, index: int, facts: ChannelFacts) -> ChannelFacts:
         if node.op_type in _SAME:
             return facts
-        derived = self.value_numbers.derived((_what(node), index), [facts], linear=node.op_type in _LINEAR)
-        return self.value_numbers.settled(derived, self._constants(node, facts))
+        derived = self.value_numbers.derived((_operation_key(node), index), [facts], linear=node.op_type in _LINEAR)
+        return self.value_numbers.with_constants(derived, self._constants(node, facts))
 
     def _constants(self, node: ir.Node, facts: ChannelFacts) -> NDArray[np.float64]:
         """What constant channels become, NaN where they become none."""
-        nothing = np.full(facts.size, math.nan)
+        unknown = np.full(facts.size, math.nan)
         if node.op_type in _STEADY or (node.op_type == "AveragePool" and not _sees_border(node)):
             return facts.constant
         if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") != "constant":
@@ -123,10 +127,10 @@ class ChannelAnalysis:
             return np.where(facts.constant == 0, 0.0, math.nan)
         if node.op_type in operators.UNARY:
             return self._computed(node, [facts.constant])
-        return nothing
+        return unknown
 
     def _computed(self, node: ir.Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """``node`` of constants, NaN where one is missing; in the type of the model."""
+        """``node`` of constants, each (size,) or (1,), NaN where one is missing; computed in the type of the model."""
         size = max(operand.size for operand in operands)
         is_known = ~np.isnan(np.sum([np.broadcast_to(operand, (size,)) for operand in operands], axis=0))
         result = np.full(size, math.nan)
@@ -157,18 +161,20 @@ class ChannelAnalysis:
         if scale is None or bias is None:
             return self.value_numbers.fresh(facts.size)
         operands = [facts, self.value_numbers.constants(scale), self.value_numbers.constants(bias)]
-        derived = self.value_numbers.derived(_what(node), operands, linear=False)
-        return self.value_numbers.settled(derived, np.where(facts.is_constant, bias, math.nan))
+        derived = self.value_numbers.derived(_operation_key(node), operands, linear=False)
+        return self.value_numbers.with_constants(derived, np.where(facts.is_constant, bias, math.nan))
 
     def _concat(self, node: ir.Node, channel_axis: ChannelAxis) -> ChannelFacts:
         facts = [self.facts(value) for value in node.inputs]
-        along = self.groups.joined.get(node)
-        if along is not None:
-            return joined([each or self.value_numbers.fresh(size) for each, size in zip(facts, along, strict=True)])
-        with_facts = [each for each in facts if each is not None]
+        sizes = self.groups.concatenated_sizes.get(node)
+        if sizes is not None:
+            return concatenated(
+                [operand or self.value_numbers.fresh(size) for operand, size in zip(facts, sizes, strict=True)]
+            )
+        with_facts = [operand for operand in facts if operand is not None]
         if len(with_facts) < len(facts) or not with_facts:
             return self.value_numbers.fresh(channel_axis.size)
-        return self._side_by_side(_what(node), with_facts)
+        return self._side_by_side(_operation_key(node), with_facts)
 
     def _elementwise(self, node: ir.Node, channel_axis: ChannelAxis) -> ChannelFacts:
         operands = [self._operand(value, channel_axis) for value in node.inputs]
@@ -179,7 +185,9 @@ class ChannelAnalysis:
         derived = self.value_numbers.derived(
             node.op_type, operands, linear=node.op_type in {"Max", "Min", "PRelu", "Sum"}
         )
-        return self.value_numbers.settled(derived, self._computed(node, [operand.constant for operand in operands]))
+        return self.value_numbers.with_constants(
+            derived, self._computed(node, [operand.constant for operand in operands])
+        )
 
     def _operand(self, value: ir.Value | None, channel_axis: ChannelAxis) -> ChannelFacts:
         """What is known of an operand of an elementwise operator, for each channel of ``channel_axis``."""
@@ -211,7 +219,7 @@ class ChannelAnalysis:
         )
 
     def _factor(self, value: ir.Value | None, channel_axis: ChannelAxis) -> ChannelFacts:
-        """What is known of an operand of a MatMul: its own channels, or that all of it meets each channel."""
+        """What is known of an operand of a MatMul: its channels, or that every channel is multiplied by all of it."""
         facts = self.facts(value)
         return (
             facts if facts is not None and facts.size == channel_axis.size else self._one_for_all(value, channel_axis)
@@ -220,26 +228,28 @@ class ChannelAnalysis:
     def _arithmetic(self, operation: str, first: ChannelFacts, second: ChannelFacts) -> ChannelFacts:
         if operation in {"Mul", "Div"}:
             return self._product(operation, first, second)
-        minus = self.value_numbers.scaled(second, np.full(second.size, -1.0)) if operation == "Sub" else second
-        both = self.value_numbers.derived("Add", [first, minus], linear=True)
-        both = _chosen(minus.is_constant, self.value_numbers.shifted(first, np.nan_to_num(minus.constant)), both)
-        return _chosen(first.is_constant, self.value_numbers.shifted(minus, np.nan_to_num(first.constant)), both)
+        # In general a sum of two; where one of them is constant, a shift of the other
+        addend = self.value_numbers.scaled(second, np.full(second.size, -1.0)) if operation == "Sub" else second
+        total = self.value_numbers.derived("Add", [first, addend], linear=True)
+        total = _where(addend.is_constant, self.value_numbers.shifted(first, np.nan_to_num(addend.constant)), total)
+        return _where(first.is_constant, self.value_numbers.shifted(addend, np.nan_to_num(first.constant)), total)
 
     def _product(self, operation: str, first: ChannelFacts, second: ChannelFacts) -> ChannelFacts:
+        # In general a product of two; where one of them is constant, a scale of the other (a dividend has none)
         factor = second.constant
         if operation == "Div":
             with np.errstate(divide="ignore"):
                 factor = np.where(second.constant == 0, math.nan, 1 / second.constant)
         derived = self._bilinear(operation, first, second)
-        derived = _chosen(~np.isnan(factor), self.value_numbers.scaled(first, np.nan_to_num(factor, nan=1.0)), derived)
+        derived = _where(~np.isnan(factor), self.value_numbers.scaled(first, np.nan_to_num(factor, nan=1.0)), derived)
         if operation == "Div":
             return derived
-        return _chosen(
+        return _where(
             first.is_constant, self.value_numbers.scaled(second, np.nan_to_num(first.constant, nan=1.0)), derived
         )
 
     def _bilinear(self, operation: str, first: ChannelFacts, second: ChannelFacts) -> ChannelFacts:
-        """What takes a factor of either operand on, or that of the second inverted."""
+        """What is linear in either operand, so that scales multiply; that of a divisor is inverted."""
         unit_scale = np.ones(first.size)
         derived = self.value_numbers.derived(
             operation, [replace(first, scale=unit_scale), replace(second, scale=unit_scale)], linear=False
@@ -249,10 +259,11 @@ class ChannelAnalysis:
     def _matrices(self, first: ChannelFacts, second: ChannelFacts) -> ChannelFacts:
         """A product of matrices for each channel, or one whose rows or columns they are."""
         zero = (first.constant == 0) | (second.constant == 0)
-        return self.value_numbers.settled(self._bilinear("MatMul", first, second), np.where(zero, 0.0, math.nan))
+        return self.value_numbers.with_constants(self._bilinear("MatMul", first, second), np.where(zero, 0.0, math.nan))
 
 
-def _chosen(where: NDArray[np.bool_], yes: ChannelFacts, no: ChannelFacts) -> ChannelFacts:
+def _where(where: NDArray[np.bool_], yes: ChannelFacts, no: ChannelFacts) -> ChannelFacts:
+    """``np.where`` for facts."""
     return ChannelFacts(
         np.where(where, yes.value_number, no.value_number),
         np.where(where, yes.scale, no.scale),
@@ -260,13 +271,13 @@ def _chosen(where: NDArray[np.bool_], yes: ChannelFacts, no: ChannelFacts) -> Ch
     )
 
 
-def _known(analysis: ChannelAnalysis, node: ir.Node) -> list[ChannelFacts]:
+def _input_facts(analysis: ChannelAnalysis, node: ir.Node) -> list[ChannelFacts]:
     facts = [analysis.facts(value) for value in node.inputs]
     return [operand for operand in facts if operand is not None]
 
 
-def _what(node: ir.Node) -> Hashable:
-    """What ``node`` does to its first input; other inputs are told apart by identity."""
+def _operation_key(node: ir.Node) -> Hashable:
+    """A key of what ``node`` does to its first input; other inputs are told apart by identity."""
     attributes = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
     return node.domain, node.op_type, attributes, tuple(id(value) for value in node.inputs[1:])
 

@@ -1,4 +1,4 @@
-"""Finds channels that kernels need not read, since others hold the same, which compensate for them.
+"""Channels that kernels need not read, since others hold the same and can compensate for them.
 
 What a kernel sums over channels, W x = sum_c W_c x_c, stays the same without channel c
 
@@ -6,8 +6,8 @@ What a kernel sums over channels, W x = sum_c W_c x_c, stays the same without ch
     if x_c = k everywhere                        b + k * sum W_c                    takes the place of the bias b
     if W_c = 0                                   nothing changes
 
-(for n equal channels: one is computed, and W_shared = W_1 + ... + W_n). A unit of channels that are unified to each
-other (``optimizer.algorithms.channels.dependency.groups``) can go if that holds wherever a kernel reads one of them;
+(for n equal channels: one is computed, and W_shared = W_1 + ... + W_n). A unit, that is a channel group
+(``optimizer.algorithms.channels.dependency.groups``), can go if that holds wherever a kernel reads one of its channels;
 kernels that share a weight have to agree. Without data, equality is that of the weights (Srinivas & Babu 2015,
 arXiv:1507.06149, for two neurons).
 """
@@ -42,9 +42,9 @@ class Reading:
         weight: The weight.
         consumers: The kernels that read it, more than one if it is shared.
         facts: Of what each of them reads.
-        roots: The unit of each position.
-        value_number: Equal for positions that are parallel for all kernels, with the same factors.
-        shift: The constant that a position has for all kernels, NaN where it has none, or a border would show it.
+        roots: The unit of each input channel; this and the next three (C,).
+        value_number: Equal for channels that are parallel for all kernels, with the same factors.
+        shift: The constant that a channel is for all kernels, NaN where it is none, or a border would show it.
         unused: Where the weight has only zeros.
     """
 
@@ -57,8 +57,12 @@ class Reading:
     unused: NDArray[np.bool_]
 
     def needed(self, positions: list[int]) -> set[int]:
-        """The value numbers at ``positions`` that need another channel there: used, and not constant."""
-        return {int(self.value_number[at]) for at in positions if not self.unused[at] and np.isnan(self.shift[at])}
+        """The value numbers at ``positions`` that another channel has to compensate for: used, and not constant."""
+        return {
+            int(self.value_number[position])
+            for position in positions
+            if not self.unused[position] and np.isnan(self.shift[position])
+        }
 
 
 @dataclass
@@ -68,24 +72,24 @@ class ChannelPosition:
     Attributes:
         reading: The kernel's weight.
         positions: Of the unit among the channels that it reads.
-        kept: How many channels of each value number are kept there; shared by all places of a reading.
-        compensated: Value numbers of channels that went and that one has to stay for; shared too.
+        remaining: How many channels of each value number remain there; shared by all places of a reading.
+        compensated: Value numbers of channels that went, of which one has to stay; shared too.
     """
 
     reading: Reading
     positions: list[int]
-    kept: Counter[int]
+    remaining: Counter[int]
     compensated: set[int]
 
     def can_go(self) -> bool:
         """Whether the kernel can do without the unit."""
         leaving = Counter(self.reading.value_number[self.positions].tolist())
         needed = self.reading.needed(self.positions) | (self.compensated & leaving.keys())
-        return all(self.kept[number] > leaving[number] for number in needed)
+        return all(self.remaining[number] > leaving[number] for number in needed)
 
     def leave(self) -> None:
-        """Count the unit no more."""
-        self.kept.subtract(self.reading.value_number[self.positions].tolist())
+        """Take the unit out of the counts."""
+        self.remaining.subtract(self.reading.value_number[self.positions].tolist())
         self.compensated |= self.reading.needed(self.positions)
 
 
@@ -94,8 +98,8 @@ class Redundancy:
     """Which units can go.
 
     Attributes:
-        gone: They, by root, with what they are: ``dead``, ``shared`` or ``unused``.
-        staying: Those without which all answers would be the same, and that stay, by root, with the reason.
+        gone: They, by root, with the reason: ``dead`` (constant), ``shared`` (parallel) or ``unused`` (zero weights).
+        staying: Those that are redundant too and stay, by root, with the reason.
         readings: All weights that read channels.
     """
 
@@ -116,19 +120,26 @@ def readings(groups: ChannelGroups, analysis: ChannelAnalysis) -> list[Reading]:
         array = array_of(weight)
         if array is None or len(known_facts) < len(facts):
             continue
-        others = tuple(axis for axis in range(array.ndim) if axis != consumers[0].axis)
-        unused = ~np.abs(array).max(axis=others, initial=0.0).astype(bool)
+        other_axes = tuple(axis for axis in range(array.ndim) if axis != consumers[0].axis)
+        unused = ~np.abs(array).max(axis=other_axes, initial=0.0).astype(bool)
         roots = groups.roots(consumers[0].channel_axis.channel_ids)
         result.append(
             Reading(
-                weight, consumers, known_facts, roots, _content(known_facts), _shift(consumers, known_facts), unused
+                weight,
+                consumers,
+                known_facts,
+                roots,
+                _common_value_numbers(known_facts),
+                _shift(consumers, known_facts),
+                unused,
             )
         )
     return result
 
 
-def _content(facts: list[ChannelFacts]) -> NDArray[np.int64]:
-    """Numbers of what positions have in common over all ``facts``."""
+def _common_value_numbers(facts: list[ChannelFacts]) -> NDArray[np.int64]:
+    """One number for each combination of value numbers over all ``facts``; (C,)."""
+    # Two kernels of one weight: parallel channels have to be so in both, and by the same factor
     columns = [
         column
         for input_facts in facts
@@ -140,9 +151,9 @@ def _content(facts: list[ChannelFacts]) -> NDArray[np.int64]:
 
 def _shift(consumers: list[ChannelConsumer], facts: list[ChannelFacts]) -> NDArray[np.float64]:
     first = facts[0].constant
-    same = np.all([input_facts.constant == first for input_facts in facts], axis=0)
+    is_equal = np.all([input_facts.constant == first for input_facts in facts], axis=0)
     steady = all(is_steady(consumer.node) for consumer in consumers)
-    return np.where(same & (steady | (first == 0)), first, np.nan)
+    return np.where(is_equal & (steady | (first == 0)), first, np.nan)
 
 
 def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) -> Redundancy:
@@ -156,8 +167,8 @@ def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) 
     result = Redundancy(readings=readings(groups, analysis))
     places = _places(groups, result)
     frozen = groups.frozen() | dict.fromkeys(_read_by_unknown(groups, result), "a weight that reads them is not known")
-    # Greedy, one unit after the other: a unit goes if at each place where it is read another one still stands for it.
-    # Frozen ones come last, so that what can go is not kept for them
+    # Greedy, one unit after the other: a unit goes if a channel remains, at each place where it is read, that can
+    # compensate for it. Frozen ones come last, so that what can go is not kept for them
     for root in sorted(places, key=lambda root: (root in frozen, *_order(root, places[root]))):
         places_of_unit = places[root]
         if not all(place.can_go() for place in places_of_unit):
@@ -165,7 +176,7 @@ def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) 
         for place in places_of_unit:
             place.leave()
         if root not in frozen:
-            result.gone[root] = _kind(places_of_unit)
+            result.gone[root] = _reason(places_of_unit)
         elif places_of_unit:
             result.staying[root] = frozen[root]
     _keep_widths(groups, result, multiple)
@@ -178,12 +189,12 @@ def _places(groups: ChannelGroups, result: Redundancy) -> dict[int, list[Channel
         root: [] for channel_ids in groups.producers.values() for root in groups.roots(channel_ids).tolist()
     }
     for reading in result.readings:
-        kept, compensated = Counter(reading.value_number.tolist()), set[int]()
+        remaining, compensated = Counter(reading.value_number.tolist()), set[int]()
         positions: dict[int, list[int]] = defaultdict(list)
         for position, root in enumerate(reading.roots.tolist()):
             positions[root].append(position)
         for root, positions_of_unit in positions.items():
-            by_unit.setdefault(root, []).append(ChannelPosition(reading, positions_of_unit, kept, compensated))
+            by_unit.setdefault(root, []).append(ChannelPosition(reading, positions_of_unit, remaining, compensated))
     return by_unit
 
 
@@ -196,33 +207,39 @@ def _read_by_unknown(groups: ChannelGroups, result: Redundancy) -> Iterator[int]
 
 
 def _order(root: int, places: list[ChannelPosition]) -> tuple[float, int]:
-    """Those of small scale go first, so that the largest of parallel channels stands for the others; then the last."""
+    """Those of small scale go first, then the last: the largest of parallel channels compensates for the others.
+
+    Factors are then at most 1, and rounding does not grow.
+    """
     scales = [facts.scale[place.positions].min() for place in places for facts in place.reading.facts]
     return float(min(scales, default=0.0)), -root
 
 
-def _kind(places: list[ChannelPosition]) -> str:
+def _reason(places: list[ChannelPosition]) -> str:
     if all(place.reading.unused[place.positions].all() for place in places):
         return "unused"
     return "shared" if any(np.isnan(place.reading.shift[place.positions]).any() for place in places) else "dead"
 
 
 def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> None:
-    """Take units back until what kernels make and read is a multiple wide, and nothing is empty."""
-    counted = [*groups.producers.values(), *(cut.channel_ids for cut in groups.sliced_parameters.values())]
-    axes = [(groups.roots(channel_ids).tolist(), multiple) for channel_ids in counted]
+    """Take units back until what kernels produce and read is a multiple wide, and nothing is empty."""
+    channel_ids_of_axes = [
+        *groups.producers.values(),
+        *(parameter.channel_ids for parameter in groups.sliced_parameters.values()),
+    ]
+    axes = [(groups.roots(channel_ids).tolist(), multiple) for channel_ids in channel_ids_of_axes]
     axes += [(groups.roots(groups.channel_axes[value].channel_ids).tolist(), 1) for value in groups.selected]
-    again = True
-    while again:
-        again = False
+    changed = True
+    while changed:
+        changed = False
         for axis, width in axes:
-            while (back := _too_many(axis, result, width)) is not None:
-                del result.gone[back]
-                result.staying[back] = f"widths are multiples of {width}" if width > 1 else "no width is 0"
-                again = True
+            while (unit := _unit_to_keep(axis, result, width)) is not None:
+                del result.gone[unit]
+                result.staying[unit] = f"widths are multiples of {width}" if width > 1 else "no width is 0"
+                changed = True
 
 
-def _too_many(axis: list[int], result: Redundancy, multiple: int) -> int | None:
+def _unit_to_keep(axis: list[int], result: Redundancy, multiple: int) -> int | None:
     """A unit to take back, or ``None`` if the width is fine: the first that went, which costs least."""
     going = [root for root in axis if root in result.gone]
     width = len(axis) - len(going)
