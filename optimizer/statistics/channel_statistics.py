@@ -1,4 +1,7 @@
-"""Minimum, maximum, mean and second moment of each channel of a tensor, over feeds."""
+"""Minimum, maximum, mean and second moment of each channel of a tensor, over feeds.
+
+Counterpart: PyTorch's ``PerChannelMinMaxObserver``, which has no moments.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class ChannelStatistics:
 
     Attributes:
         axis: The axis of the channels; negative counts from the end.
-        count: Elements.
+        count: Finite elements, int64.
         minimum: Least element; infinite where there was none.
         maximum: Largest element; minus infinity where there was none.
         total: Sum of elements.
@@ -69,11 +72,12 @@ class ChannelStatistics:
         Raises:
             DataError: If the axis is not there, or has another number of channels than before.
         """
+        # 1. (before, channels, after): every statistic reduces the axes 0 and 2.
         cube = self._as_cube(array)
         mask: Any = True if finite else np.isfinite(cube)
         double = cube.astype(np.float64)
-        # Sums in float64: those of float32 elements would drift as feeds are added
         count = np.full(cube.shape[1], cube.shape[0] * cube.shape[2]) if finite else mask.sum(axis=(0, 2))
+        # 2. Of this array. Sums are in float64, extremes in the type of the array, where they are exact.
         statistics = (
             count.astype(np.int64),
             np.min(cube, axis=(0, 2), initial=np.inf, where=mask).astype(np.float64),
@@ -81,6 +85,7 @@ class ChannelStatistics:
             np.sum(double, axis=(0, 2), where=mask),
             np.sum(np.square(double, out=double, where=mask), axis=(0, 2), where=mask),
         )
+        # 3. Together with the arrays before.
         if not self.count.size:
             self.count, self.minimum, self.maximum, self.total, self.squares = statistics
             return
@@ -89,7 +94,7 @@ class ChannelStatistics:
         self.total, self.squares = self.total + statistics[3], self.squares + statistics[4]
 
     def _as_cube(self, array: NDArray[Any]) -> NDArray[Any]:
-        """``array`` with the axes before and after the channels' made one each."""
+        """``array`` as (before, channels, after): the axes on either side of the channels' made one each."""
         if not -array.ndim <= self.axis < array.ndim:
             raise DataError(f"there are no channels along axis {self.axis} of shape {list(array.shape)}")
         axis = self.axis % array.ndim

@@ -25,8 +25,8 @@ class WindowAxis:
     """One axis of a map.
 
     Attributes:
-        size: Of the input.
-        taps: Of the window.
+        size: Size of the input.
+        taps: Size of the window.
         stride: Of the window over the input; of a ConvTranspose, of the input over the output.
         dilation: Distance of the taps.
         before: Padding in front.
@@ -46,22 +46,31 @@ class WindowAxis:
 
     @property
     def outputs(self) -> int:
-        """The size of the output."""
+        """The size of the output; 0 where the window does not fit."""
+        # From the first tap to the last: a dilated window of k taps covers d (k - 1) + 1 elements.
         reach = self.dilation * (self.taps - 1) + 1
         if self.is_transposed:
             return max(self.stride * (self.size - 1) + self.extra + reach - self.before - self.after, 0)
         return max((self.size + self.before + self.after - reach) // self.stride + 1, 0)
 
     def read_at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """What the taps of the outputs ``places`` read: indices (places, taps), and which of them are in the input."""
-        taps = np.arange(self.taps, dtype=np.int64) * self.dilation
+        """What the taps of the outputs ``places`` read.
+
+        Args:
+            places: Coordinates of outputs along this axis, (places,).
+
+        Returns:
+            Indices into the input, (places, taps), 0 where the tap reads padding; and which do not.
+        """
+        offsets = np.arange(self.taps, dtype=np.int64) * self.dilation
         if self.is_transposed:
-            read, remainder = np.divmod(places[:, np.newaxis] + self.before - taps, self.stride)
+            # Only every stride-th output meets an input: the others lie between two of them.
+            index, remainder = np.divmod(places[:, np.newaxis] + self.before - offsets, self.stride)
         else:
-            read = places[:, np.newaxis] * self.stride - self.before + taps
-            remainder = np.zeros_like(read)
-        inside = (remainder == 0) & (read >= 0) & (read < self.size)
-        return np.where(inside, read, 0), inside
+            index = places[:, np.newaxis] * self.stride - self.before + offsets
+            remainder = np.zeros_like(index)
+        inside = (remainder == 0) & (index >= 0) & (index < self.size)
+        return np.where(inside, index, 0), inside
 
 
 def padding(node: ir.Node, axis: int, size: int, taps: int) -> tuple[int, int]:
@@ -79,13 +88,13 @@ def padding(node: ir.Node, axis: int, size: int, taps: int) -> tuple[int, int]:
     if automatic == "NOTSET":
         pads = node.attributes.get_ints("pads", ())
         return (pads[axis], pads[axis + len(pads) // 2]) if pads else (0, 0)
+    # SAME: as many outputs as ceil(size / stride); the odd element goes behind (SAME_UPPER) or in front (SAME_LOWER).
     stride, dilation = (_of_axis(node, name, axis) for name in ("strides", "dilations"))
-    # SAME: ceil(size / stride) outputs, and what their windows reach beyond the input is split between both ends
-    missing = max((-(-size // stride) - 1) * stride + dilation * (taps - 1) + 1 - size, 0)
-    less = missing // 2
-    return (less, missing - less) if automatic == "SAME_UPPER" else (missing - less, less)
+    total = max((-(-size // stride) - 1) * stride + dilation * (taps - 1) + 1 - size, 0)
+    half = total // 2
+    return (half, total - half) if automatic == "SAME_UPPER" else (total - half, half)
 
 
 def _of_axis(node: ir.Node, name: str, axis: int) -> int:
-    numbers = node.attributes.get_ints(name, ())
-    return numbers[axis] if numbers else 1
+    sizes = node.attributes.get_ints(name, ())
+    return sizes[axis] if sizes else 1

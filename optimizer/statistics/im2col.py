@@ -1,4 +1,4 @@
-"""The rows that a kernel multiplies its weight with: a convolution as a product of matrices (im2col).
+"""The rows that a linear node multiplies its weight with: a convolution as a product of matrices (im2col).
 
 ::
 
@@ -8,9 +8,9 @@ A position p is one place of the output: a pixel of one example of a Conv or Con
 Gemm or MatMul. Its row has K numbers, in the order (input channel of the group, *window); those that lie in the
 padding, or between the strides of a ConvTranspose, are 0. A Gemm's ``alpha`` is in the rows.
 
-Positions are drawn before anything is gathered, so a large map is never unfolded as a whole. Definitions of the
-operators: the ONNX operator specification; unfolding: Chellapilla, Puri, Simard 2006, "High performance convolutional
-neural networks for document processing".
+Positions are drawn before anything is gathered, so a large map is never unfolded as a whole; ``torch.nn.Unfold`` gives
+all columns. Definitions of the operators: the ONNX operator specification; unfolding: Chellapilla, Puri, Simard 2006,
+"High performance convolutional neural networks for document processing".
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _PRODUCTS = frozenset({"Gemm", "MatMul"})
 
 
 def refusal(node: ir.Node) -> str | None:
-    """Why the rows of ``node`` cannot be told; ``None`` if they can."""
-    linear_node = as_linear(node)
-    if linear_node is None:
-        return "it is no Conv, ConvTranspose, Gemm (transA = 0) or MatMul with a weight of known shape and rank"
+    """Why the rows of ``node`` are not known; ``None`` if they are."""
+    linear = as_linear(node)
+    if linear is None:
+        return "it is not a Conv, ConvTranspose, Gemm (transA = 0) or MatMul with a weight of known shape and rank"
     if node.op_type == "ConvTranspose":
         automatic = node.attributes.get_string("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
         if automatic or "output_shape" in node.attributes:
@@ -48,30 +48,30 @@ def refusal(node: ir.Node) -> str | None:
 
 def width(node: ir.Node) -> tuple[int, int]:
     """The number of groups and K, the length of a row."""
-    linear_node = _required(node)
-    return linear_node.groups, linear_node.inputs // linear_node.groups * math.prod(_window(linear_node))
+    linear = _required(node)
+    return linear.groups, linear.inputs // linear.groups * math.prod(_window(linear))
 
 
 def key(node: ir.Node) -> Hashable:
-    """Equal for kernels that have the same rows when they read the same value."""
-    linear_node = _required(node)
+    """Equal for nodes that have the same rows when they read the same value."""
+    linear = _required(node)
     if node.op_type in _PRODUCTS:
-        return "product", linear_node.inputs, node.attributes.get_float("alpha", 1.0)
+        return "product", linear.inputs, node.attributes.get_float("alpha", 1.0)
     attributes = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
-    return node.op_type, linear_node.groups, linear_node.inputs, _window(linear_node), attributes
+    return node.op_type, linear.groups, linear.inputs, _window(linear), attributes
 
 
-def count(node: ir.Node, shape: Sequence[int]) -> int:
+def row_count(node: ir.Node, shape: Sequence[int]) -> int:
     """How many rows an input of ``shape`` has."""
-    linear_node = _required(node)
+    linear = _required(node)
     if node.op_type in _PRODUCTS:
         return math.prod(shape[:-1])
-    return shape[0] * math.prod(axis.outputs for axis in _axes(linear_node, shape))
+    return shape[0] * math.prod(axis.outputs for axis in _axes(linear, shape))
 
 
 def sample(node: ir.Node, shape: Sequence[int], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """At most ``most`` positions of an input of ``shape``, drawn without repetition, in order; all if they are few."""
-    total = count(node, shape)
+    total = row_count(node, shape)
     if total <= most:
         return np.arange(total, dtype=np.int64)
     return np.sort(rng.choice(total, most, replace=False, shuffle=False))
@@ -86,104 +86,99 @@ def gather(node: ir.Node, array: NDArray[Any], positions: NDArray[np.int64]) -> 
     """The rows of ``node`` at ``positions``.
 
     Args:
-        node: A kernel without ``refusal``.
+        node: A node without ``refusal``.
         array: Its first input.
         positions: Numbers below ``count``.
 
     Returns:
         (groups, positions, K), of the type of ``array``.
     """
-    linear_node = _required(node)
+    linear = _required(node)
+    # Gemm and MatMul: the rows of the left side as they are.
     if node.op_type in _PRODUCTS:
         alpha = array.dtype.type(node.attributes.get_float("alpha", 1.0))
         return np.asarray(array.reshape(-1, array.shape[-1])[positions][np.newaxis] * alpha)
-    # 1. Where the positions lie: example, and place along each axis of the map
-    axes = _axes(linear_node, array.shape)
-    batch, *places = np.unravel_index(positions, (array.shape[0], *(axis.outputs for axis in axes)))
-    # 2. Indices that broadcast to (positions, *window): for each axis, what each tap reads at each place
+    # 1. Each position as the example and the coordinates of its output pixel.
+    axes = _axes(linear, array.shape)
+    batch, *coordinates = np.unravel_index(positions, (array.shape[0], *(axis.outputs for axis in axes)))
+    # 2. What each tap of the window reads. One index array an axis, each along a dimension of its own, so that they
+    #    broadcast to (positions, *window); all channels at once.
     ones = [1] * len(axes)
     index: list[Any] = [batch.reshape(-1, *ones), slice(None)]
     inside = np.ones((len(positions), *ones), np.bool_)
-    for number, (axis, place) in enumerate(zip(axes, places, strict=True)):
-        spread = (-1, *ones[:number], axis.taps, *ones[number + 1 :])
-        read, is_there = axis.read_at(place)
-        index.append(read.reshape(spread))
-        inside = inside & is_there.reshape(spread)
-    # 3. Gathered at once; taps in the padding read element 0 and become 0
-    windows = array[tuple(index)]  # positions, *window, channels
-    windows[~inside] = 0
-    # 4. (input channel, *window) for each group: the order of the weight
-    unfolded = np.moveaxis(windows, -1, 1).reshape(len(positions), linear_node.groups, -1)
+    for dimension, (axis, coordinate) in enumerate(zip(axes, coordinates, strict=True)):
+        window_shape = (-1, *ones[:dimension], axis.taps, *ones[dimension + 1 :])
+        input_index, is_inside = axis.read_at(coordinate)
+        index.append(input_index.reshape(window_shape))
+        inside = inside & is_inside.reshape(window_shape)
+    # 3. (positions, *window, channels): index arrays that a slice stands between put their dimensions first.
+    windows = array[tuple(index)]
+    windows[~inside] = 0  # padding, and what lies between the strides of a ConvTranspose
+    # 4. (groups, positions, channels of a group * window).
+    unfolded = np.moveaxis(windows, -1, 1).reshape(len(positions), linear.groups, -1)
     return np.ascontiguousarray(unfolded.swapaxes(0, 1))
 
 
 def outputs_at(node: ir.Node, output: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
-    """What ``node`` answered at ``positions``: (groups, positions, output channels of a group)."""
-    linear_node = _required(node)
+    """The output of ``node`` at ``positions``: (groups, positions, output channels of a group)."""
+    linear = _required(node)
     if node.op_type in _PRODUCTS:
-        return output.reshape(-1, linear_node.outputs)[positions][np.newaxis]
-    flat = output.reshape(output.shape[0], linear_node.outputs, -1)
-    batch, place = np.divmod(positions, flat.shape[2])
-    return flat[batch, :, place].reshape(len(positions), linear_node.groups, -1).swapaxes(0, 1)
+        return output.reshape(-1, linear.outputs)[positions][np.newaxis]
+    flat = output.reshape(output.shape[0], linear.outputs, -1)
+    batch, pixel = np.divmod(positions, flat.shape[2])
+    return flat[batch, :, pixel].reshape(len(positions), linear.groups, -1).swapaxes(0, 1)
 
 
 def as_matrix(node: ir.Node, weight: NDArray[Any]) -> NDArray[Any]:
     """``weight``, of the shape that ``node`` reads, as (groups, output channels of a group, K)."""
-    linear_node = _required(node)
+    linear = _required(node)
     match node.op_type:
         case "Conv":
-            return weight.reshape(linear_node.groups, linear_node.outputs // linear_node.groups, -1)
+            return weight.reshape(linear.groups, linear.outputs // linear.groups, -1)
         case "ConvTranspose":
-            grouped = weight.reshape(
-                linear_node.groups,
-                linear_node.inputs // linear_node.groups,
-                linear_node.outputs // linear_node.groups,
-                -1,
-            )
-            return grouped.swapaxes(1, 2).reshape(linear_node.groups, linear_node.outputs // linear_node.groups, -1)
-    # Gemm with transB holds (out, K) already
-    return (weight if linear_node.transposed else weight.T)[np.newaxis]
+            # (groups * in, out, *window) to (groups, out, in, window)
+            grouped = weight.reshape(linear.groups, linear.inputs // linear.groups, linear.outputs // linear.groups, -1)
+            return grouped.swapaxes(1, 2).reshape(linear.groups, linear.outputs // linear.groups, -1)
+    return (weight if linear.transposed else weight.T)[np.newaxis]
 
 
 def from_matrix(node: ir.Node, matrix: NDArray[Any]) -> NDArray[Any]:
     """The weight of which ``matrix`` is ``as_matrix``."""
-    linear_node = _required(node)
+    linear = _required(node)
     match node.op_type:
         case "Conv":
-            return matrix.reshape(linear_node.shape)
+            return matrix.reshape(linear.shape)
         case "ConvTranspose":
-            grouped = matrix.reshape(
-                linear_node.groups,
-                linear_node.outputs // linear_node.groups,
-                linear_node.inputs // linear_node.groups,
-                -1,
-            )
-            return grouped.swapaxes(1, 2).reshape(linear_node.shape)
-    return np.ascontiguousarray(matrix[0] if linear_node.transposed else matrix[0].T)
+            # (groups, out, in, window) to (groups, in, out, window)
+            grouped = matrix.reshape(linear.groups, linear.outputs // linear.groups, linear.inputs // linear.groups, -1)
+            return grouped.swapaxes(1, 2).reshape(linear.shape)
+    return np.ascontiguousarray(matrix[0] if linear.transposed else matrix[0].T)
 
 
 def _required(node: ir.Node) -> LinearNode:
-    linear_node = as_linear(node)
-    if linear_node is None:
+    linear = as_linear(node)
+    if linear is None:
         raise ValueError(f"{node.op_type} {node.name!r}: {refusal(node)}")
-    return linear_node
+    return linear
 
 
-def _window(linear_node: LinearNode) -> tuple[int, ...]:
-    return () if linear_node.node.op_type in _PRODUCTS else linear_node.shape[2:]
+def _window(linear: LinearNode) -> tuple[int, ...]:
+    return () if linear.node.op_type in _PRODUCTS else linear.shape[2:]
 
 
-def _axes(linear_node: LinearNode, shape: Sequence[int]) -> list[WindowAxis]:
-    """The axes of the map, of an input of ``shape``."""
-    window, attributes = _window(linear_node), linear_node.node.attributes
+def _axes(linear: LinearNode, shape: Sequence[int]) -> list[WindowAxis]:
+    """The axes of the map behind batch and channels, of an input of ``shape``."""
+    window, attributes = _window(linear), linear.node.attributes
     ones, zeros = [1] * len(window), [0] * len(window)
     strides, dilations = attributes.get_ints("strides", ones), attributes.get_ints("dilations", ones)
     extra = attributes.get_ints("output_padding", zeros)
-    is_transposed = linear_node.node.op_type == "ConvTranspose"
+    is_transposed = linear.node.op_type == "ConvTranspose"
     axes = []
-    for number, (size, taps) in enumerate(zip(shape[2:], window, strict=True)):
-        before, after = padding(linear_node.node, number, size, taps)
+    for dimension, (size, taps) in enumerate(zip(shape[2:], window, strict=True)):
+        before, after = padding(linear.node, dimension, size, taps)
         axes.append(
-            WindowAxis(size, taps, strides[number], dilations[number], before, after, extra[number], is_transposed)
+            WindowAxis(
+                size, taps, strides[dimension], dilations[dimension], before, after, extra[dimension], is_transposed
+            )
         )
     return axes

@@ -4,6 +4,7 @@
 
     min-max         [min, max]: nothing is clipped
     moving-average  the mean over the feeds of each feed's min and max, as ONNX Runtime's calibrator averages them
+                    (PyTorch's ``MovingAverageMinMaxObserver`` weighs later feeds more)
     percentile      all but (100 - p) / 2 percent at either end (H. Wu et al., "Integer Quantization for Deep
                     Learning Inference", arXiv 2004.09602)
     entropy         least KL(P || Q): P are the bins inside, with the clipped ones added to the outermost, Q the same
@@ -11,8 +12,10 @@
     mse             least sum of (x - dequantize(quantize(x)))^2, by grid search (M. Nagel et al., "A White Paper on
                     Neural Network Quantization", arXiv 2106.08295, section 3.1)
 
-Both ends are searched, so that a tensor that is not symmetric is clipped at the end that has the outliers. Whoever
-quantizes by a range widens it to hold 0, and so do the errors here.
+Both ends are searched, so that a tensor that is not symmetric is clipped at the end that has the outliers. Quantization
+by a range widens it to hold 0, and so do the errors here. ONNX Runtime's quantizer has percentile and entropy in
+``PercentileCalibrater`` and ``EntropyCalibrater``, PyTorch a search for the least squared error in
+``HistogramObserver``.
 """
 
 from __future__ import annotations
@@ -64,29 +67,30 @@ def percentile_range(histogram: Histogram, extremes: Range, percentile: float, *
         percentile: 0 to 100.
         symmetric: Whether the percentage is of magnitudes, for [-t, t].
     """
+    # 1. How many elements may lie outside.
     edges, counts = histogram.between(extremes.rmin, extremes.rmax)
-    cut = counts.sum() * (100 - percentile) / 100
+    clipped = counts.sum() * (100 - percentile) / 100
+    # 2. Symmetric: whole bins go, the farthest from 0 first, as long as they hold no more than that.
     if symmetric:
-        # Symmetric: bins go by how far their outer edge is from 0, until the share to clip is used up
-        reach = np.maximum(np.abs(edges[:-1]), np.abs(edges[1:]))
-        order = np.argsort(-reach, kind="stable")
-        kept = order[int(np.searchsorted(np.cumsum(counts[order]), cut, side="right")) :]
-        return _within(extremes, -float(reach[kept].max(initial=0)), float(reach[kept].max(initial=0)))
-    # Else half of the share is clipped at each end
-    low = edges[np.searchsorted(np.cumsum(counts), cut / 2, side="right")]
-    high = edges[len(counts) - np.searchsorted(np.cumsum(counts[::-1]), cut / 2, side="right")]
+        magnitude = np.maximum(np.abs(edges[:-1]), np.abs(edges[1:]))
+        order = np.argsort(-magnitude, kind="stable")
+        kept = order[int(np.searchsorted(np.cumsum(counts[order]), clipped, side="right")) :]
+        return _within(extremes, -float(magnitude[kept].max(initial=0)), float(magnitude[kept].max(initial=0)))
+    # 3. Else half of them may go at either end.
+    low = edges[np.searchsorted(np.cumsum(counts), clipped / 2, side="right")]
+    high = edges[len(counts) - np.searchsorted(np.cumsum(counts[::-1]), clipped / 2, side="right")]
     return _within(extremes, float(low), float(high))
 
 
 def least_error_range(histogram: Histogram, extremes: Range, levels: int, *, symmetric: bool = False) -> Range:
-    """The range whose quantization to ``levels`` levels has the least squared error over the histogram."""
+    """The range whose quantization to ``levels`` levels has the least squared error over the histogram (mse)."""
     edges, counts = histogram.between(extremes.rmin, extremes.rmax)
     density = counts / np.diff(edges)
     return _search(lambda low, high: squared_error(edges, density, low, high, levels), extremes, symmetric=symmetric)
 
 
 def least_divergence_range(histogram: Histogram, extremes: Range, levels: int, *, symmetric: bool = False) -> Range:
-    """The range whose quantization to ``levels`` levels changes the distribution least.
+    """The range whose quantization to ``levels`` levels changes the distribution least (entropy).
 
     The bin that holds 0 counts as much as its larger neighbour at most: zeros, half of what follows a Relu, are exact
     at any range, and would hide all else.
@@ -114,16 +118,17 @@ def squared_error(
         high: The upper end, likewise.
         levels: How many numbers the grid has.
     """
+    # 1. The grid: its step, and its lower end moved so that 0 is a level. A range of one point sends all to 0.
     low, high = min(low, 0.0), max(high, 0.0)
     step = (high - low) / (levels - 1)
     if step <= 0:
         return float(density @ np.diff(edges**3 / 3))
-    # 0 is on a level, so both ends are whole numbers of steps
     low = float(np.rint(low / step)) * step
     inside = np.clip(edges, low, low + step * (levels - 1))
-    # The integral from 0 to each edge; differences of neighbours are those of the bins
+    # 2. The integral of the squared error from 0 to each edge: whole steps, the rest of a step, what is clipped.
     nearest = np.rint(inside / step)
     integral = nearest * (step**3 / 12) + (inside - nearest * step) ** 3 / 3 + (edges - inside) ** 3 / 3
+    # 3. Differences are the integrals over the bins.
     return float(density @ np.diff(integral))
 
 
@@ -140,24 +145,27 @@ def divergence(edges: NDArray[np.float64], counts: NDArray[np.float64], low: flo
         high: The upper end, likewise.
         levels: How many numbers the grid has.
     """
+    # 1. The bins inside, and how much is clipped.
     first = max(int(np.searchsorted(edges, low, side="right")) - 1, 0)
     last = min(int(np.searchsorted(edges, high, side="left")), len(counts))
     inside = counts[first:last]
     clipped = counts[:first].sum() + counts[last:].sum()
     if len(inside) < levels or not inside.any() or clipped > _MOST_CLIPPED * counts.sum():
         return float("inf")
-    # 1. Q: the bins of a level share its elements evenly, but those that were empty stay empty
+    # 2. Q: each level's elements, spread evenly over those of its bins that have any.
     level = np.arange(len(inside)) * levels // len(inside)
     filled = inside > 0
     mean = np.bincount(level, inside) / np.maximum(np.bincount(level, filled), 1)
-    # 2. P: what is clipped is counted at the ends
+    # 3. P: the bins themselves, with what is clipped in the outermost.
     reference, candidate = inside.copy(), mean[level] * filled
     reference[0] += counts[:first].sum()
     reference[-1] += counts[last:].sum()
+    # 4. Both as probabilities; sum of P log(P / Q) over the bins where P has something. Q can be 0 in an outermost
+    #    bin that was empty.
     reference /= reference.sum()
     candidate = np.maximum(candidate / candidate.sum(), _LEAST_PROBABILITY)
-    seen = reference > 0
-    return float(reference[seen] @ np.log(reference[seen] / candidate[seen]))
+    occupied = reference > 0
+    return float(reference[occupied] @ np.log(reference[occupied] / candidate[occupied]))
 
 
 def _search(cost: Callable[[float, float], float], extremes: Range, *, symmetric: bool) -> Range:
@@ -165,34 +173,35 @@ def _search(cost: Callable[[float, float], float], extremes: Range, *, symmetric
     low, high = min(extremes.rmin, 0.0), max(extremes.rmax, 0.0)
     if symmetric:
         low, high = -extremes.largest, extremes.largest
-    # 1. Both ends by one share
-    both = _cheapest(lambda share: cost(low * share, high * share))
+    # 1. Both ends by one share. That is all where there is one end.
+    shrink = _cheapest(lambda share: cost(low * share, high * share))
     if symmetric or low == 0 or high == 0:
-        return _within(extremes, low * both, high * both)
+        return _within(extremes, low * shrink, high * shrink)
 
-    def best_below(above: float) -> float:
-        return _cheapest(lambda share: cost(low * share, high * above))
+    def best_below(high_share: float) -> float:
+        return _cheapest(lambda share: cost(low * share, high * high_share))
 
-    def best_above(below: float) -> float:
-        return _cheapest(lambda share: cost(low * below, high * share))
+    def best_above(low_share: float) -> float:
+        return _cheapest(lambda share: cost(low * low_share, high * share))
 
-    # 2. Each end on its own, from the best of three starts, in turn until neither moves
-    starts = ((both, both), (best_below(1.0), 1.0), (1.0, best_above(1.0)))
-    below, above = min(starts, key=lambda shares: cost(low * shares[0], high * shares[1]))
+    # 2. One end at a time, from the cheapest of three starts: both ends narrowed, or one of them alone.
+    starts = ((shrink, shrink), (best_below(1.0), 1.0), (1.0, best_above(1.0)))
+    low_share, high_share = min(starts, key=lambda shares: cost(low * shares[0], high * shares[1]))
     for _ in range(_ROUNDS):
-        before = below, above
-        above = best_above(below)
-        below = best_below(above)
-        if (below, above) == before:
+        previous = low_share, high_share
+        high_share = best_above(low_share)
+        low_share = best_below(high_share)
+        if (low_share, high_share) == previous:
             break
-    return _within(extremes, low * below, high * above)
+    return _within(extremes, low * low_share, high * high_share)
 
 
 def _cheapest(cost: Callable[[float], float]) -> float:
-    """The share of the cheapest candidate, looked at more finely around it."""
+    """The share with the least ``cost``: the best of ``_SHARES``, refined between its neighbours."""
     costs = [cost(float(share)) for share in _SHARES]
     best = int(np.argmin(costs))
     around = np.linspace(_SHARES[max(best - 1, 0)], _SHARES[min(best + 1, len(_SHARES) - 1)], _FINE_STEPS)
+    # Only if it is better: among equals the coarse one, which is the wider.
     fine = [cost(float(share)) for share in around]
     return float(around[np.argmin(fine)]) if min(fine) < costs[best] else float(_SHARES[best])
 

@@ -1,13 +1,14 @@
-"""Second moments of what kernels read: the Gram matrices that rounding and refitting of weights stand on.
+"""Second moments of the inputs of linear nodes: the Gram matrices that rounding and refitting of weights stand on.
 
 For rows x of K numbers (``optimizer.statistics.im2col``), summed in float64 over all feeds, for each group of channels:
 
     second moment   M = sum x x^T / n          mean   m = sum x / n          covariance   C = M - m m^T
 
 A weight that is off by d shifts an output of mean square d^T M d, of which the bias can take back all but d^T C d.
-Kernels that read the same value with the same window share one sum (the projections of an attention, say).
+Nodes that read the same value with the same window share one sum (the projections of an attention, say). GPTQ calls
+2 n M the Hessian of a layer (E. Frantar et al., arXiv 2210.17323).
 
-At most a number of rows of each feed is drawn, so neither time nor memory grows with the number of feeds or the size
+A limited number of rows is drawn from each feed, so neither time nor memory grows with the number of feeds or the size
 of maps. Rows that are not finite are left out. K^2 numbers are kept; where K is too large, nothing is, and ``refusal``
 says so.
 """
@@ -41,7 +42,7 @@ class SecondMoments:
     Attributes:
         sums: Sum of x x^T, (groups, K, K).
         totals: Sum of x, (groups, K).
-        rows: Number of rows; 0 if no feed reached the kernel.
+        rows: Number of rows; 0 if no feed reached the node.
     """
 
     sums: NDArray[np.float64]
@@ -66,25 +67,29 @@ class SecondMoments:
     @property
     def covariance(self) -> NDArray[np.float64]:
         """The second moment around the mean, (groups, K, K); its diagonal is never negative."""
-        result = self.second_moment
+        # 1. C = M - m m^T
+        covariance = self.second_moment
         mean = self.mean
-        result -= mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
-        diagonal = np.einsum("gkk->gk", result)  # a view
+        covariance -= mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
+        # 2. Cancellation leaves variances of nearly constant inputs a little below 0.
+        diagonal = np.einsum("gkk->gk", covariance)  # a view
         np.maximum(diagonal, 0, out=diagonal)
-        return result
+        return covariance
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Take in ``rows``, (groups, n, K)."""
-        exact = rows.astype(np.float64)
-        finite = np.isfinite(exact).all(axis=(0, 2))
+        """Take in ``rows``, (groups, n, K), of any float type."""
+        numbers = rows.astype(np.float64)
+        # A row that is not finite in one group is left out of all: they share one number of rows.
+        finite = np.isfinite(numbers).all(axis=(0, 2))
         if not finite.all():
-            exact = exact[:, finite]
-        for number, group in enumerate(exact):  # one at a time: a product with itself takes half the work
-            self.sums[number] += group.T @ group
-        self.totals += exact.sum(axis=1)
-        self.rows += exact.shape[1]
+            numbers = numbers[:, finite]
+        # Group by group: BLAS takes half the work for a matrix times its own transpose, but not for a stack of them.
+        for group, group_rows in enumerate(numbers):
+            self.sums[group] += group_rows.T @ group_rows
+        self.totals += numbers.sum(axis=1)
+        self.rows += numbers.shape[1]
 
-    def absorb(self, others: SecondMoments) -> None:
+    def merge(self, others: SecondMoments) -> None:
         """Take in the rows of ``others``."""
         self.sums += others.sums
         self.totals += others.totals
@@ -93,12 +98,12 @@ class SecondMoments:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows that some kernels have in common.
+    """Linear nodes whose rows are the same.
 
     Attributes:
-        value: The name of the value that they are made from.
-        node: One of the kernels.
-        kernels: The first outputs of all of them.
+        value: The name of the value that they read.
+        node: One of the nodes.
+        kernels: The names of the first outputs of all of them.
     """
 
     value: str
@@ -107,7 +112,7 @@ class RowGroup:
 
     @property
     def nbytes(self) -> int:
-        """What its sums take."""
+        """Bytes of its sums."""
         groups, width = im2col.width(self.node)
         return 8 * groups * width * (width + 1)
 
@@ -124,39 +129,40 @@ def refusal(node: ir.Node) -> str | None:
 
 
 def row_groups(model: ir.Model, kernels: Iterable[str]) -> list[RowGroup]:
-    """What the kernels read whose first outputs are ``kernels``, in the order of the graph.
+    """The linear nodes whose first outputs are ``kernels``, grouped by their rows, in the order of the graph.
 
-    Kernels with a ``refusal`` are left out.
+    Nodes with a ``refusal`` are left out.
 
     Raises:
         UsageError: If no node of the main graph has such a first output.
     """
     wanted = set(kernels)
-    by_rows: dict[Any, tuple[str, ir.Node, list[str]]] = {}
+    rows_by_key: dict[Any, tuple[str, ir.Node, list[str]]] = {}
     for node in traversal.in_order(model.graph):
         name = node.outputs[0].name if node.outputs else None
         if name is None or name not in wanted:
             continue
         wanted.remove(name)
+        # Equal value and equal window: equal rows, summed once.
         value = node.inputs[0] if node.inputs else None
         if value is not None and value.name and refusal(node) is None:
-            by_rows.setdefault((value.name, im2col.key(node)), (value.name, node, []))[2].append(name)
+            rows_by_key.setdefault((value.name, im2col.key(node)), (value.name, node, []))[2].append(name)
     if wanted:
         raise UsageError(f"no node of the main graph gives {', '.join(map(repr, sorted(wanted)))}")
-    return [RowGroup(value, node, tuple(names)) for value, node, names in by_rows.values()]
+    return [RowGroup(value, node, tuple(names)) for value, node, names in rows_by_key.values()]
 
 
 def batches(groups: Sequence[RowGroup], limit: int) -> list[list[RowGroup]]:
-    """``groups`` in order, in groups whose sums take at most ``limit`` bytes; a larger one stands alone."""
-    result: list[list[RowGroup]] = []
+    """``groups`` in order, in batches whose sums take at most ``limit`` bytes; a larger group stands alone."""
+    batches: list[list[RowGroup]] = []
     taken = 0
     for group in groups:
-        if not result or taken + group.nbytes > limit:
-            result.append([])
+        if not batches or taken + group.nbytes > limit:
+            batches.append([])
             taken = 0
-        result[-1].append(group)
+        batches[-1].append(group)
         taken += group.nbytes
-    return result
+    return batches
 
 
 @dataclass
@@ -165,8 +171,8 @@ class Collection:
 
     Attributes:
         sources: What to sum up.
-        most_rows: Of one array.
-        seed: Which rows are drawn; the same whatever else is collected beside.
+        most_rows: Limit on the rows of one array.
+        seed: Seeds the drawing of rows, which does not depend on what else is collected beside.
     """
 
     sources: Sequence[RowGroup]
@@ -181,14 +187,14 @@ class Collection:
             np.random.default_rng((self.seed, zlib.crc32(source.kernels[0].encode()))) for source in self.sources
         ]
 
-    def look(self, name: str, array: NDArray[Any]) -> None:
-        """Take in the value ``name`` of one feed."""
-        for source, moments, draw in zip(self.sources, self._moments, self._draws, strict=True):
+    def add(self, name: str, array: NDArray[Any]) -> None:
+        """Take in ``array``, the value ``name`` in one feed."""
+        for source, moments, rng in zip(self.sources, self._moments, self._draws, strict=True):
             if source.value == name:
-                moments.add(im2col.rows(source.node, array, self.most_rows, draw))
+                moments.add(im2col.rows(source.node, array, self.most_rows, rng))
 
     def result(self) -> Iterator[tuple[str, SecondMoments]]:
-        """The moments of each kernel; those of one source are one object."""
+        """The moments of each node; those of one source are one object."""
         for source, moments in zip(self.sources, self._moments, strict=True):
             for name in source.kernels:
                 yield name, moments

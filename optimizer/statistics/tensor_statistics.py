@@ -1,4 +1,8 @@
-"""What is known of a tensor after it was seen in any number of feeds, in constant memory."""
+"""What is known of a tensor after it was seen in any number of feeds, in constant memory.
+
+Counterparts: the observers of PyTorch (``MinMaxObserver``, ``HistogramObserver``) and the calibrators of ONNX Runtime's
+quantizer. Those are one object a method; this one keeps what all methods need, so the method can be chosen later.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class Observation:
 
     Attributes:
         channels: Statistics of each channel, if an axis was given.
-        histogram: Of all elements.
+        histogram: Of all finite elements.
         count: Finite elements.
         feeds: Arrays that had some.
         non_finite: Elements that are NaN or infinite.
@@ -38,10 +42,10 @@ class Observation:
         maximum: Largest element.
         total: Sum of elements.
         squares: Sum of squares.
-        minima: Sum over the feeds of each one's least element.
-        maxima: Sum over the feeds of each one's largest element.
-        change: Largest difference of a feed from the first one: of the mean, and of an element in a sample of at most
-            a few hundred; infinite where the shape differs.
+        minima: Sum over the feeds of each feed's least element.
+        maxima: Sum over the feeds of each feed's largest element.
+        feed_change: Largest difference of a feed from the first one: of the mean, and of an element in a sample of at
+            most a few hundred; infinite where the shape differs.
     """
 
     channels: ChannelStatistics | None = None
@@ -55,7 +59,7 @@ class Observation:
     squares: float = 0.0
     minima: float = 0.0
     maxima: float = 0.0
-    change: float = 0.0
+    feed_change: float = 0.0
     _first: tuple[tuple[int, ...], NDArray[Any]] | None = field(default=None, repr=False)
     _first_total: float | None = field(default=None, repr=False)
 
@@ -97,13 +101,14 @@ class Observation:
         """Take in the tensor of one feed, of any shape and any numeric type.
 
         Raises:
-            DataError: If its elements are no real numbers, or channels are wanted that it does not have.
+            DataError: If its elements are not real numbers, or channels are wanted that it does not have.
         """
         numbers = _as_float(np.asarray(array))
         flat = numbers.reshape(-1)
         if not flat.size:
             return
-        low, high = float(flat.min()), float(flat.max())  # NaN if there is any
+        # Two passes over the memory tell whether all is finite: NaN is the minimum and the maximum if there is one.
+        low, high = float(flat.min()), float(flat.max())
         finite = math.isfinite(low) and math.isfinite(high)
         if self.channels is not None:
             self.channels.add(numbers, finite=finite)
@@ -158,42 +163,47 @@ class Observation:
         return float(self.histogram.between(low, high)[1].sum()) / self.count
 
     def _count(self, flat: NDArray[Any], low: float, high: float) -> None:
+        """Take in finite elements, whose least and largest are ``low`` and ``high``."""
+        # 1. Extremes, and a histogram wide enough for them.
         self.count += flat.size
         self.feeds += 1
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         self.minima, self.maxima = self.minima + low, self.maxima + high
         self.histogram.fit(max(-low, high))
+        # 2. Sums and counts, block by block as float64, in two buffers that stay in the cache.
         total = 0.0
-        room, index = np.empty(min(flat.size, _BLOCK)), np.empty(min(flat.size, _BLOCK), np.intp)
+        buffer, index = np.empty(min(flat.size, _BLOCK)), np.empty(min(flat.size, _BLOCK), np.intp)
         for start in range(0, flat.size, _BLOCK):
             size = min(_BLOCK, flat.size - start)
-            block = room[:size]
+            block = buffer[:size]
             block[:] = flat[start : start + size]
             with np.errstate(over="ignore"):  # the square of a huge double is infinite
                 total += float(block.sum())
                 self.squares += float(np.einsum("i,i", block, block))  # @ would start threads for it
             self.histogram.add(block, index[:size])
+        # 3. How far the mean lies from the first feed's.
         self._first_total = total if self._first_total is None else self._first_total
-        self.change = max(self.change, abs(total - self._first_total) / flat.size)
+        self.feed_change = max(self.feed_change, abs(total - self._first_total) / flat.size)
         self.total += total
 
     def _compare(self, shape: tuple[int, ...], flat: NDArray[Any]) -> None:
+        """Compare a sample of evenly spaced elements with the first feed's: a mean alone would miss a permutation."""
         sample = flat[:: -(-flat.size // _SAMPLE)]
         if self._first is None:
             self._first = shape, sample.copy()
         elif shape != self._first[0]:
-            self.change = math.inf
+            self.feed_change = math.inf
         elif not np.array_equal(sample, self._first[1], equal_nan=True):
             with np.errstate(invalid="ignore", over="ignore"):  # of infinities
                 difference = float(np.max(np.abs(sample.astype(np.float64) - self._first[1])))
-            self.change = max(self.change, difference) if math.isfinite(difference) else math.inf
+            self.feed_change = max(self.feed_change, difference) if math.isfinite(difference) else math.inf
 
 
 def _as_float(array: NDArray[Any]) -> NDArray[Any]:
     """``array`` as float32 where that is exact, else as float64."""
-    letter, size = array.dtype.kind, array.dtype.itemsize
-    if letter in "cOSUMm":
+    type_kind, size = array.dtype.kind, array.dtype.itemsize
+    if type_kind in "cOSUMm":
         raise DataError(f"elements of type {array.dtype} have no range")
     if array.dtype == np.float32:
         return array
-    return array.astype(np.float64 if letter in "fiu" and size >= _DOUBLE else np.float32)
+    return array.astype(np.float64 if type_kind in "fiu" and size >= _DOUBLE else np.float32)

@@ -110,7 +110,7 @@ def test_gemm(attributes):
         ("MatMul", (2, 5, 3), {}, "rank"),
         ("ConvTranspose", (2, 2, 3), {"auto_pad": "SAME_UPPER"}, "size of its output"),
         ("ConvTranspose", (2, 2, 3), {"output_shape": [9]}, "size of its output"),
-        ("Relu", (2, 2), {}, "no Conv"),
+        ("Relu", (2, 2), {}, "not a Conv"),
     ],
 )
 def test_what_is_left_alone_has_a_reason(op_type, shape, attributes, reason):

@@ -213,14 +213,14 @@ def test_outputs_of_a_relu_keep_their_range_in_entropy():
 
 def test_change_tells_feeds_apart():
     same, other = normal((2, 3)), normal((2, 3), seed=1)
-    assert observed(same, same).change == 0
-    assert observed(same, other).change > 0
-    assert observed(same, same[:1]).change == np.inf
+    assert observed(same, same).feed_change == 0
+    assert observed(same, other).feed_change > 0
+    assert observed(same, same[:1]).feed_change == np.inf
     long = normal(5000)
     elsewhere = long.copy()
     elsewhere[1] += 1  # no element of the sample
-    assert observed(long, elsewhere).change == pytest.approx(1 / 5000, rel=1e-3)
-    assert observed([np.nan, 1.0], [np.nan, 1.0]).change == 0
+    assert observed(long, elsewhere).feed_change == pytest.approx(1 / 5000, rel=1e-3)
+    assert observed([np.nan, 1.0], [np.nan, 1.0]).feed_change == 0
 
 
 def test_a_share_of_elements():

@@ -101,7 +101,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _about_inputs(model: ir.Model, inputs: Sequence[str], seen: Mapping[str, Observation]) -> Iterator[str]:
     feeds = max((seen[name].feeds for name in inputs), default=0)
-    if feeds > 1 and all(seen[name].change == 0 for name in inputs):
+    if feeds > 1 and all(seen[name].feed_change == 0 for name in inputs):
         yield f"all {feeds} feeds are the same: ranges are those of a single inference"
     for value in model.graph.inputs:
         name = str(value.name)
@@ -144,7 +144,7 @@ def _about_outputs(outputs: Sequence[ir.Value], seen: Mapping[str, Observation])
         if found.non_finite:
             yield f"output {value.name!r} holds {found.non_finite:,} elements that are NaN or infinite"
         enough = 2 if value.dtype in _FLOATS else _ENOUGH_FEEDS
-        is_same = found.change <= _SAME * found.largest or found.is_constant
+        is_same = found.feed_change <= _SAME * found.largest or found.is_constant
         if found.feeds >= enough and is_same and not found.non_finite:
             constant.append(str(value.name))
     if constant:

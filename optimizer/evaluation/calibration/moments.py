@@ -77,7 +77,7 @@ def second_moments(  # noqa: PLR0913 - what to sum up, over what, and how; by ke
         collection = Collection(group, share, seed)
         inputs = list(dict.fromkeys(item.value for item in group))
         told = partial(_tell, progress, number, len(groups))
-        visit(model, inputs, feeds, collection.look, threads=threads, progress=told, group_bytes=group_bytes)
+        visit(model, inputs, feeds, collection.add, threads=threads, progress=told, group_bytes=group_bytes)
         yield from collection.result()
 
 

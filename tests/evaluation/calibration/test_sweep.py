@@ -114,7 +114,7 @@ def test_feeds_of_several_sizes():
     items = [{"x": np.full((rows, 4), rows, np.float32)} for rows in (1, 7, 3)]
     found = observe(ir.from_onnx_text(CHAIN), ["b", "y"], items)
     assert found["b"].count == 44
-    assert found["b"].change == np.inf
+    assert found["b"].feed_change == np.inf
 
 
 def test_feeds_are_loaded_one_at_a_time_and_progress_ends_at_one():

@@ -81,7 +81,7 @@ def channel_moments(
         if not moments.rows:
             continue
         if together[name] in sums:
-            sums[together[name]].absorb(moments)
+            sums[together[name]].merge(moments)
         moments_by_name[name] = sums.setdefault(together[name], moments)
     return moments_by_name
 
