@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.rewriting.rewriter import Rewriter
     from optimizer.algorithms.rewriting.rules import Rule
     from optimizer.commands.optimize import Result, optimize
-    from optimizer.contract.node_filter import NodeFilter
+    from optimizer.contract.node_filter import NodeFilter, NodeFilterOptions
     from optimizer.contract.passes import Context, Gain, Note, Pass, PassResult, Sites, Step
     from optimizer.contract.skipped import SkippedNodes
     from optimizer.contract.surgeon_pass import SurgeonPass
@@ -45,7 +45,7 @@ _HOMES = {
     "algorithms.rewriting.rewriter": ("Rewriter",),
     "algorithms.rewriting.rules": ("Rule",),
     "commands.optimize": ("Result", "optimize"),
-    "contract.node_filter": ("NodeFilter",),
+    "contract.node_filter": ("NodeFilter", "NodeFilterOptions"),
     "contract.passes": ("Context", "Gain", "Note", "Pass", "PassResult", "Sites", "Step"),
     "contract.skipped": ("SkippedNodes",),
     "contract.surgeon_pass": ("SurgeonPass",),
@@ -60,6 +60,7 @@ __all__ = [
     "Gain",
     "ModelError",
     "NodeFilter",
+    "NodeFilterOptions",
     "Note",
     "OnnxhoneError",
     "Pass",

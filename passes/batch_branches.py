@@ -15,12 +15,10 @@ from optimizer.algorithms.horizontal_fusion.batching import plan
 from optimizer.algorithms.horizontal_fusion.branches import grow, seeds, side_by_side
 from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.analysis.annotation import annotated
-from optimizer.contract.node_filter import NodeFilter
+from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.skipped import SkippedNodes
-from optimizer.errors import PreconditionError
 from optimizer.graph import queries, traversal
-from optimizer.io.protos.preserved import TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,49 +29,26 @@ if TYPE_CHECKING:
 
 STEP = Step("batch-branches", "the same nodes on several inputs become one chain on a batch")
 BATCHED = "branches batched"
-_OLDEST = 7  # before, Gemm and Add broadcast only where an attribute says so
 
 
 @dataclass(frozen=True)
-class BatchBranches(Pass):
-    """Batch the branches of siamese nets, anywhere in the model.
-
-    Attributes:
-        include: Only branches that begin with these kernels: globs of names of nodes, outputs or weights, or
-            ``op:Conv``.
-        exclude: Leave those that begin with these alone.
-    """
+class BatchBranches(NodeFilterOptions, Pass):
+    """Batch the branches of siamese nets, anywhere in the model; a filter of nodes is asked for their first kernels."""
 
     name: ClassVar[str] = "batch-branches"
     summary: ClassVar[str] = "the same kernels on several inputs run once on a batch of them, where that is faster"
     gain: ClassVar[Gain] = Gain.LATENCY
     must_pay: ClassVar[bool] = True
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        NodeFilter(self.include, self.exclude)
+    keeps_training: ClassVar[bool] = False
+    oldest_opset: ClassVar[int] = 7  # before, Gemm and Add broadcast only where an attribute says so
 
     def steps(self) -> Sequence[Step]:
         """One; the manager splits it by place."""
         return (STEP,)
 
-    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
-        """Refuse what cannot be kept whole.
-
-        Raises:
-            PreconditionError: If the model has a training part, or is of an opset before 7.
-        """
-        if TRAINING in model.graph.meta:
-            raise PreconditionError("the model has a training part, whose references to values would break")
-        version = queries.opset_version(model)
-        if version < _OLDEST:
-            raise PreconditionError(f"needs opset {_OLDEST}, the model has {version}: run upgrade-opset first")
-
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Batch the branches of ``model``."""
-        left, choice, batched = SkippedNodes(), NodeFilter(self.include, self.exclude), 0
+        left, choice, batched = SkippedNodes(), self.node_filter, 0
         left.unmatched(choice.unmatched(model))
         roots = [model.graph, *(function.graph for function in model.functions.values())]
         were_sorted = [root for root in roots if traversal.is_sorted(root)]

@@ -14,16 +14,16 @@ Where the error may be measured and is over what the stage may use, the weights 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from optimizer.algorithms.clustering.codes import Coding
-from optimizer.algorithms.clustering.kmeans import INITS
+from optimizer.algorithms.clustering.kmeans import Init
 from optimizer.algorithms.clustering.search import STEP, ClusterSearch
 from optimizer.algorithms.clustering.storage import OLDEST_OPSET
-from optimizer.contract.node_filter import NodeFilter
+from optimizer.contract.node_filter import NodeFilterOptions
+from optimizer.contract.options import Count, between
 from optimizer.contract.passes import Gain, Pass
-from optimizer.errors import PreconditionError, UsageError
-from optimizer.graph import queries
+from optimizer.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ _WIDER = (32, 64, 256)  # values for weights that need more of them
 
 
 @dataclass(frozen=True)
-class ClusterWeights(Pass):
+class ClusterWeights(NodeFilterOptions, Pass):
     """Store weights as indices into codebooks.
 
     Attributes:
@@ -46,40 +46,25 @@ class ClusterWeights(Pass):
             64 elements for each entry.
         init: What k-means starts from: ``density`` of the weights, or ``linear`` steps.
         keep_zeros: Whether zeros stay 0, so that pruning survives. ``auto``: where they are more than an entry's share.
-        include: Touch only weights of these nodes: globs of names of nodes or weights, or ``op:Conv``.
-        exclude: Leave the weights of these nodes alone.
         min_elements: Leave smaller weights alone.
     """
 
     name: ClassVar[str] = "cluster-weights"
     summary: ClassVar[str] = "weights stored as indices into codebooks of 2 to 256 values, computed with in floats"
     gain: ClassVar[Gain] = Gain.SIZE
+    oldest_opset: ClassVar[int] = OLDEST_OPSET  # of GatherElements
 
-    entries: int = 256
-    dims: int = 1
-    group: int | Literal["auto"] = 0
-    init: Literal["density", "linear"] = "density"
+    entries: Annotated[int, between(2, 256)] = 256
+    dims: Annotated[int, between(1, 64)] = 1
+    group: Count | Literal["auto"] = 0
+    init: Init = "density"
     keep_zeros: bool | Literal["auto"] = "auto"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    min_elements: int = 1 << 10
+    min_elements: Count = 1 << 10
 
     def __post_init__(self) -> None:
-        if not 2 <= self.entries <= 256:
-            raise UsageError(f"entries={self.entries} is not in 2 to 256")
-        if not 1 <= self.dims <= 64:
-            raise UsageError(f"dims={self.dims} is not in 1 to 64")
-        if self.group != "auto" and not (isinstance(self.group, int) and self.group >= 0):
-            raise UsageError(f"group={self.group} is neither auto nor a number of channels from 0")
+        super().__post_init__()
         if self.dims > 1 and self.group != 0:
             raise UsageError(f"dims={self.dims} and group={self.group} exclude each other; give one of them")
-        if self.init not in INITS:
-            raise UsageError(f"init={self.init} is neither density nor linear")
-        if self.keep_zeros not in {True, False, "auto"}:
-            raise UsageError(f"keep-zeros={self.keep_zeros} is neither auto, true nor false")
-        if self.min_elements < 0:
-            raise UsageError(f"min-elements={self.min_elements} is negative: give a number of elements from 0")
-        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -96,21 +81,10 @@ class ClusterWeights(Pass):
         """One; the manager splits it by weight."""
         return (STEP,)
 
-    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
-        """Refuse a model of an opset without GatherElements.
-
-        Raises:
-            PreconditionError: If it is one.
-        """
-        version = queries.opset_version(model)
-        if version < OLDEST_OPSET:
-            raise PreconditionError(f"needs opset {OLDEST_OPSET}, the model has {version}: run upgrade-opset first")
-
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Store the weights of ``model`` as indices; where models may be run, in as few values as hold the aim.
 
         Raises:
             ModelError: If external data cannot be read.
         """
-        choice = NodeFilter(self.include, self.exclude)
-        return ClusterSearch(model, context, self.codings(context.seed), choice, self.min_elements).run()
+        return ClusterSearch(model, context, self.codings(context.seed), self.node_filter, self.min_elements).run()

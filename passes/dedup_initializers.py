@@ -20,8 +20,9 @@ from optimizer.algorithms.deduplication import derived, equal
 from optimizer.algorithms.deduplication.nearly_equal import NearMerger
 from optimizer.algorithms.deduplication.transposed import find_transposed
 from optimizer.algorithms.rewriting.stored_constants import groups_of_equals, stored_constants
+from optimizer.contract.node_filter import NodePattern
+from optimizer.contract.options import Count, ShareBelowOne
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Sites, Step
-from optimizer.errors import UsageError
 from optimizer.graph import queries
 from optimizer.graph.graph_tree import GraphTree
 from optimizer.graph.sparse import SparseTensor
@@ -62,19 +63,11 @@ class DedupInitializers(Pass):
     summary: ClassVar[str] = "keep one of equal weights, in all subgraphs, and transposed or reshaped ones too"
     gain: ClassVar[Gain] = Gain.SIZE
 
-    exclude: tuple[str, ...] = ()
-    min_bytes: int = 0
+    exclude: tuple[NodePattern, ...] = ()
+    min_bytes: Count = 0
     reshaped: bool = True
     transposed: bool = True
-    tolerance: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < 1:
-            raise UsageError(f"tolerance={self.tolerance} is no relative distance: give a number from 0 to below 1")
-        if self.min_bytes < 0:
-            raise UsageError(f"min-bytes={self.min_bytes} is negative: give a number of bytes from 0")
-        if any(not pattern or pattern == "op:" for pattern in self.exclude):
-            raise UsageError("exclude= has an empty pattern: give name globs or op:TYPE")
+    tolerance: ShareBelowOne = 0.0
 
     @property
     def exact(self) -> bool:

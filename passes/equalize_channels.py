@@ -18,14 +18,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from optimizer.algorithms.quantization.rescaling import cross_layer, smooth_quant
 from optimizer.algorithms.quantization.rescaling.rescale import Rescaler
 from optimizer.analysis.annotation import annotated
+from optimizer.contract.options import between
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.skipped import SkippedNodes
-from optimizer.errors import PreconditionError, UsageError
+from optimizer.errors import PreconditionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,22 +57,19 @@ class EqualizeChannels(Pass):
     gain: ClassVar[Gain] = Gain.ENABLING
 
     method: Literal["weights", "activations", "smooth"] = "weights"
-    alpha: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise UsageError(f"alpha={self.alpha}: give a share from 0 to 1; 0.5 is usual")
+    alpha: Annotated[float, between(0, 1)] = 0.5
 
     def steps(self) -> Sequence[Step]:
         """One; the manager splits it by place."""
         return (CHANNELS,)
 
-    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
+    def requires(self, model: ir.Model, context: Context) -> None:
         """Real inputs, unless weights alone decide.
 
         Raises:
             PreconditionError: Saying what is missing.
         """
+        super().requires(model, context)
         if self.method != "weights" and not _evaluator(context).has_data:
             raise PreconditionError("activations need real inputs; give --data, or --allow-generated-data")
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from optimizer.algorithms.channels import widths
 from optimizer.algorithms.channels.redundancy.folding import FoldOptions, fold
 from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.analysis import shape_inference
+from optimizer.contract.options import ShareBelowOne
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
-from optimizer.errors import UsageError
 from optimizer.graph import queries, traversal
 from optimizer.io.model import clone
 
@@ -54,13 +54,8 @@ class FoldSharedKernels(Pass):
     summary: ClassVar[str] = "remove constant, equal, parallel and unused channels, and sum the weights that read them"
     gain: ClassVar[Gain] = Gain.LATENCY
 
-    multiple: int | Literal["auto"] = "auto"
-    tolerance: float = 0.0
-
-    def __post_init__(self) -> None:
-        widths.check(self.multiple)
-        if not 0 <= self.tolerance < 1:
-            raise UsageError(f"tolerance={self.tolerance:g}: give a relative distance of kernels from 0 to 1")
+    multiple: widths.Multiple = "auto"
+    tolerance: ShareBelowOne = 0.0
 
     @property
     def exact(self) -> bool:

@@ -13,12 +13,11 @@ from optimizer.algorithms.quantization import linear
 from optimizer.algorithms.quantization.static.fusion_table import constant_type
 from optimizer.algorithms.quantization.static.search import Int8Search
 from optimizer.algorithms.quantization.static.units import find_units
-from optimizer.contract.node_filter import NodeFilter
+from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.contract.targets import resolve
-from optimizer.errors import PreconditionError, UsageError
-from optimizer.graph import queries
-from optimizer.statistics.tensor_statistics import METHODS
+from optimizer.errors import PreconditionError
+from optimizer.statistics.ranges import Method
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +34,7 @@ UNITS = Step("units", "nodes that become int8 together")
 
 
 @dataclass(frozen=True)
-class InsertQdq(Pass):
+class InsertQdq(NodeFilterOptions, Pass):
     """Let kernels run in int8.
 
     Attributes:
@@ -46,8 +45,6 @@ class InsertQdq(Pass):
         reduced_range: Whether weights use 7 bits, so that sums of pairs fit into 16; ``None`` is the target's.
         correct_bias: Whether biases make up for the mean error of the weights.
         rounding: Of weights: to the nearest integer, or so that outputs change least on the calibration feeds.
-        include: Only these nodes: name globs, or ``op:Conv``; empty: all.
-        exclude: Never these.
         search: Whether to leave out what the budget does not allow; without, all or nothing.
     """
 
@@ -56,41 +53,34 @@ class InsertQdq(Pass):
     gain: ClassVar[Gain] = Gain.LATENCY
 
     granularity: Literal["channel", "tensor"] = "channel"
-    ranges: str = "auto"
+    ranges: Literal["auto"] | Method = "auto"
     activation: Literal["auto", "uint8", "int8"] = "auto"
     reduced_range: bool | None = None
     correct_bias: bool = True
     rounding: Literal["adaptive", "nearest"] = "adaptive"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
     search: bool = True
-
-    def __post_init__(self) -> None:
-        if self.ranges not in {"auto", *METHODS}:
-            raise UsageError(f"ranges={self.ranges!r}: there are auto, {', '.join(METHODS)}")
-        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
         """8 bits are never exact."""
         return False
 
+    @property
+    def oldest_opset(self) -> int:
+        """That of QuantizeLinear, with a scale for each channel or one for the tensor."""
+        return PER_CHANNEL_OPSET if self.granularity == "channel" else PER_TENSOR_OPSET
+
     def steps(self) -> Sequence[Step]:
         """The units."""
         return (UNITS,)
 
     def requires(self, model: ir.Model, context: Context) -> None:
-        """Data, a runtime, an opset that has the operators, and something in float.
+        """Data, a runtime, and something in float.
 
         Raises:
             PreconditionError: Saying which of these is missing and what to do.
         """
-        needed = PER_CHANNEL_OPSET if self.granularity == "channel" else PER_TENSOR_OPSET
-        opset = queries.opset_version(model)
-        if opset < needed:
-            raise PreconditionError(
-                f"opset {opset} has no QDQ per {self.granularity}; run upgrade-opset:version={needed} first"
-            )
+        super().requires(model, context)
         units, left = find_units(model)
         if not any(unit.is_kernel for unit in units):
             reasons = sorted({one.reason for one in left})
@@ -102,7 +92,7 @@ class InsertQdq(Pass):
         """Insert pairs into ``model``."""
         evaluator = _evaluator(context)
         found, left = find_units(model)
-        choice = NodeFilter(self.include, self.exclude)
+        choice = self.node_filter
         held = {node.outputs[0].name for node in model.graph if choice.matches(node)}
         units = [
             unit for unit in found if held.issuperset(unit.outputs) and context.sites.permits(UNITS.name, unit.name)

@@ -9,13 +9,14 @@ reads them is repaired in ``optimizer.algorithms.channels.pruning.repair``, and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from optimizer.algorithms.channels import widths
-from optimizer.algorithms.channels.pruning.importance import IMPORTANCES, NEED_DATA
+from optimizer.algorithms.channels.pruning.importance import NEED_DATA, Importance
 from optimizer.algorithms.channels.pruning.run import STEP, Goal, PruningRun
 from optimizer.analysis import shape_inference
-from optimizer.contract.node_filter import NodeFilter
+from optimizer.contract.node_filter import NodeFilterOptions
+from optimizer.contract.options import Only
 from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import PreconditionError, UsageError
 
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
     from optimizer.contract.passes import Context, PassResult, Step
 
+_ShareLeft: TypeAlias = Annotated[float, Only("above 0 and up to 1", lambda share: 0 < share <= 1)]
+
 
 @dataclass(frozen=True)
-class PruneChannels(Pass):
+class PruneChannels(NodeFilterOptions, Pass):
     """Remove channels with all that depends on them, as many as the budget allows, or up to a goal.
 
     Attributes:
@@ -40,34 +43,24 @@ class PruneChannels(Pass):
             repair (``error``). ``auto``: ``error`` with data, ``l2`` without.
         repair: Whether weights that stay are fitted to make up for those that go; ``auto``: with data.
         multiple: Widths stay multiples of it; ``auto`` is what the target's kernels like.
-        include: Only channels of these kernels: name globs, or ``op:Conv``; empty: all.
-        exclude: Never those of these.
     """
 
     name: ClassVar[str] = "prune-channels"
     summary: ClassVar[str] = "remove channels, neurons and heads that matter least, and refit what reads them"
     gain: ClassVar[Gain] = Gain.LATENCY
 
-    macs: float | None = None
-    params: float | None = None
-    latency: float | None = None
-    importance: str = "auto"
+    macs: _ShareLeft | None = None
+    params: _ShareLeft | None = None
+    latency: _ShareLeft | None = None
+    importance: Literal["auto"] | Importance = "auto"
     repair: bool | Literal["auto"] = "auto"
-    multiple: int | Literal["auto"] = "auto"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    multiple: widths.Multiple = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         goals = {name: goal for name in ("macs", "params", "latency") if (goal := getattr(self, name)) is not None}
         if len(goals) > 1:
             raise UsageError(f"{', '.join(f'{name}={goal}' for name, goal in goals.items())}: give one goal")
-        for name, goal in goals.items():
-            if not 0 < goal <= 1:
-                raise UsageError(f"{name}={goal}: give the share to leave, above 0 and up to 1")
-        if self.importance not in {"auto", *IMPORTANCES}:
-            raise UsageError(f"importance={self.importance!r}: there are auto, {', '.join(IMPORTANCES)}")
-        widths.check(self.multiple)
-        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -78,12 +71,13 @@ class PruneChannels(Pass):
         """The families of channels."""
         return (STEP,)
 
-    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
+    def requires(self, model: ir.Model, context: Context) -> None:
         """Data for what needs it, and a goal where nothing may be run.
 
         Raises:
             PreconditionError: Saying which of these is missing and what to do.
         """
+        super().requires(model, context)
         has_data = context.evaluator is not None and context.evaluator.has_data
         if not has_data and (self.importance in NEED_DATA or self.repair is True):
             what = "repair=true" if self.repair is True else f"importance={self.importance}"
@@ -102,5 +96,4 @@ class PruneChannels(Pass):
         repair = has_data if self.repair == "auto" else self.repair
         multiple = widths.resolve(self.multiple)
         goal = Goal(self.macs, self.params, self.latency)
-        choice = NodeFilter(self.include, self.exclude)
-        return PruningRun(model, context, goal, importance, repair, multiple, choice).run()
+        return PruningRun(model, context, goal, importance, repair, multiple, self.node_filter).run()

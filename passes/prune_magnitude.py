@@ -10,13 +10,14 @@ with zeros as with any number, so nothing gets faster.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from optimizer.algorithms.sparsity.magnitudes import WeightMagnitudes
 from optimizer.algorithms.sparsity.patterns import Pattern
 from optimizer.algorithms.sparsity.pruner import SparsityPlan
 from optimizer.algorithms.sparsity.search import STEP, PruneSearch
-from optimizer.contract.node_filter import NodeFilter
+from optimizer.contract.node_filter import NodeFilterOptions
+from optimizer.contract.options import ShareBelowOne, at_least
 from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import UsageError
 from optimizer.graph.tensors import store_sparse
@@ -32,7 +33,7 @@ _SPARSITY = 0.5
 
 
 @dataclass(frozen=True)
-class PruneMagnitude(Pass):
+class PruneMagnitude(NodeFilterOptions, Pass):
     """Set weights to 0.
 
     Attributes:
@@ -48,31 +49,24 @@ class PruneMagnitude(Pass):
         repair: Whether what stays is fitted anew, where there are data.
         guard: Whether the first and the last kernels are left alone.
         store: ``sparse``: as values and places, where that is smaller.
-        include: Prune only weights of these nodes: globs of names of nodes or weights, or ``op:Conv``.
-        exclude: Leave the weights of these nodes alone.
     """
 
     name: ClassVar[str] = "prune-magnitude"
     summary: ClassVar[str] = "weights set to 0, the others fitted anew: smaller under gzip, not faster"
     gain: ClassVar[Gain] = Gain.COMPRESSED_SIZE
 
-    sparsity: float = 0.0
-    threshold: float = 0.0
+    sparsity: ShareBelowOne = 0.0
+    threshold: Annotated[float, at_least(0)] = 0.0
     pattern: str = "unstructured"
     scope: Literal["layer", "global"] = "layer"
     importance: Literal["auto", "l1", "l2", "error"] = "auto"
     repair: bool = True
     guard: bool = True
     store: Literal["dense", "sparse"] = "dense"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         pattern = Pattern.parse(self.pattern)
-        if not 0 <= self.sparsity < 1:
-            raise UsageError(f"sparsity={self.sparsity} is not a share from 0 to less than 1")
-        if self.threshold < 0:
-            raise UsageError(f"threshold={self.threshold} is negative")
         if self.sparsity and self.threshold:
             raise UsageError("sparsity= and threshold= exclude each other; give one of them")
         if pattern.is_fixed and (self.sparsity or self.threshold or self.scope == "global"):
@@ -81,7 +75,6 @@ class PruneMagnitude(Pass):
             )
         if self.threshold and self.importance == "error":
             raise UsageError("threshold= goes by size: importance=error has no use for it")
-        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -96,7 +89,7 @@ class PruneMagnitude(Pass):
         magnitudes = WeightMagnitudes(
             Pattern.parse(self.pattern), by_size, self.scope, self.sparsity or _SPARSITY, self.threshold
         )
-        return SparsityPlan(magnitudes, by_error, self.repair, NodeFilter(self.include, self.exclude), self.guard)
+        return SparsityPlan(magnitudes, by_error, self.repair, self.node_filter, self.guard)
 
     def steps(self) -> Sequence[Step]:
         """One; the manager splits it by weight."""

@@ -18,11 +18,11 @@ from optimizer.algorithms.quantization.dynamic_candidates import OLDEST_OPSET, C
 from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.algorithms.search.budgeted import Search, grouped
 from optimizer.contract import targets
-from optimizer.contract.node_filter import NodeFilter
+from optimizer.contract.node_filter import NodeFilter, NodeFilterOptions
+from optimizer.contract.options import Count
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import SkippedNodes
-from optimizer.errors import PreconditionError, UsageError
 from optimizer.graph import queries, traversal
 from optimizer.io.model import clone
 
@@ -39,39 +39,25 @@ STEP = Step("quantize-dynamic", "a node with constant weights computes in int8")
 
 
 @dataclass(frozen=True)
-class QuantizeDynamic(Pass):
+class QuantizeDynamic(NodeFilterOptions, Pass):
     """Compute MatMul, Gemm and LSTM in int8, with the ranges of activations taken at each run.
 
     Attributes:
         granularity: A weight scale for each output channel, or one for the whole tensor.
         weight_type: ``int8``, or ``uint8``, which is more exact and slower where the target's kernels saturate.
         reduced_range: Hold int8 weights to 7 bits; ``auto`` does it where the target's kernels saturate else.
-        include: Touch only these nodes: name globs, or ``op:MatMul``.
-        exclude: Leave these nodes alone.
         min_elements: Leave smaller weights alone, and ones less than four times that where x has a single row.
     """
 
     name: ClassVar[str] = "quantize-dynamic"
     summary: ClassVar[str] = "MatMul, Gemm and LSTM with constant weights in int8, activations quantized at each run"
     gain: ClassVar[Gain] = Gain.LATENCY
+    oldest_opset: ClassVar[int] = OLDEST_OPSET
 
     granularity: Literal["channel", "tensor"] = "channel"
     weight_type: Literal["int8", "uint8"] = "int8"
     reduced_range: bool | Literal["auto"] = "auto"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    min_elements: int = 1 << 14
-
-    def __post_init__(self) -> None:
-        if self.granularity not in {"channel", "tensor"}:
-            raise UsageError(f"granularity={self.granularity} is neither channel nor tensor")
-        if self.weight_type not in {"int8", "uint8"}:
-            raise UsageError(f"weight-type={self.weight_type} is neither int8 nor uint8")
-        if not isinstance(self.reduced_range, bool) and self.reduced_range != "auto":
-            raise UsageError(f"reduced-range={self.reduced_range} is neither true, false nor auto")
-        if self.min_elements < 0:
-            raise UsageError(f"min-elements={self.min_elements} is negative: give a number of elements from 0")
-        NodeFilter(self.include, self.exclude)
+    min_elements: Count = 1 << 14
 
     @property
     def exact(self) -> bool:
@@ -81,16 +67,6 @@ class QuantizeDynamic(Pass):
     def steps(self) -> Sequence[Step]:
         """One; the manager splits it by node."""
         return (STEP,)
-
-    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
-        """Refuse a model of an opset without DynamicQuantizeLinear.
-
-        Raises:
-            PreconditionError: If it has.
-        """
-        version = queries.opset_version(model)
-        if version < OLDEST_OPSET:
-            raise PreconditionError(f"needs opset {OLDEST_OPSET}, the model has {version}: run upgrade-opset first")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Quantize what pays in ``model``; where models may be run, as much of it as holds the aim.
@@ -140,7 +116,7 @@ class QuantizeDynamic(Pass):
         return bool(self.reduced_range)
 
     def _candidates(self, rewriter: Rewriter, left: SkippedNodes) -> list[Candidate]:
-        choice, found = NodeFilter(self.include, self.exclude), []
+        choice, found = self.node_filter, []
         left.unmatched(choice.unmatched(rewriter.model))
         for node in traversal.nodes(rewriter.model):
             item = candidate(node)
@@ -154,9 +130,9 @@ class QuantizeDynamic(Pass):
                     left.note(node, reason)
         return found
 
-    def _obstacle(self, item: Candidate, choice: NodeFilter, rewriter: Rewriter) -> str | None:
+    def _obstacle(self, item: Candidate, chosen: NodeFilter, rewriter: Rewriter) -> str | None:
         """Why ``item`` stays as it is though it has an integer form."""
-        if not choice.matches(item.node, *(source.root.name for source in item.sources)):
+        if not chosen.matches(item.node, *(source.root.name for source in item.sources)):
             return "is left out by include= or exclude="
         if item.elements < self.min_elements * item.pays_from:
             return f"has less than {self.min_elements * item.pays_from} weights: no gain"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -24,11 +24,11 @@ from optimizer.algorithms.quantization.weight_only.storage import AUTOMATIC, Pac
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
 from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.algorithms.search.budgeted import Search, grouped
-from optimizer.contract.node_filter import NodeFilter
+from optimizer.contract.node_filter import NodeFilterOptions
+from optimizer.contract.options import Count, Only
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
 from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import SkippedNodes
-from optimizer.errors import PreconditionError, UsageError
 from optimizer.graph import queries
 from optimizer.graph.graph_tree import GraphTree
 from optimizer.io.model import clone
@@ -47,8 +47,13 @@ _IR_VERSION_OF_4_BITS = 10
 _SLOWER = 1.05  # times the float model's time: what one coarse comparison can tell
 
 
+def _is_length(block: int) -> bool:
+    """Whether ONNX Runtime's kernels have blocks of this length."""
+    return block == 0 or (block >= 16 and block & (block - 1) == 0)
+
+
 @dataclass(frozen=True)
-class QuantizeWeights(Pass):
+class QuantizeWeights(NodeFilterOptions, Pass):
     """Store weights as integers.
 
     Attributes:
@@ -59,8 +64,6 @@ class QuantizeWeights(Pass):
         compute: What the integers become: ``float`` constants, or ``integer`` kernels where there are ones. ``auto``:
             kernels for products with 4 bits or of a single row, unless the model is slower with them here, and for
             large tables.
-        include: Touch only weights of these nodes: globs of names of nodes or weights, or ``op:Conv``.
-        exclude: Leave the weights of these nodes alone.
         min_elements: Leave smaller weights alone.
     """
 
@@ -68,26 +71,11 @@ class QuantizeWeights(Pass):
     summary: ClassVar[str] = "weights stored as 8 or 4 bit integers, in rows or blocks, computed with in floats"
     gain: ClassVar[Gain] = Gain.SIZE
 
-    bits: int = 8
-    block: int | Literal["auto"] = "auto"
+    bits: Literal[4, 8] = 8
+    block: Annotated[int, Only("that is 0 or a power of two from 16", _is_length)] | Literal["auto"] = "auto"
     scheme: Literal["auto", "symmetric", "asymmetric"] = "auto"
     compute: Literal["auto", "float", "integer"] = "auto"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    min_elements: int = 1 << 10
-
-    def __post_init__(self) -> None:
-        if self.bits not in {4, 8}:
-            raise UsageError(f"bits={self.bits} is neither 4 nor 8")
-        if self.block != "auto" and not _is_length(self.block):
-            raise UsageError(f"block={self.block} is neither auto, 0 nor a power of two from 16")
-        if self.scheme not in {"auto", "symmetric", "asymmetric"}:
-            raise UsageError(f"scheme={self.scheme} is neither auto, symmetric nor asymmetric")
-        if self.compute not in {"auto", "float", "integer"}:
-            raise UsageError(f"compute={self.compute} is neither auto, float nor integer")
-        if self.min_elements < 0:
-            raise UsageError(f"min-elements={self.min_elements} is negative: give a number of elements from 0")
-        NodeFilter(self.include, self.exclude)
+    min_elements: Count = 1 << 10
 
     @property
     def exact(self) -> bool:
@@ -105,16 +93,10 @@ class QuantizeWeights(Pass):
         """One; the manager splits it by weight."""
         return (STEP,)
 
-    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
-        """Refuse a model of an opset that cannot hold what the options ask for.
-
-        Raises:
-            PreconditionError: If it cannot.
-        """
-        needed = max(storage.oldest_opset for storage in self.storages.values())
-        version = queries.opset_version(model)
-        if version < needed:
-            raise PreconditionError(f"needs opset {needed}, the model has {version}: run upgrade-opset first")
+    @property
+    def oldest_opset(self) -> int:
+        """The first that holds what the options ask for."""
+        return max(storage.oldest_opset for storage in self.storages.values())
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Store the weights of ``model`` as integers.
@@ -191,7 +173,7 @@ class QuantizeWeights(Pass):
         return PassResult(model, dict(changes), left.notes(), choices)
 
     def _weights(self, model: ir.Model, left: SkippedNodes) -> Iterator[StoredWeight]:
-        choice = NodeFilter(self.include, self.exclude)
+        choice = self.node_filter
         left.unmatched(choice.unmatched(model))
         for weight in stored_weights(GraphTree.of(model)):
             if not isinstance(weight, StoredWeight):
@@ -202,8 +184,3 @@ class QuantizeWeights(Pass):
                 yield weight
             else:
                 left.note(weight.holder.name, "is left out by include= or exclude=")
-
-
-def _is_length(block: int) -> bool:
-    """Whether ONNX Runtime's kernels have blocks of this length."""
-    return block == 0 or (block >= 16 and block & (block - 1) == 0)

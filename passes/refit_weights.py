@@ -27,7 +27,7 @@ import numpy as np
 from optimizer.algorithms.reconstruction.codebook_entries import codebook
 from optimizer.algorithms.reconstruction.kernel_matrices import Prunable, prunable
 from optimizer.algorithms.reconstruction.sequential import refit_all
-from optimizer.contract.node_filter import NodeFilter
+from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.contract.skipped import SkippedNodes
 from optimizer.errors import PreconditionError
@@ -46,13 +46,11 @@ STEP = Step("refit-weights", "the weight of a changed kernel is fitted to the re
 
 
 @dataclass(frozen=True)
-class RefitWeights(Pass):
+class RefitWeights(NodeFilterOptions, Pass):
     """Fit changed kernels to the reference.
 
     Attributes:
         everything: Whether kernels whose weight is the reference's are fitted too, to make up for others before them.
-        include: Only weights of these nodes: globs of names of nodes or weights, or ``op:Conv``.
-        exclude: Leave the weights of these nodes alone.
     """
 
     name: ClassVar[str] = "refit-weights"
@@ -60,11 +58,6 @@ class RefitWeights(Pass):
     gain: ClassVar[Gain] = Gain.ACCURACY
 
     everything: bool = False
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        NodeFilter(self.include, self.exclude)
 
     @property
     def exact(self) -> bool:
@@ -75,12 +68,13 @@ class RefitWeights(Pass):
         """One; the manager splits it by weight."""
         return (STEP,)
 
-    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
+    def requires(self, model: ir.Model, context: Context) -> None:
         """Data and a runtime.
 
         Raises:
             PreconditionError: If one is missing.
         """
+        super().requires(model, context)
         if context.evaluator is None:
             raise PreconditionError("fitting needs runs; leave out --no-run")
         if not context.evaluator.has_data:
@@ -93,7 +87,7 @@ class RefitWeights(Pass):
             return PassResult(model, {})
         known = {value.name for node in context.reference.graph for value in node.outputs}
         found = []
-        for weight in prunable(fitted, NodeFilter(self.include, self.exclude), left, guard=False):
+        for weight in prunable(fitted, self.node_filter, left, guard=False):
             reason = self._reason(weight, fitted, context.reference, known)
             if reason is not None:
                 left.note(weight.name, reason)
@@ -120,7 +114,7 @@ class RefitWeights(Pass):
     def _codebooks(
         self, model: ir.Model, context: Context, known: set[str | None], left: SkippedNodes
     ) -> Iterator[Codebook]:
-        choice, opset = NodeFilter(self.include, self.exclude), queries.opset_version(model)
+        choice, opset = self.node_filter, queries.opset_version(model)
         for node in model.graph:
             found = codebook(node, opset)
             if found is None:

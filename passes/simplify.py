@@ -16,9 +16,7 @@ from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.algorithms.rewriting.rules import Rule, sweep
 from optimizer.analysis.annotation import annotated
 from optimizer.contract.passes import Context, Gain, Pass, PassResult, Step
-from optimizer.errors import PreconditionError
 from optimizer.graph import traversal
-from optimizer.io.protos.preserved import TRAINING
 from passes.rules import (
     constant_targets,
     drop_identities,
@@ -95,19 +93,11 @@ class Simplify(Pass):
     name: ClassVar[str] = "simplify"
     summary: ClassVar[str] = "folds constants and shapes, drops and merges operators, fuses scalings into kernels"
     gain: ClassVar[Gain] = Gain.LATENCY
+    keeps_training: ClassVar[bool] = False
 
     def steps(self) -> Sequence[Step]:
         """Every rule, and what follows a sweep."""
         return (*(rule.step() for rule in RULES), MERGE_EQUAL, REMOVE_UNUSED)
-
-    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - the contract of a pass
-        """Refuse what cannot be kept whole.
-
-        Raises:
-            PreconditionError: If the model has a training part, which refers to values by name.
-        """
-        if TRAINING in model.graph.meta:
-            raise PreconditionError("the model has a training part, whose references to values would break")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Rewrite ``model`` until nothing changes."""

@@ -12,7 +12,7 @@ a caller may override: before IR version 4, each initializer is listed as an inp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import onnx
 import onnx_ir as ir
@@ -22,8 +22,9 @@ from optimizer.algorithms.rewriting.names import name_values
 from optimizer.algorithms.version_conversion.operators import Upgrade, since
 from optimizer.algorithms.version_conversion.splicing import Splicer
 from optimizer.analysis.annotation import annotated
+from optimizer.contract.options import between
 from optimizer.contract.passes import Gain, Note, Pass, PassResult
-from optimizer.errors import PreconditionError, UsageError
+from optimizer.errors import PreconditionError
 from optimizer.graph import queries, traversal
 from optimizer.io.model import clone
 
@@ -51,11 +52,7 @@ class UpgradeOpset(Pass):
     summary: ClassVar[str] = "raise the operator set to a newer version; functions are inlined, nothing is lost"
     gain: ClassVar[Gain] = Gain.ENABLING
 
-    version: int = 13
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.version <= NEWEST:
-            raise UsageError(f"version={self.version} is no operator set; the installed onnx knows 1 to {NEWEST}")
+    version: Annotated[int, between(1, NEWEST)] = 13  # what the installed onnx knows
 
     def run(self, model: ir.Model, context: Context) -> PassResult:  # noqa: ARG002 - no choice to be made
         """Raise the operator set of ``model`` to ``version``.

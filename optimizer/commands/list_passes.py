@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from optimizer.contract.passes import toml_value
+from optimizer.contract.options import toml_value, type_hints, words
 from optimizer.errors import UsageError
 from optimizer.recipes.registry import load_pass, origin, pass_names
 
@@ -39,7 +39,7 @@ def _described(name: str) -> dict[str, Any]:
         "options": [
             {
                 "name": option.name.replace("_", "-"),
-                "type": str(option.type),
+                "type": words(type_hints(kind)[option.name]),
                 "default": None if option.default is MISSING else toml_value(option.default),
                 "required": option.default is MISSING and option.default_factory is MISSING,
             }

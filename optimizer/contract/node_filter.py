@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from optimizer.errors import UsageError
+from optimizer.contract.options import Only
 from optimizer.graph import traversal
 from optimizer.graph.constants import constant_tensor
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _OPERATOR = "op:"
+
+NodePattern: TypeAlias = Annotated[
+    str, Only("that is a name glob or op:TYPE", lambda pattern: pattern not in {"", _OPERATOR})
+]
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,6 @@ class NodeFilter:
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for option, patterns in (("include", self.include), ("exclude", self.exclude)):
-            if any(not pattern or pattern == _OPERATOR for pattern in patterns):
-                raise UsageError(f"{option}= has an empty pattern: give name globs or op:TYPE")
 
     def matches(self, node: ir.Node, *names: str | None) -> bool:
         """Whether ``node`` is chosen; ``names`` are further names that it goes by."""
@@ -54,6 +53,25 @@ class NodeFilter:
             for pattern in [pattern for pattern in left if _matches(pattern, node, names)]:
                 del left[pattern]
         return list(left)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeFilterOptions:
+    """The options of a pass that can be kept to some nodes: ``class MyPass(NodeFilterOptions, Pass)``.
+
+    Attributes:
+        include: Only these nodes, or the weights of these: globs of names of nodes, outputs or weights, or ``op:Conv``;
+            empty: all.
+        exclude: Never these.
+    """
+
+    include: tuple[NodePattern, ...] = ()
+    exclude: tuple[NodePattern, ...] = ()
+
+    @property
+    def node_filter(self) -> NodeFilter:
+        """The nodes that the options choose."""
+        return NodeFilter(self.include, self.exclude)
 
 
 def _names(node: ir.Node) -> list[str]:

@@ -8,12 +8,15 @@ rewrites the model that it is given (a clone: tensors are shared with the refere
 from __future__ import annotations
 
 import enum
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from optimizer.contract.options import fitted, toml_value, type_hints
 from optimizer.contract.progress import Progress
+from optimizer.errors import PreconditionError
+from optimizer.graph import queries
+from optimizer.io.protos.preserved import TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,7 +137,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Pass(ABC):
-    """One named rewrite; its dataclass fields are its options, checked in ``__post_init__``.
+    """One named rewrite; its dataclass fields are its options, fitted to their types as it is made.
+
+    What types, and conditions on values, an option may declare is in ``optimizer.contract.options``. A pass that has
+    options which exclude each other says so in a ``__post_init__`` of its own, after ``super().__post_init__()``.
 
     Attributes:
         name: What specs call it.
@@ -143,24 +149,47 @@ class Pass(ABC):
         must_pay: Whether an exact stage that it changed is undone unless it measures faster, even one that the user
             named; where times are not measured, one that the user named is kept if the file is smaller. Other exact
             stages need only not measure slower.
+        keeps_training: Whether a training part of the model stays valid, which refers to values by name.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     gain: ClassVar[Gain]
     must_pay: ClassVar[bool] = False
+    keeps_training: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Fit the options to the types that they declare.
+
+        Raises:
+            UsageError: If a value does not fit.
+        """
+        for option in self.option_fields():
+            object.__setattr__(self, option.name, self.fitted_option(option.name, getattr(self, option.name)))
 
     @property
     def exact(self) -> bool:
         """Whether outputs stay equal up to rounding with these options."""
         return True
 
-    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: B027 - optional hook
-        """Check that the pass can work on ``model``.
+    @property
+    def oldest_opset(self) -> int:
+        """The first version of the operator set that the pass can work with; a class variable where it is fixed."""
+        return 0
+
+    def requires(self, model: ir.Model, context: Context) -> None:  # noqa: ARG002 - for passes that ask for more
+        """Check that the pass can work on ``model``; a pass that asks for more calls ``super().requires`` first.
 
         Raises:
             PreconditionError: With the reason, if it cannot.
         """
+        if not self.keeps_training and TRAINING in model.graph.meta:
+            raise PreconditionError("the model has a training part, whose references to values would break")
+        opset, oldest = queries.opset_version(model), self.oldest_opset
+        if opset < oldest:
+            raise PreconditionError(
+                f"needs opset {oldest}, the model has {opset}: run upgrade-opset:version={oldest} first"
+            )
 
     def steps(self) -> Sequence[Step]:
         """Named parts that the manager may leave out alone; ``run`` asks ``context.sites`` for each."""
@@ -172,8 +201,18 @@ class Pass(ABC):
 
     @classmethod
     def option_fields(cls) -> tuple[Field[Any], ...]:
-        """The options: the dataclass fields that the constructor takes."""
-        return tuple(option for option in fields(cls) if option.init)
+        """The options, in the order in which the constructor takes them: those by keyword alone come last."""
+        options = [option for option in fields(cls) if option.init]
+        return tuple(sorted(options, key=lambda option: bool(option.kw_only)))
+
+    @classmethod
+    def fitted_option(cls, option: str, value: Any) -> Any:
+        """``value`` as the type that ``option``, by its Python name, declares.
+
+        Raises:
+            UsageError: If it does not fit.
+        """
+        return fitted(value, type_hints(cls)[option], f"{cls.name}:{option.replace('_', '-')}")
 
     def options(self) -> dict[str, Any]:
         """All options with their final values, by their Python names."""
@@ -186,14 +225,3 @@ class Pass(ABC):
             if getattr(self, option.name) != option.default
         ]
         return f"{self.name}:{','.join(changed)}" if changed else self.name
-
-
-def toml_value(value: object) -> str:
-    """``value`` as a TOML value: what the spec parser reads back as the same."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, enum.Enum):
-        return toml_value(value.value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(toml_value(element) for element in value) + "]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from optimizer.errors import UsageError, no_such
 from optimizer.recipes.registry import load_pass
@@ -77,14 +76,13 @@ def make_pass(name: str, options: dict[str, Any]) -> Pass:
         UsageError: If the pass, an option or a value does not fit.
     """
     kind = load_pass(name)
-    hints = get_type_hints(kind)
     known = [option.name for option in kind.option_fields()]
     arguments = {}
     for key, value in options.items():
         field = key.replace("-", "_")
         if field not in known:
             raise UsageError(no_such(f"option of {name}", key, [option.replace("_", "-") for option in known]))
-        arguments[field] = _fitted(value, hints[field], f"{name}:{key}")
+        arguments[field] = kind.fitted_option(field, value)
     try:
         return kind(**arguments)
     except (ValueError, TypeError) as error:
@@ -144,37 +142,3 @@ def _toml(text: str) -> Any:
         if text.startswith("[") and text.endswith("]"):
             return [_toml(element.strip()) for element in _split(text[1:-1], ",") if element.strip()]
         return text
-
-
-def _fitted(value: Any, hint: Any, where: str) -> Any:
-    """``value`` as the type that the option declares."""
-    kind, arguments = get_origin(hint), get_args(hint)
-    if kind in (Union, types.UnionType):
-        return _first_fit(value, arguments, where)
-    if kind is Literal:
-        if value not in arguments:
-            raise UsageError(f"{where}: {no_such('value', str(value), [str(choice) for choice in arguments])}")
-        return value
-    if kind is tuple:
-        elements = value if isinstance(value, list) else [value]
-        return tuple(_fitted(element, arguments[0], where) for element in elements)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(hint, type) and isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
-        return value
-    raise UsageError(f"{where}: {value!r} is no {getattr(hint, '__name__', hint)}")
-
-
-def _first_fit(value: Any, hints: tuple[Any, ...], where: str) -> Any:
-    for hint in hints:
-        if hint is type(None):
-            continue
-        try:
-            return _fitted(value, hint, where)
-        except UsageError:
-            continue
-    raise UsageError(
-        f"{where}: {value!r} is none of {', '.join(getattr(hint, '__name__', str(hint)) for hint in hints)}"
-    )

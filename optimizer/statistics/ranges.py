@@ -21,7 +21,7 @@ by a range widens it to hold 0, and so do the errors here. ONNX Runtime's quanti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from optimizer.statistics.histogram import Histogram
 
-METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
+Method: TypeAlias = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
+METHODS: tuple[Method, ...] = get_args(Method)
 _SHARES = np.geomspace(1, 1 / 256, 40)  # of the outermost value: each candidate is 13 % narrower than the one before
 _FINE_STEPS = 7
 _ROUNDS = 2  # the two ends depend on each other; a third round moves 3 % of the ranges of a real net by a little

@@ -381,7 +381,7 @@ def test_an_opset_without_gather_elements_is_refused():
     for version in (10, 11):
         given = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": version}), ir_version=8)
         if version < 11:
-            with pytest.raises(PreconditionError, match=r"needs opset 11, .* run upgrade-opset first"):
+            with pytest.raises(PreconditionError, match=r"needs opset 11, .* run upgrade-opset:version=11 first"):
                 ClusterWeights().requires(given, Context(given))
         else:
             ClusterWeights().requires(given, Context(given))

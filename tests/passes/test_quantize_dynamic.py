@@ -402,7 +402,7 @@ def test_what_is_said_of_a_value_is_said_of_what_takes_its_place(text):
 
 def test_an_old_opset_is_refused():
     given = model(MATMUL, opset=10, w=W)
-    with pytest.raises(PreconditionError, match="needs opset 11, the model has 10: run upgrade-opset first"):
+    with pytest.raises(PreconditionError, match="needs opset 11, the model has 10: run upgrade-opset:version=11 first"):
         QuantizeDynamic().requires(given, Context(given))
     QuantizeDynamic().requires(model(MATMUL, opset=11, w=W), Context(given))
     assert quantized(model(MATMUL, opset=11, w=W)).changes

@@ -293,7 +293,7 @@ def test_tensors_are_shared_with_the_reference_and_it_does_not_change():
 
 @pytest.mark.parametrize("version", [0, -1, NEWEST + 1])
 def test_versions_that_do_not_exist_are_wrong_usage(version):
-    with pytest.raises(UsageError, match=f"version={version} is no operator set"):
+    with pytest.raises(UsageError, match=f"upgrade-opset:version: {version} is no int from 1 to {NEWEST}"):
         UpgradeOpset(version)
 
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from optimizer.errors import UsageError
+from optimizer.contract.options import at_least
 
-Multiple: TypeAlias = int | Literal["auto"]
+Multiple: TypeAlias = Annotated[int, at_least(1)] | Literal["auto"]
 
 _LIKED = 4  # ONNX Runtime's blocked convolutions want channels in fours: benchmarks/channel_widths.py
-
-
-def check(multiple: Multiple) -> None:
-    """Check an option.
-
-    Raises:
-        UsageError: If it is not a number of channels.
-    """
-    if multiple != "auto" and multiple < 1:
-        raise UsageError(f"multiple={multiple}: give auto, or a number of channels from 1")
 
 
 def resolve(multiple: Multiple) -> int:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Init: TypeAlias = Literal["density", "linear"]
-INITS: tuple[Init, ...] = ("density", "linear")
 MOST_POINTS = 1 << 18
 _CHUNK = 1 << 20  # numbers at a time
 _DROPPED_BITS = 14  # of a float32, in a bin

@@ -35,6 +35,7 @@ class EliminateDropout(SurgeonPass):
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if "" in self.exclude:
             raise UsageError("exclude= has an empty pattern: give name globs")
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.pruning.units import WidthGroup, WidthGroups
     from optimizer.statistics.second_moments import SecondMoments
 
-NEED_DATA = ("activation", "error")
-IMPORTANCES = ("l1", "l2", "bn", *NEED_DATA)
+Importance: TypeAlias = Literal["l1", "l2", "bn", "activation", "error"]
+IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
+NEED_DATA: tuple[Importance, ...] = ("activation", "error")
 _STEPS = 24  # in which a width group goes
 
 
