@@ -68,7 +68,7 @@ class PruneChannels(NodeFilterOptions, Pass):
         return False
 
     def steps(self) -> Sequence[Step]:
-        """The families of channels."""
+        """The width groups of channels."""
         return (STEP,)
 
     def requires(self, model: ir.Model, context: Context) -> None:

@@ -1,6 +1,6 @@
-"""What a graph costs by how many units of each width group of channels are left: MACs, parameters or seconds.
+"""What a graph costs by how many units of each width group of channels remain: MACs, parameters or seconds.
 
-A kernel multiplies each input channel with each output channel, so with n_f units of width group f left its cost is
+A kernel multiplies each input channel with each output channel, so if n_f units of width group f remain its cost is
 
     price * (a + sum_f A_f n_f) * (b + sum_f B_f n_f)
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CostAxis:
-    """The width of an axis: ``fixed``, and ``row[f]`` for each unit of width group f."""
+    """The width of an axis: ``fixed``, and ``row[f]`` for each unit of width group f; row is (width groups,)."""
 
     fixed: float
     row: NDArray[np.float64]
@@ -52,19 +52,20 @@ class Costs:
     rows: NDArray[np.float64]
 
     def total(self, remaining: NDArray[np.float64]) -> float:
-        """The cost with so many units of each width group."""
+        """The cost with so many units of each width group, (width groups,)."""
         widths = self.fixed + self.rows @ remaining
         return float(self.price @ (widths[0] * widths[1]))
 
     def gradient(self, remaining: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What one more unit of each width group costs."""
+        """What one more unit of each width group costs; (width groups,)."""
+        # Product rule: p (w1 w2)' = p w2 w1' + p w1 w2'
         widths = self.fixed + self.rows @ remaining
         return np.asarray((self.price * widths[1]) @ self.rows[0] + (self.price * widths[0]) @ self.rows[1])
 
 
 @dataclass
 class _Terms:
-    """Collects terms; ``seconds`` by node changes their prices to what they take."""
+    """Collects terms; with ``seconds`` by node, a price is what the node takes by product of its full widths."""
 
     groups: ChannelGroups
     width_groups: WidthGroups
@@ -80,9 +81,9 @@ class _Terms:
 
     def add(self, node: ir.Node, price: float, first: CostAxis, second: CostAxis) -> None:
         if self.seconds is not None:
-            full = np.array([width_group.units.size for width_group in self.width_groups.members], np.float64)
-            whole = (first.fixed + first.row @ full) * (second.fixed + second.row @ full)
-            price = self.seconds.get(node, 0.0) / max(float(whole), 1.0)
+            all_units = np.array([width_group.units.size for width_group in self.width_groups.members], np.float64)
+            products = (first.fixed + first.row @ all_units) * (second.fixed + second.row @ all_units)
+            price = self.seconds.get(node, 0.0) / max(float(products), 1.0)
         if price:
             self.prices.append(price)
             self.axes.append((first, second))
@@ -121,17 +122,19 @@ def macs(
 def parameters(graph: ir.Graph, groups: ChannelGroups, width_groups: WidthGroups) -> Costs:
     """Elements of the weights of kernels; shared ones count once."""
     terms = _Terms(groups, width_groups, {})
-    seen: set[ir.Value | None] = set()
+    counted: set[ir.Value | None] = set()
     for node in graph:
-        if len(node.inputs) > 1 and node.inputs[1] not in seen:
+        if len(node.inputs) > 1 and node.inputs[1] not in counted:
             _add_kernel(terms, node, per_position=False)
-            seen.add(node.inputs[1])
+            counted.add(node.inputs[1])
     return terms.costs()
 
 
-def seconds(graph: ir.Graph, groups: ChannelGroups, width_groups: WidthGroups, taken: Mapping[ir.Node, float]) -> Costs:
-    """Time, of which ``taken`` says what each node takes as it is."""
-    terms = _Terms(groups, width_groups, {}, taken)
+def seconds(
+    graph: ir.Graph, groups: ChannelGroups, width_groups: WidthGroups, node_seconds: Mapping[ir.Node, float]
+) -> Costs:
+    """Time, of which ``node_seconds`` says what each node takes as it is."""
+    terms = _Terms(groups, width_groups, {}, node_seconds)
     for node in graph:
         if not (_add_kernel(terms, node, per_position=True) or _add_product(terms, node)):
             channel_axis = groups.axis_of(node.outputs[0]) if node.outputs else None
@@ -158,25 +161,25 @@ def _add_kernel(terms: _Terms, node: ir.Node, *, per_position: bool) -> bool:
         width = linear_node.inputs // linear_node.groups * (linear_node.outputs // linear_node.groups)
         terms.add(node, price, terms.axis(groups.group_ids.get(node), linear_node.groups), terms.axis(None, width))
         return True
-    read = terms.axis(None if consumer is None else consumer.channel_axis.channel_ids, linear_node.inputs)
-    terms.add(node, price, read, terms.axis(groups.producers.get(node), linear_node.outputs))
+    input_axis = terms.axis(None if consumer is None else consumer.channel_axis.channel_ids, linear_node.inputs)
+    terms.add(node, price, input_axis, terms.axis(groups.producers.get(node), linear_node.outputs))
     return True
 
 
-def _add_recurrent(terms: _Terms, node: ir.Node, read: NDArray[np.int64] | None, *, per_position: bool) -> bool:
+def _add_recurrent(terms: _Terms, node: ir.Node, input_ids: NDArray[np.int64] | None, *, per_position: bool) -> bool:
     """Each gate of a unit multiplies all inputs and all units."""
     products = multiplications(node) if queries.is_standard(node, "GRU", "LSTM", "RNN") else None
     if products is None:
         return False
-    inputs, units, times = products
-    price = times * (_size(terms.dims(node.inputs[0])[:2]) if per_position else 1)
-    input_axis, unit_axis = terms.axis(read, inputs), terms.axis(terms.groups.hidden_units.get(node), units)
+    inputs, units, weights_per_pair = products
+    price = weights_per_pair * (_size(terms.dims(node.inputs[0])[:2]) if per_position else 1)
+    input_axis, unit_axis = terms.axis(input_ids, inputs), terms.axis(terms.groups.hidden_units.get(node), units)
     terms.add(node, price, CostAxis(input_axis.fixed + unit_axis.fixed, input_axis.row + unit_axis.row), unit_axis)
     return True
 
 
 def _add_product(terms: _Terms, node: ir.Node) -> bool:
-    """A product of two activations, whose cost is as the channel axis that it carries is wide."""
+    """A product of two activations: its cost is proportional to the width of the channel axis that it carries."""
     if not queries.is_standard(node, "MatMul") or linear_nodes.as_linear(node) is not None:
         return False
     channel_axis = terms.groups.axis_of(node.outputs[0])

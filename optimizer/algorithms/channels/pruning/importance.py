@@ -2,7 +2,7 @@
 
 ::
 
-    l1, l2       share of the absolute, or squared, weights that a unit has in all kernels that make or read it
+    l1, l2       share of the absolute, or squared, weights that a unit has in all kernels that produce or read it
     bn           share of the squared scales of its BatchNormalization (Liu et al. 2017, arXiv:1708.06519)
     activation   |w|^2 |x|^2: what the outputs of the kernels that read it lose (as Wanda, arXiv:2306.11695)
     error        the same after the best compensation by the channels that stay
@@ -14,7 +14,7 @@ linear function can leaves the outputs an error of tr(G_RR (H_RR)^-1); what is l
     H <- H - H_:R (H_RR)^-1 H_R:          G <- (I - U P) G (I - U P)^T,   U = H_:R (H_RR)^-1,   P picks R
 
 (Optimal Brain Surgeon, Hassibi & Stork 1992, for whole channels). Units go in steps, each time those that cost least in
-the sum over all kernels that read them, each in the measure of what its outputs vary.
+the sum over all kernels that read them, each relative to the variance of its outputs.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class Curve:
     """In which order the units of a width group go.
 
     Attributes:
-        order: Units, the first to go first.
-        costs: What each adds, in that order.
+        order: Roots of the units, the first to go first; (units,).
+        costs: What each adds, in that order; (units,). For ``activation`` and ``error``, squared errors relative to the
+            variance of the outputs of a consumer, summed over consumers.
     """
 
     order: NDArray[np.int64]
@@ -61,7 +62,7 @@ class Curve:
 def curves(
     groups: ChannelGroups,
     width_groups: WidthGroups,
-    readers: Sequence[RepairableConsumer],
+    consumers: Sequence[RepairableConsumer],
     moments: Mapping[str, SecondMoments],
     importance: str,
 ) -> list[Curve]:
@@ -70,7 +71,7 @@ def curves(
     Args:
         groups: The channels.
         width_groups: Their width groups.
-        readers: Of ``groups``.
+        consumers: The weights that read channels of ``groups``.
         moments: Of the channels of what they read, as far as they are known.
         importance: One of ``IMPORTANCES``.
     """
@@ -80,13 +81,17 @@ def curves(
             _sorted(width_group, np.array([scores[unit] for unit in width_group.units.tolist()]))
             for width_group in width_groups.members
         ]
-    by_family: dict[int, dict[tuple[str, ...], list[RepairableConsumer]]] = defaultdict(lambda: defaultdict(list))
-    for reader in readers:
-        for number in {width_groups.of[root] for root in reader.roots.tolist() if root in width_groups.of}:
-            by_family[number][tuple(reader.names)].append(reader)
+    consumers_by_group: dict[int, dict[tuple[str, ...], list[RepairableConsumer]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for consumer in consumers:
+        for number in {width_groups.of[root] for root in consumer.roots.tolist() if root in width_groups.of}:
+            consumers_by_group[number][tuple(consumer.names)].append(consumer)
     result = []
     for number, width_group in enumerate(width_groups.members):
-        consumer_errors = [_ConsumerError.of(width_group, members, moments) for members in by_family[number].values()]
+        consumer_errors = [
+            _ConsumerError.of(width_group, same_inputs, moments) for same_inputs in consumers_by_group[number].values()
+        ]
         if importance == "error":
             result.append(_by_elimination(width_group, consumer_errors))
         else:
@@ -105,23 +110,25 @@ def _sorted(width_group: WidthGroup, scores: NDArray[np.float64]) -> Curve:
 
 
 def _by_weights(groups: ChannelGroups, importance: str) -> Mapping[int, float]:
-    """The share that each unit has in the weights, or scales, that are cut with it."""
+    """The share that each unit has in the weights, or scales, that are sliced with it, summed over these; by root."""
     scores: dict[int, float] = defaultdict(float)
     scales: dict[int, float] = defaultdict(float)
-    for cut in groups.sliced_parameters.values():
-        array = array_of(cut.value)
+    for parameter in groups.sliced_parameters.values():
+        array = array_of(parameter.value)
         if array is None:
             continue
-        is_scale = cut.is_vector and all(
-            queries.is_standard(node, "BatchNormalization") and index == 1 for node, index in cut.readers
+        is_scale = parameter.is_vector and all(
+            queries.is_standard(node, "BatchNormalization") and index == 1 for node, index in parameter.readers
         )
-        if cut.is_vector and not is_scale:
+        if parameter.is_vector and not is_scale:
             continue
         sizes = np.abs(array) if importance == "l1" else array**2
-        sizes = np.moveaxis(sizes, cut.axis, 0).reshape(cut.channel_ids.size, -1).sum(axis=1)
-        into = scales if is_scale else scores
-        for root, share in zip(groups.roots(cut.channel_ids).tolist(), sizes / max(sizes.sum(), 1e-300), strict=True):
-            into[root] += float(share)
+        sizes = np.moveaxis(sizes, parameter.axis, 0).reshape(parameter.channel_ids.size, -1).sum(axis=1)
+        sums = scales if is_scale else scores
+        for root, share in zip(
+            groups.roots(parameter.channel_ids).tolist(), sizes / max(sizes.sum(), 1e-300), strict=True
+        ):
+            sums[root] += float(share)
     if importance == "bn":
         scores.update(scales)
     return scores
@@ -129,14 +136,13 @@ def _by_weights(groups: ChannelGroups, importance: str) -> Mapping[int, float]:
 
 @dataclass
 class _ConsumerError:
-    """What is read by some kernels, as far as a width group is concerned.
+    """The error of the outputs of kernels that read the same channels, by the units of a width group that go.
 
     Attributes:
-        gram: Of the weights of all of them by input channels, each in the measure of its outputs; (C, C).
+        gram: Of the weights of all of them by input channels, each relative to the variance of its outputs; (C, C).
         covariance: Of the channels; (C, C).
-        second: Their second moments.
         places: The positions of each unit; (units, times).
-        inverse: Of the covariance; empty until ``remove`` is asked.
+        inverse: Of the covariance, H; empty until ``compensated`` or ``remove`` is to be called.
     """
 
     gram: NDArray[np.float64]
@@ -146,20 +152,21 @@ class _ConsumerError:
 
     @classmethod
     def of(
-        cls, width_group: WidthGroup, members: Sequence[RepairableConsumer], moments: Mapping[str, SecondMoments]
+        cls, width_group: WidthGroup, consumers: Sequence[RepairableConsumer], moments: Mapping[str, SecondMoments]
     ) -> _ConsumerError:
-        roots = members[0].roots
-        seen = members[0].moments(moments)
-        if seen is None:
+        """The error of ``consumers``, which read the same values; without moments, as if channels were uncorrelated."""
+        roots = consumers[0].roots
+        input_moments = consumers[0].moments(moments)
+        if input_moments is None:
             covariance = np.eye(roots.size)
         else:
-            second, mean, rows = seen
+            second, mean, rows = input_moments
             covariance = damped(second - np.outer(mean, mean), rows)
         gram = np.zeros_like(covariance)
-        for reader in members:
-            matrix = reader.matrix()
+        for consumer in consumers:
+            matrix = consumer.matrix()
             weight_gram = matrix @ matrix.T
-            # In the measure of the consumer's own output: tr(W^T C W) = sum of G * C is its variance
+            # Relative to the variance of the consumer's own outputs, tr(W^T C W) = sum of G * C
             gram += weight_gram / max(float((weight_gram * covariance).sum()), 1e-300)
         # A unit may lie at several positions, as behind a Flatten; all units of a width group at equally many
         order = np.argsort(roots, kind="stable")
@@ -168,36 +175,43 @@ class _ConsumerError:
         return cls(gram, covariance, order[begin[:, np.newaxis] + np.arange(times)], np.zeros((0, 0)))
 
     def uncompensated(self) -> NDArray[np.float64]:
-        """What each unit alone adds to the error, without compensation; (units,)."""
+        """What each unit alone adds to the error without compensation, G_jj C_jj over its positions j; (units,)."""
         product = self.gram * self.covariance
         return np.asarray(np.diag(product)[self.places].sum(axis=1))
 
     def compensated(self) -> NDArray[np.float64]:
-        """What each unit adds to the error with compensation; (units,)."""
+        """What each unit alone adds to the error with compensation, tr(G_RR (H_RR)^-1); (units,)."""
         if self.places.shape[1] == 1:
-            # G_jj / [C^-1]_jj: Optimal Brain Surgeon's cost of input channel j, summed over the outputs
+            # One position each: G_jj / H_jj
             place = self.places[:, 0]
             return np.asarray(np.diag(self.gram)[place] / np.diag(self.inverse)[place])
         rows, columns = self.places[:, :, np.newaxis], self.places[:, np.newaxis, :]
         return np.asarray(np.einsum("uij,uji->u", self.gram[rows, columns], np.linalg.inv(self.inverse[rows, columns])))
 
     def remove(self, going: NDArray[np.int64]) -> None:
-        """Take the units at these numbers away."""
-        # With R the units that go and U = [C^-1]_:R ([C^-1]_RR)^-1, the error of any later choice is that of
-        #     G' = G - U G_R: - (U G_R:)^T + U G_RR U^T     and     C'^-1 = C^-1 - U [C^-1]_R:
-        # on the channels that remain: block elimination, so that no inverse is taken anew
-        gone = self.places[going].reshape(-1)
-        spread = np.linalg.solve(self.inverse[np.ix_(gone, gone)], self.inverse[gone]).T  # U
-        shifted = spread @ self.gram[gone]
-        remaining = np.setdiff1d(np.arange(self.gram.shape[0]), gone)
-        both = np.ix_(remaining, remaining)
-        inner = spread[remaining] @ self.gram[np.ix_(gone, gone)] @ spread[remaining].T
-        self.gram = self.gram[both] - shifted[both] - shifted[both].T + inner
-        self.inverse = self.inverse[both] - spread[remaining] @ self.inverse[np.ix_(gone, remaining)]
+        """Take the units at these numbers, (n,), away: G and H become those of what remains, as in the module.
+
+        It is block elimination, so no inverse is taken anew.
+        """
+        # 1. R: the positions of the units that go. U = H_:R (H_RR)^-1
+        removed = self.places[going].reshape(-1)
+        compensation = np.linalg.solve(self.inverse[np.ix_(removed, removed)], self.inverse[removed]).T  # U
+        # 2. G - U G_R: - (U G_R:)^T + U G_RR U^T, on what remains
+        shifted = compensation @ self.gram[removed]
+        remaining = np.setdiff1d(np.arange(self.gram.shape[0]), removed)
+        among_remaining = np.ix_(remaining, remaining)
+        correction = compensation[remaining] @ self.gram[np.ix_(removed, removed)] @ compensation[remaining].T
+        self.gram = self.gram[among_remaining] - shifted[among_remaining] - shifted[among_remaining].T + correction
+        # 3. H - U H_R:, on what remains
+        self.inverse = (
+            self.inverse[among_remaining] - compensation[remaining] @ self.inverse[np.ix_(removed, remaining)]
+        )
+        # 4. Positions among what remains
         self.places = np.searchsorted(remaining, np.delete(self.places, going, axis=0))
 
 
 def _by_elimination(width_group: WidthGroup, consumer_errors: Sequence[_ConsumerError]) -> Curve:
+    """The order in which units go if, step by step, those go that cost least after all that went before."""
     for error in consumer_errors:
         error.inverse = np.linalg.inv(error.covariance).astype(np.float64)
     alive, order, costs = width_group.units, [], []
@@ -205,6 +219,7 @@ def _by_elimination(width_group: WidthGroup, consumer_errors: Sequence[_Consumer
     while alive.size:
         scores = sum((error.compensated() for error in consumer_errors), np.zeros(alive.size))
         ranked = np.argsort(scores, kind="stable")
+        # The last of them, which have to stay, are ranked in one step
         if alive.size - size < width_group.least:
             size = alive.size
         going = ranked[:size]

@@ -32,24 +32,24 @@ _MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "Sq
 
 
 def observed_value(groups: ChannelGroups, value: ir.Value) -> ir.Value:
-    """The value whose channels are to be looked at for those of ``value``: itself, or what it holds the means of."""
+    """The value whose channels are observed for those of ``value``: itself, or what it holds the means of."""
     axis_of_value = groups.channel_axes[value]
     producer = value.producer()
     while producer is not None and queries.is_standard(producer, *_MEANS):
-        before = producer.inputs[0]
-        channel_axis = groups.axis_of(before)
+        source = producer.inputs[0]
+        channel_axis = groups.axis_of(source)
         if (
-            before is None
+            source is None
             or channel_axis is None
             or not np.array_equal(channel_axis.channel_ids, axis_of_value.channel_ids)
         ):
             break
-        value, producer = before, before.producer()
+        value, producer = source, source.producer()
     return value
 
 
 def channel_moments(
-    model: ir.Model, channels: Mapping[str, tuple[int, int]], together: Mapping[str, Hashable], evaluator: Evaluator
+    model: ir.Model, channels: Mapping[str, tuple[int, int]], sum_keys: Mapping[str, Hashable], evaluator: Evaluator
 ) -> dict[str, SecondMoments]:
     """Second moments of the channels of values of the main graph.
 
@@ -57,7 +57,7 @@ def channel_moments(
         model: Not changed.
         channels: By the value's name, the axis of its channels counted from the end, and how many there are. The axis
             is the last one, or the second one.
-        together: By name, what is alike for values whose rows are summed up as one.
+        sum_keys: By name, a key that is equal for values whose rows are summed up as one.
         evaluator: Runs the model.
 
     Returns:
@@ -80,14 +80,17 @@ def channel_moments(
         name = probes[output]
         if not moments.rows:
             continue
-        if together[name] in sums:
-            sums[together[name]].merge(moments)
-        moments_by_name[name] = sums.setdefault(together[name], moments)
+        if sum_keys[name] in sums:
+            sums[sum_keys[name]].merge(moments)
+        moments_by_name[name] = sums.setdefault(sum_keys[name], moments)
     return moments_by_name
 
 
 def _probe(value: ir.Value, from_end: int, count: int, rewriter: Rewriter) -> ir.Node | None:
-    """A kernel of one tap and one output that reads ``value``."""
+    """A kernel of one tap and one output that reads ``value``: its rows are the channels at each position.
+
+    ``None`` where the channels are neither the last nor the second axis, or are not floating point.
+    """
     rank = queries.rank(value)
     dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
     if rank is None or dtype.kind != "f":

@@ -89,34 +89,34 @@ class Pruning:
         self.width_groups = width_groups(self.groups, self.multiple)
 
     def observe(self, evaluator: Evaluator) -> dict[str, SecondMoments]:
-        """The second moments of the channels of what kernels read, by its name, as far as they can be known."""
-        seen: dict[str, ir.Value] = {}
+        """The second moments of the channels of what kernels read, by the value's name, as far as any feed tells."""
+        observed: dict[str, ir.Value] = {}
         weights: dict[str, set[ir.Value]] = defaultdict(set)
         for consumer in self.groups.consumers:
             value = consumer.node.inputs[0]
             if value is not None:
-                seen[str(value.name)] = looked = observed_value(self.groups, value)
-                weights[str(looked.name)].add(consumer.weight)
-        channel_axes = {str(value.name): self.groups.channel_axes[value] for value in seen.values()}
+                observed[str(value.name)] = value_to_observe = observed_value(self.groups, value)
+                weights[str(value_to_observe.name)].add(consumer.weight)
+        channel_axes = {str(value.name): self.groups.channel_axes[value] for value in observed.values()}
         channels = {name: (channel_axis.from_end, channel_axis.size) for name, channel_axis in channel_axes.items()}
-        together = {name: frozenset(read) for name, read in weights.items()}
-        moments = channel_moments(self.model, channels, together, evaluator)
-        return {name: moments[str(value.name)] for name, value in seen.items() if value.name in moments}
+        sum_keys = {name: frozenset(group) for name, group in weights.items()}
+        moments = channel_moments(self.model, channels, sum_keys, evaluator)
+        return {name: moments[str(value.name)] for name, value in observed.items() if value.name in moments}
 
     def macs(self) -> Costs:
         """What the model costs in MACs."""
         return channel_costs.macs(self.model.graph, self.groups, self.width_groups, self.sizes)
 
     def parameters(self) -> Costs:
-        """In elements of weights."""
+        """What the model costs in elements of weights."""
         return channel_costs.parameters(self.model.graph, self.groups, self.width_groups)
 
-    def seconds(self, taken: Mapping[ir.Node, float]) -> Costs:
-        """In seconds, of which ``taken`` says what each node takes."""
-        return channel_costs.seconds(self.model.graph, self.groups, self.width_groups, taken)
+    def seconds(self, node_seconds: Mapping[ir.Node, float]) -> Costs:
+        """What the model costs in seconds, of which ``node_seconds`` says what each node takes."""
+        return channel_costs.seconds(self.model.graph, self.groups, self.width_groups, node_seconds)
 
     def full(self) -> NDArray[np.float64]:
-        """How many units each width group has."""
+        """How many units each width group has; (width groups,)."""
         return np.array([width_group.units.size for width_group in self.width_groups.members], np.float64)
 
     def remaining(self, gone: Sequence[Portion]) -> NDArray[np.float64]:
@@ -134,52 +134,55 @@ class Pruning:
         Args:
             curves: Of the width groups.
             costs: What is to be saved.
-            sensitivity: By width group, what to multiply its curve with; 1 where it is left out. Families that save
-                nothing are left out.
+            sensitivity: By width group, what to multiply its curve with; 1 where it is left out. Width groups that
+                save nothing are left out.
         """
+        # Lazy greedy: a price can only rise while others give, so an old one is a lower bound. The cheapest is priced
+        # again when it comes up, and goes back into the heap if it is not the cheapest any more
         remaining = self.full()
         ends = [width_group.ends() for width_group in self.width_groups.members]
-        taken = [0] * len(ends)
+        steps_taken = [0] * len(ends)
         portions: list[Portion] = []
 
-        def price(number: int) -> float:
-            begin, end = _bounds(ends[number], taken[number])
-            saved = float(costs.gradient(remaining)[number]) * (end - begin)
-            cost = float(curves[number].costs[begin:end].sum()) * (sensitivity or {}).get(number, 1.0)
+        def price(group: int) -> float:
+            begin, end = _bounds(ends[group], steps_taken[group])
+            saved = float(costs.gradient(remaining)[group]) * (end - begin)
+            cost = float(curves[group].costs[begin:end].sum()) * (sensitivity or {}).get(group, 1.0)
             return cost / saved if saved > 0 else np.inf
 
-        heap = [(price(number), number) for number, of in enumerate(ends) if of]
+        heap = [(price(group), group) for group, group_ends in enumerate(ends) if group_ends]
         heapq.heapify(heap)
         while heap:
-            key, number = heapq.heappop(heap)
-            now = price(number)  # what others gave has made it dearer
-            if now == np.inf:
+            old_price, group = heapq.heappop(heap)
+            new_price = price(group)
+            if new_price == np.inf:
                 continue
-            if now > key and heap and now > heap[0][0]:
-                heapq.heappush(heap, (now, number))
+            if new_price > old_price and heap and new_price > heap[0][0]:
+                heapq.heappush(heap, (new_price, group))
                 continue
-            begin, end = _bounds(ends[number], taken[number])
-            portions.append(Portion(number, tuple(curves[number].order[begin:end].tolist())))
-            remaining[number] -= end - begin
-            taken[number] += 1
-            if taken[number] < len(ends[number]):
-                heapq.heappush(heap, (price(number), number))
+            begin, end = _bounds(ends[group], steps_taken[group])
+            portions.append(Portion(group, tuple(curves[group].order[begin:end].tolist())))
+            remaining[group] -= end - begin
+            steps_taken[group] += 1
+            if steps_taken[group] < len(ends[group]):
+                heapq.heappush(heap, (price(group), group))
         return portions
 
     def build(self, gone: Sequence[int]) -> ir.Model:
         """A copy of the model without the units ``gone``, repaired as far as moments are known."""
+        # 1. Weights, at their old sizes; 2. channels go; 3. biases, which are as wide as what stays
         pruned = clone(self.model)
         groups = channel_groups(pruned.graph, queries.opset_version(pruned), prunes_states=True)
         rewriter = Rewriter(pruned, Sites())
         removed = np.array(sorted(gone), np.int64)
         shifts = []
-        for reader in repairable_consumers(groups):
-            repaired = repair.repair(reader, np.isin(reader.roots, removed), self.moments)
-            if repaired is None or not repair.put(reader, repaired) or not repaired.shift.size:
+        for consumer in repairable_consumers(groups):
+            repaired = repair.repair(consumer, np.isin(consumer.roots, removed), self.moments)
+            if repaired is None or not repair.put(consumer, repaired) or not repaired.shift.size:
                 continue
-            for consumer in reader.consumers:
-                kept = ~np.isin(groups.roots(consumer.produced), removed)
-                shifts.append((consumer.node, repaired.shift.compress(kept) if kept.size else repaired.shift))
+            for channel_consumer in consumer.consumers:
+                stays = ~np.isin(groups.roots(channel_consumer.produced), removed)
+                shifts.append((channel_consumer.node, repaired.shift.compress(stays) if stays.size else repaired.shift))
         remove(groups, gone, rewriter)
         for node, shift in shifts:
             add_to_bias(node, shift, rewriter)
@@ -202,5 +205,5 @@ def sizes_of(model: ir.Model, feed: Mapping[str, Any]) -> dict[str, list[object]
     }
 
 
-def _bounds(ends: Sequence[int], taken: int) -> tuple[int, int]:
-    return (ends[taken - 1] if taken else 0), ends[taken]
+def _bounds(ends: Sequence[int], steps_taken: int) -> tuple[int, int]:
+    return (ends[steps_taken - 1] if steps_taken else 0), ends[steps_taken]

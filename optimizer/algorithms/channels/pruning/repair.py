@@ -37,11 +37,11 @@ _FEW_ROWS = 0.1  # and so much more, times the square of channels by row: few ro
 
 @dataclass(frozen=True)
 class Repair:
-    """What a reader is to be given.
+    """What a consumer is to be given.
 
     Attributes:
-        weight: (C, all the rest); nothing reads the rows of what is removed any more.
-        shift: What is added to each output, or gate; empty if nothing is.
+        weight: (C, all the rest); rows of channels that are removed are as they were.
+        shift: What is added to each output, or gate, (outputs,); empty if nothing is.
     """
 
     weight: NDArray[np.float64]
@@ -56,44 +56,49 @@ def damped(covariance: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
     return np.asarray(covariance + np.eye(size) * max(mean * share, float(np.finfo(np.float64).tiny)))
 
 
-def repair(reader: RepairableConsumer, gone: NDArray[np.bool_], moments: Mapping[str, SecondMoments]) -> Repair | None:
-    """The weight of ``reader`` without the channels ``gone``; ``None`` if there is nothing to repair, or to go by.
+def repair(
+    consumer: RepairableConsumer, gone: NDArray[np.bool_], moments: Mapping[str, SecondMoments]
+) -> Repair | None:
+    """The weight of ``consumer`` without the channels ``gone``; ``None`` if none goes, all go, or moments are missing.
 
     Args:
-        reader: A weight and its kernels.
-        gone: (C,)
-        moments: Second moments by value.
+        consumer: A weight and its kernels.
+        gone: Which channels go; (C,).
+        moments: Second moments of what is read, by the name of the value.
     """
-    seen = reader.moments(moments)
-    if seen is None or not gone.any() or gone.all():
+    input_moments = consumer.moments(moments)
+    if input_moments is None or not gone.any() or gone.all():
         return None
-    second, mean, rows = seen
-    if not all(is_steady(consumer.node) for consumer in reader.consumers):
+    second, mean, rows = input_moments
+    # 1. Where a constant would not be one at the border, the fit has none: moments about zero
+    if not all(is_steady(channel_consumer.node) for channel_consumer in consumer.consumers):
         mean = np.zeros_like(mean)
-    matrix = reader.matrix()
+    matrix = consumer.matrix()
     stays = ~gone
-    kept = damped(second[np.ix_(stays, stays)] - np.outer(mean[stays], mean[stays]), rows)
-    shared = second[np.ix_(stays, gone)] - np.outer(mean[stays], mean[gone])
-    spread = np.linalg.solve(kept, shared)  # A^T, (left, gone)
+    # 2. A^T = (C_SS + damping)^-1 C_SR; W_S + A^T W_R
+    covariance = damped(second[np.ix_(stays, stays)] - np.outer(mean[stays], mean[stays]), rows)
+    cross_covariance = second[np.ix_(stays, gone)] - np.outer(mean[stays], mean[gone])
+    coefficients = np.linalg.solve(covariance, cross_covariance)  # A^T, (staying, gone)
     repaired = matrix.copy()
-    repaired[stays] += spread @ matrix[gone]
+    repaired[stays] += coefficients @ matrix[gone]
     if not mean.any():
         return Repair(repaired, np.zeros(0))
-    shift = (mean[gone] - mean[stays] @ spread) @ matrix[gone]
-    outputs = reader.consumers[0].produced.size or shift.size
+    # 3. (m_R - A m_S) W_R, summed over the taps of each output
+    shift = (mean[gone] - mean[stays] @ coefficients) @ matrix[gone]
+    outputs = consumer.consumers[0].produced.size or shift.size
     return Repair(repaired, shift.reshape(outputs, -1).sum(axis=1))
 
 
-def put(reader: RepairableConsumer, repaired: Repair) -> bool:
-    """Give ``reader`` its new weight; whether that fits into its type."""
-    tensor, axis = constants.constant_tensor(reader.weight), reader.consumers[0].axis
+def put(consumer: RepairableConsumer, repaired: Repair) -> bool:
+    """Give ``consumer`` its new weight; ``False``, and nothing changes, if that does not fit into its type."""
+    tensor, axis = constants.constant_tensor(consumer.weight), consumer.consumers[0].axis
     if tensor is None:
         return False
     shape = tuple(tensor.shape.numpy())
-    moved = repaired.weight.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :])
-    array = constants.round_once(np.moveaxis(moved, 0, axis), tensor.dtype.numpy())
+    matrix = repaired.weight.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :])
+    array = constants.round_once(np.moveaxis(matrix, 0, axis), tensor.dtype.numpy())
     if array is not None:
-        constants.set_array(reader.weight, np.ascontiguousarray(array))
+        constants.set_array(consumer.weight, np.ascontiguousarray(array))
     return array is not None
 
 
@@ -130,15 +135,15 @@ class RepairableConsumer:
         of_consumers = [by_name.get(name) for name in self.names]
         if any(moments is None for moments in of_consumers):
             return None
-        several = {id(moments): moments for moments in of_consumers if moments is not None}.values()
-        rows = sum(moments.rows for moments in several)
-        second = sum((moments.sums[0] for moments in several), np.zeros((self.roots.size,) * 2)) / rows
-        mean = sum((moments.totals[0] for moments in several), np.zeros(self.roots.size)) / rows
+        different = {id(moments): moments for moments in of_consumers if moments is not None}.values()
+        rows = sum(moments.rows for moments in different)
+        second = sum((moments.sums[0] for moments in different), np.zeros((self.roots.size,) * 2)) / rows
+        mean = sum((moments.totals[0] for moments in different), np.zeros(self.roots.size)) / rows
         return second, mean, rows
 
 
 def repairable_consumers(groups: ChannelGroups) -> list[RepairableConsumer]:
-    """The readers of all channel axes, by weight, in the order of the graph."""
+    """The consumers of all channel axes, by weight, in the order of the graph."""
     by_value: dict[ir.Value, RepairableConsumer] = {}
     for consumer in groups.consumers:
         if consumer.weight in by_value:

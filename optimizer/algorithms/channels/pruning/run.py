@@ -1,10 +1,10 @@
-"""One run of pruning: what is frozen, what is measured, what is chosen, and what is said about it."""
+"""One run of the pruning pass: what is frozen, what is measured, what is chosen, and the notes on it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.node_filter import NodeFilter
     from optimizer.contract.passes import Context
+    from optimizer.statistics.second_moments import SecondMoments
 
 STEP = Step("channels", "channels that are made by a kernel, and all that depends on them, are removed")
 
@@ -50,7 +51,7 @@ class PruningRun:
         context: Of the pass.
         goal: How much is to go.
         importance: See ``optimizer.algorithms.channels.pruning.importance``.
-        repair: Whether to repair what reads what goes.
+        repair: Whether channels that stay compensate for those that go.
         multiple: Of widths.
         choice: Which kernels' channels.
     """
@@ -103,12 +104,12 @@ class PruningRun:
             pruning.moments = self._moments(pruning, evaluator)
         return pruning
 
-    def _moments(self, pruning: Pruning, evaluator: Evaluator) -> Mapping[str, Any]:
+    def _moments(self, pruning: Pruning, evaluator: Evaluator) -> Mapping[str, SecondMoments]:
         key = "channel moments", digest(self.model)
         if key not in evaluator.memory:
             evaluator.memory[key] = pruning.observe(evaluator)
-        found: Mapping[str, Any] = evaluator.memory[key]
-        return found
+        moments: Mapping[str, SecondMoments] = evaluator.memory[key]
+        return moments
 
     def _portions(self, pruning: Pruning, skipped: SkippedNodes) -> Sequence[Portion]:
         """What goes, in order."""
@@ -135,8 +136,8 @@ class PruningRun:
         key = "pruning", digest(self.model), self.goal, self.importance, self.repair, self.multiple, self.choice
         if key not in evaluator.memory:
             evaluator.memory[key] = PruningSearch(pruning, self._curves(pruning), costs, evaluator)
-        found: PruningSearch = evaluator.memory[key]
-        return found
+        search: PruningSearch = evaluator.memory[key]
+        return search
 
     def _curves(self, pruning: Pruning) -> list[Curve]:
         evaluator = self.context.evaluator
@@ -154,9 +155,9 @@ class PruningRun:
             key = "pruning profile", digest(self.model)
             if key not in evaluator.memory:
                 evaluator.memory[key] = evaluator.profile(self.model)
-            taken = seconds_by_node(self.model, evaluator.memory[key])
-            if taken:
-                return pruning.seconds(taken)
+            node_seconds = seconds_by_node(self.model, evaluator.memory[key])
+            if node_seconds:
+                return pruning.seconds(node_seconds)
         return pruning.macs()
 
     def _permitted(self, pruning: Pruning, portions: Sequence[Portion]) -> list[Portion]:
@@ -170,11 +171,11 @@ class PruningRun:
 
     def _note_frozen(self, pruning: Pruning, skipped: SkippedNodes) -> None:
         skipped.unmatched(self.choice.unmatched(self.model))
-        pinned = pruning.groups.frozen()
+        frozen = pruning.groups.frozen()
         for node, channel_ids in pruning.groups.producers.items():
             for root in pruning.groups.roots(channel_ids).tolist():
-                if root in pinned:
-                    skipped.note(node, f"keeps channels: {pinned[root]}")
+                if root in frozen:
+                    skipped.note(node, f"keeps channels: {frozen[root]}")
         for node in self.model.graph:
             if any(sub for sub in traversal.subgraphs_of(node)):
                 skipped.note(node, "has subgraphs, whose channels are left alone")
@@ -183,26 +184,26 @@ class PruningRun:
 def _widths(pruning: Pruning, gone: Sequence[int]) -> dict[str, tuple[int, int]]:
     """How many channels each kernel that loses some gave out, and how many are left, by its name or first output's."""
     removed = np.array(sorted(gone), np.int64)
-    less = {
+    widths = {
         node: (channel_ids.size, int(np.count_nonzero(~np.isin(pruning.groups.roots(channel_ids), removed))))
         for node, channel_ids in pruning.groups.producers.items()
     }
-    return {node.name or str(node.outputs[0].name): pair for node, pair in less.items() if pair[0] > pair[1]}
+    return {node.name or str(node.outputs[0].name): pair for node, pair in widths.items() if pair[0] > pair[1]}
 
 
 def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, list[int]]:
-    """The positions of the units ``gone`` in the output of the first kernel that makes each."""
-    removed, by_site = set(gone), defaultdict(list)
+    """The positions of the units ``gone`` in the output of the first kernel that produces each, by its site."""
+    remaining, by_site = set(gone), defaultdict(list)
     for node, channel_ids in pruning.groups.producers.items():
         for position, root in enumerate(pruning.groups.roots(channel_ids).tolist()):
-            if root in removed:
-                removed.remove(root)
+            if root in remaining:
+                remaining.remove(root)
                 by_site[queries.site(node)].append(position)
     return dict(by_site)
 
 
 def _by_position(pruning: Pruning, positions: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
-    """The units of which ``positions`` are ``_positions``."""
+    """The roots of the units of which ``positions`` are ``_positions``."""
     units: dict[int, None] = {}
     for node, channel_ids in pruning.groups.producers.items():
         roots = pruning.groups.roots(channel_ids)

@@ -3,11 +3,10 @@
     s_f       share of the budget that is used when a quarter of width group f is removed alone, and repaired
     lambda_f  s_f^2 / (what the curve of f says that this costs): squared errors of independent width groups add up, so
               lambda_f times the curve is each width group's price in one measure, that of the outputs
-    choose    the longest prefix of the order (``optimizer.algorithms.channels.pruning.pruner``) that reaches the goal
-    and keeps the allowance, found
-              by halving, each length built, repaired and measured as a whole
+    choose    the longest prefix of the order (``optimizer.algorithms.channels.pruning.pruner``) up to the goal that
+              stays within the budget, by bisection, each length built, repaired and measured as a whole
 
-What was measured is kept in the evaluator's memory: a second try with a stricter aim only halves again.
+What was measured is kept in the evaluator's memory: a second try with a smaller budget only bisects again.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.progress import Progress
 
-_SAFETY = 0.9  # of the allowance: the validation feeds are others
+_SAFETY = 0.9  # of the budget's limit: the validation feeds are others
 _PROBE = 0.25  # of a width group, to learn how sensitive it is
-_SIGNIFICANT = 1e-3  # of what the outputs of its readers vary: smaller costs may be those of rounding, and tell nothing
+_SIGNIFICANT = 1e-3  # of the variance of its consumers' outputs: smaller costs may be those of rounding
 _MEASURING = 0.5  # share of the time after which no more width groups are measured
 _KNOWN_TIMES = 0.5  # of all seconds have to be known by node, if they are to count
 _FINEST = 48  # lengths that are tried between nothing and all
@@ -40,13 +39,16 @@ _FINEST = 48  # lengths that are tried between nothing and all
 
 @dataclass
 class PruningSearch:
-    """One model, and what was found out about pruning it.
+    """One model, and what was measured about pruning it.
 
     Attributes:
         pruning: Builds candidates.
         curves: Of its width groups.
         costs: What is to be saved.
         evaluator: Measures.
+        sensitivity: lambda_f by width group.
+        shares: Budget used, by the units that are gone.
+        ratios: Latency relative to the model's, by the units that are gone.
     """
 
     pruning: Pruning
@@ -62,27 +64,28 @@ class PruningSearch:
         if self.sensitivity:
             return
         members = self.pruning.width_groups.members
-        numbers = [number for number, width_group in enumerate(members) if width_group.ends()]
+        groups = [group for group, width_group in enumerate(members) if width_group.ends()]
         begun = max(self.evaluator.time_left(), 0.0)
-        progress.begin(f"how sensitive {len(numbers)} families of channels are")
-        for measured, number in enumerate(sorted(numbers, key=lambda one: -self._saved(one))):
-            progress(measured / len(numbers))
+        progress.begin(f"how sensitive {len(groups)} width groups of channels are")
+        # Those that save most first; the budget's share is an error, the curve's cost a squared one
+        for measured, group in enumerate(sorted(groups, key=lambda group: -self._saved(group))):
+            progress(measured / len(groups))
             if self.evaluator.time_left() < (1 - _MEASURING) * begun:
                 break
-            width_group, curve = members[number], self.curves[number]
-            summed = curve.costs.cumsum()
-            enough = (
+            width_group, curve = members[group], self.curves[group]
+            cumulated = curve.costs.cumsum()
+            ends_over_noise = (
                 end
                 for end in width_group.ends()
-                if end >= _PROBE * width_group.units.size and summed[end - 1] > _SIGNIFICANT
+                if end >= _PROBE * width_group.units.size and cumulated[end - 1] > _SIGNIFICANT
             )
-            end = next(enough, width_group.ends()[-1])
-            cost, share = float(summed[end - 1]), self.share(tuple(curve.order[:end].tolist()))
+            end = next(ends_over_noise, width_group.ends()[-1])
+            cost, share = float(cumulated[end - 1]), self.share(tuple(curve.order[:end].tolist()))
             if cost > 0 and math.isfinite(share):
-                self.sensitivity[number] = share**2 / cost
+                self.sensitivity[group] = share**2 / cost
         if self.sensitivity:
-            usual = statistics.median(self.sensitivity.values())
-            self.sensitivity.update({number: usual for number in numbers if number not in self.sensitivity})
+            median = statistics.median(self.sensitivity.values())
+            self.sensitivity.update({group: median for group in groups if group not in self.sensitivity})
 
     def _saved(self, number: int) -> float:
         full = self.pruning.full()
@@ -94,22 +97,22 @@ class PruningSearch:
         return self.pruning.order(self.curves, self.costs, self.sensitivity if useful else None)
 
     def share(self, gone: tuple[int, ...]) -> float:
-        """What a choice uses of the budget."""
+        """The share of the budget that the model without the units ``gone`` uses."""
         if gone not in self.shares:
             self.shares[gone] = self.evaluator.budget_used(self.pruning.build(gone)) if gone else 0.0
         return self.shares[gone]
 
     def ratio(self, gone: tuple[int, ...]) -> float:
-        """How many times as long a choice takes as the model."""
+        """How many times as long as the model it takes without the units ``gone``."""
         if gone not in self.ratios:
             pruned = self.pruning.build(gone)
             self.ratios[gone] = self.evaluator.seconds(pruned) / self.evaluator.seconds(self.pruning.model)
         return self.ratios[gone]
 
-    def within(self, portions: Sequence[Portion], most: int, allowance: float, progress: Progress) -> int:
-        """The length of the longest prefix of ``portions``, at most ``most``, that keeps the allowance."""
+    def within(self, portions: Sequence[Portion], most: int, budget_limit: float, progress: Progress) -> int:
+        """The length of the longest prefix of ``portions``, at most ``most``, that stays below ``budget_limit``."""
         progress.begin("how much the budget allows")
-        limit = allowance * _SAFETY
+        limit = budget_limit * _SAFETY
         if self.share(units(portions[:most])) <= limit:
             return most
         return self._longest(most, lambda length: self.share(units(portions[:length])) <= limit, progress)
@@ -138,11 +141,11 @@ class PruningSearch:
 
 def to_cost(pruning: Pruning, portions: Sequence[Portion], costs: Costs, goal: float) -> int:
     """The length of the shortest prefix that leaves at most ``goal`` of ``costs``; all if none does."""
-    whole = costs.total(pruning.full())
+    full_cost = costs.total(pruning.full())
     remaining = pruning.full()
     for length, portion in enumerate(portions, 1):
         remaining[portion.width_group] -= len(portion.units)
-        if costs.total(remaining) <= goal * whole:
+        if costs.total(remaining) <= goal * full_cost:
             return length
     return len(portions)
 

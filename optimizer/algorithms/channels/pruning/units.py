@@ -1,8 +1,9 @@
 """Units of channels that may be removed, in width groups whose members are interchangeable as far as widths go.
 
-A unit is what ``optimizer.algorithms.channels.dependency.groups`` unifies together: a channel with all its residual
-copies, a neuron, a head. A width group are the units that occur equally often on the same axes; how many of each width
-group are left says how wide each axis is.
+A unit is a channel group (``optimizer.algorithms.channels.dependency.groups``): a channel with all its residual copies,
+a neuron, a head. A *width group* are the units that occur equally often on the same axes; how many of each width group
+remain says how wide each axis is. (A group of Torch-Pruning is such a width group: all its channels belong to the same
+layers.)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from optimizer.algorithms.channels.dependency.groups import ChannelGroups
 
-_LEAST_SHARE = 0.1  # of a width group stays: a layer that is gone altogether was no matter of channels
+_LEAST_SHARE = 0.1  # of a width group stays: removing layers altogether is not what is done here
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class WidthGroup:
     """Units that may be removed.
 
     Attributes:
-        units: By root, in order.
-        site: The first kernel that makes them.
-        first: How many may go first, so that widths that were no multiples become some.
-        step: And then at a time.
+        units: Their roots, in order; (units,).
+        site: The first kernel that produces them.
+        first: How many may go first, so that widths that are not multiples become some.
+        step: How many then at a time.
         least: How many have to stay.
     """
 
@@ -54,7 +55,7 @@ class WidthGroups:
     """All width groups of a graph.
 
     Attributes:
-        members: They, in the order of their first kernels.
+        members: The width groups, in the order of their first kernels.
         of: The number of the width group of each unit, by root.
     """
 
@@ -62,20 +63,29 @@ class WidthGroups:
     of: dict[int, int]
 
     def axis(self, roots: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
-        """How wide an axis with these units is: what stays anyway, and what each unit of each width group adds."""
-        row = np.zeros(len(self.members))
-        fixed = 0.0
+        """How wide an axis is, as a linear function of how many units of each width group remain.
+
+        Args:
+            roots: The unit of each position; (size,).
+
+        Returns:
+            What stays in any case, and what each remaining unit of each width group adds, (width groups,).
+        """
+        units_of_group = np.zeros(len(self.members))
+        other_channels = 0.0
         for root in roots.tolist():
-            number = self.of.get(root)
-            if number is None:
-                fixed += 1
+            group = self.of.get(root)
+            if group is None:
+                other_channels += 1
             else:
-                row[number] += 1
-        return fixed, row / np.array([width_group.units.size for width_group in self.members], np.float64)
+                units_of_group[group] += 1
+        return other_channels, units_of_group / np.array(
+            [width_group.units.size for width_group in self.members], np.float64
+        )
 
 
 def width_groups(groups: ChannelGroups, multiple: int) -> WidthGroups:
-    """The units of ``groups`` that nothing freezes and that some kernel makes.
+    """The units of ``groups`` that nothing freezes and that some kernel produces.
 
     Args:
         groups: The channels of a graph.
@@ -86,28 +96,31 @@ def width_groups(groups: ChannelGroups, multiple: int) -> WidthGroups:
         *widths,
         *(groups.roots(groups.channel_axes[value].channel_ids) for value in groups.selected),
     ]  # no part is left empty
-    places: dict[int, list[int]] = defaultdict(list)
-    for number, roots in enumerate(axes):
+    # 1. On which axes each unit lies, once for each position
+    axes_of_unit: dict[int, list[int]] = defaultdict(list)
+    for axis, roots in enumerate(axes):
         for root in roots.tolist():
-            places[root].append(number)
+            axes_of_unit[root].append(axis)
+    # 2. The first kernel that produces it
     producers: dict[int, str] = {}
     for node, channel_ids in groups.producers.items():
         for root in groups.roots(channel_ids).tolist():
             producers.setdefault(root, queries.site(node))
+    # 3. Units on the same axes, equally often, are one width group
     frozen = groups.frozen()
-    members: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    units_by_axes: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for root in producers:
         if root not in frozen:
-            members[tuple(places[root])].append(root)
-    groups_of_units = tuple(
-        _width_group(units, key, widths, producers[units[0]], multiple) for key, units in members.items()
+            units_by_axes[tuple(axes_of_unit[root])].append(root)
+    members = tuple(
+        _width_group(units, key, widths, producers[units[0]], multiple) for key, units in units_by_axes.items()
     )
-    at = {int(root): index for index, group in enumerate(groups_of_units) for root in group.units}
-    return WidthGroups(groups_of_units, at)
+    group_of_unit = {int(root): index for index, group in enumerate(members) for root in group.units}
+    return WidthGroups(members, group_of_unit)
 
 
 def _widths(groups: ChannelGroups) -> Iterator[NDArray[np.int64]]:
-    """The units along each axis that a kernel makes or reads."""
+    """The units along each axis that a kernel produces or reads."""
     for channel_ids in groups.producers.values():
         yield groups.roots(channel_ids)
     for consumer in groups.consumers:
@@ -117,19 +130,20 @@ def _widths(groups: ChannelGroups) -> Iterator[NDArray[np.int64]]:
 
 
 def _width_group(
-    units: list[int], key: tuple[int, ...], widths: list[NDArray[np.int64]], site: str, multiple: int
+    units: list[int], axes: tuple[int, ...], widths: list[NDArray[np.int64]], site: str, multiple: int
 ) -> WidthGroup:
-    # The axes that a unit lies on, and how often on each: removing ``gone`` units narrows axis i by gone * times_i
-    numbers = sorted(set(key))
-    times = [key.count(number) for number in numbers]
+    # 1. The axes that a unit lies on, and how often on each: removing n units narrows axis i by n * times_i, and a step
+    # is the least n for which that is a multiple on all of them
+    different_axes = sorted(set(axes))
+    times = [axes.count(axis) for axis in different_axes]
     step = math.lcm(*(multiple // math.gcd(multiple, count) for count in times))
-    alone = [
-        (widths[number].size % multiple, count)
-        for number, count in zip(numbers, times, strict=True)
-        if number < len(widths) and widths[number].size == count * len(units)
+    remainders = [
+        (widths[axis].size % multiple, count)
+        for axis, count in zip(different_axes, times, strict=True)
+        if axis < len(widths) and widths[axis].size == count * len(units)
     ]
-    # Widths that are no multiples yet: the first step is the one after which most axes are; ties go to the larger one
-    fits = [sum(gone * count % multiple == remainder for remainder, count in alone) for gone in range(1, step + 1)]
+    # 2. Widths that are not multiples yet: of the first steps, the one after which most axes are; if equal, the larger
+    fits = [sum(gone * count % multiple == remainder for remainder, count in remainders) for gone in range(1, step + 1)]
     first = step - fits[::-1].index(max(fits))
     least = max(step, math.ceil(_LEAST_SHARE * len(units)))
     return WidthGroup(np.array(units, np.int64), site, first, step, least)
