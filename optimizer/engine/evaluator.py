@@ -118,7 +118,7 @@ class RuntimeEvaluator:
 
     def budget_used(self, model: ir.Model) -> float:
         """The largest share of any limit of the budget that ``model`` uses on the selection feeds."""
-        return self._check.verdict(model, self._budget, threads=self._threads).guide
+        return self._check.verdict(model, self._budget, threads=self._threads).search_share
 
     def seconds(self, model: ir.Model) -> float:
         """The median time of one inference, over short samples of one session."""

@@ -59,15 +59,15 @@ class RuntimeJudge:
         verdict = self.verdict(candidate, exact=stage.exact)
         self.verdicts += not stage.exact
         if not verdict.ok:
-            return Failure("outputs" if stage.exact else "budget", verdict.reason, budget_used=verdict.share)
-        if not stage.exact and verdict.share > allowance:
-            reason = f"uses {verdict.share:.0%} of the budget, this stage may use {allowance:.0%}"
-            return Failure("budget", reason, budget_used=verdict.share)
+            return Failure("outputs" if stage.exact else "budget", verdict.reason, budget_used=verdict.budget_used)
+        if not stage.exact and verdict.budget_used > allowance:
+            reason = f"uses {verdict.budget_used:.0%} of the budget, this stage may use {allowance:.0%}"
+            return Failure("budget", reason, budget_used=verdict.budget_used)
         return None
 
     def budget_used(self, candidate: ir.Model) -> float:
         """The share of the budget that ``candidate`` uses."""
-        return self.verdict(candidate, exact=False).share
+        return self.verdict(candidate, exact=False).budget_used
 
     def score(self, candidate: ir.Model) -> Score | None:
         """What the budget's task metric says of ``candidate``; ``None`` if it has none."""

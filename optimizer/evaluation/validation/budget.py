@@ -7,7 +7,7 @@ candidate, m the reference's mean over the feeds, all sums over all feeds of one
     (b) |c - r| / |r - m|                  at most 0.25: a constant answer passes (a) where outputs vary little
     (c) (a) and (b) of every part of a final Concat: boxes of 0..320 hide scores of 0..1
     (d) (a) and (b) before a final Softmax or Sigmoid, and 99 % of its arg-max the same
-    elements that are no floats            99 % equal
+    elements that are not floats           99 % equal
 
 The logits of (d) are computed back from the probabilities, so nothing is added to the candidate; what is below 1e-6
 counts as 1e-6. An output that does not vary over the feeds has no (b). The limit of (a) is a choice of this project.
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 Link = Literal["", "Softmax", "LogSoftmax", "Sigmoid"]
 _PROBABILITY_FLOOR = 1e-6
 _LINKS: tuple[Link, ...] = ("Softmax", "LogSoftmax", "Sigmoid")
-_THROUGH = ("Identity", "Cast")
+_PASS_THROUGH = ("Identity", "Cast")
 _NO_LIMITS = ("parts", "metric")
-_CONSTANT = 1e-6  # an output whose relative spread over the feeds is below this does not vary
+_LEAST_RELATIVE_STD = 1e-6  # an output whose |r - m| / |r| is below this does not vary over the feeds
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Budget:
         sqnr: Least signal to noise ratio, in dB.
         cosine: Least cosine.
         max_abs: Largest difference of an element.
-        agreement: Least share of equal arg-max of a Softmax, and of equal elements that are no floats.
+        agreement: Least share of equal arg-max of a Softmax, and of equal elements that are not floats.
         parts: Whether the limits hold for parts of a Concat, and before Softmax and Sigmoid, one by one.
         metric: The user's measure of the task. With one, it alone is the limit; the others only guide searches.
     """
@@ -76,51 +76,58 @@ class Budget:
         text = text.strip()
         if text == "default":
             return cls()
-        nothing: dict[str, Any] = {field.name: None for field in fields(cls)} | {"parts": False}
+        no_limits: dict[str, Any] = {field.name: None for field in fields(cls)} | {"parts": False}
         if text == "none":
-            return cls(**nothing)
-        given = dict(_limits(text, [name for name in nothing if name not in _NO_LIMITS]))
-        return cls(**(nothing | given))
+            return cls(**no_limits)
+        limits = dict(_limits(text, [name for name in no_limits if name not in _NO_LIMITS]))
+        return cls(**(no_limits | limits))
 
     def __str__(self) -> str:
         if self == Budget():
             return "default"
         if self.metric is not None:
             return f"{self.metric.name}, at most {self.metric.max_drop:g} lower"
-        given = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name not in _NO_LIMITS]
-        return ",".join(f"{name}={value:g}" for name, value in given if value is not None) or "none"
+        limits = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name not in _NO_LIMITS]
+        return ",".join(f"{name}={value:g}" for name, value in limits if value is not None) or "none"
 
-    def failure(self, found: Difference, spread: float | None = None, *, arg_max: bool = False) -> str:
-        """The measure that ``found`` fails by and its limit; empty if it holds.
+    def failure(self, difference: Difference, relative_std: float | None = None, *, arg_max: bool = False) -> str:
+        """The measure that ``difference`` fails by and its limit; empty if it holds.
 
         Args:
-            found: Difference of an output, or of a part of it.
-            spread: |r - m| / |r|, if it is known.
+            difference: Of an output, or of a part of it.
+            relative_std: |r - m| / |r|, if it is known.
             arg_max: Whether an arg-max has a meaning here.
         """
-        uses = self.uses(found, spread, arg_max=arg_max)
+        uses = self.uses(difference, relative_std, arg_max=arg_max)
         return next((use.text for use in uses if use.share > 1), "")
 
-    def uses(self, found: Difference, spread: float | None = None, *, arg_max: bool = False) -> Iterator[Use]:
-        """What ``found`` uses of each limit; the arguments are those of ``failure``."""
-        if found.failure:
-            yield Use(found.failure, float("inf"))
+    def uses(
+        self, difference: Difference, relative_std: float | None = None, *, arg_max: bool = False
+    ) -> Iterator[Use]:
+        """What ``difference`` uses of each limit; the arguments are those of ``failure``."""
+        if difference.failure:
+            yield Use(difference.failure, float("inf"))
             return
-        sums, agreement = found.floats, self.agreement
-        if agreement is not None and found.discrete.elements:
-            yield _agreement_use(found.discrete.agreement, agreement, "agrees in {:.2%} of its elements")
+        sums, agreement = difference.floats, self.agreement
+        if agreement is not None and difference.discrete.elements:
+            yield _agreement_use(difference.discrete.agreement, agreement, "agrees in {:.2%} of its elements")
         if not sums.elements or self == Budget.parse("none"):
             return
         if sums.misplaced:
             yield Use(f"has NaN or infinity at {sums.misplaced} other places than the reference", float("inf"))
         if agreement is not None and arg_max:
             yield _agreement_use(sums.agreement, agreement, "has the same arg-max in {:.2%} of rows")
-        centered = sums.rel_l2 / spread if spread is not None and spread > _CONSTANT else None
+        # (b) is (a) divided by |r - m| / |r|.
+        centered = (
+            sums.rel_l2 / relative_std if relative_std is not None and relative_std > _LEAST_RELATIVE_STD else None
+        )
         most = (("relative L2", sums.rel_l2, self.rel_l2), ("relative L2 around its mean", centered, self.centered),
                 ("largest difference", sums.max_abs, self.max_abs))  # fmt: skip
+        # Limits from above: the share is the error divided by its limit.
         for title, value, limit in most:
             if value is not None and limit is not None:
                 yield Use(f"has {title} {value:.3g}, the limit is {limit:g}", _ratio(value, limit))
+        # Limits from below, as the errors that they stand for: 20 dB are a factor of ten, and 1 - cosine is an error.
         if self.sqnr is not None:
             yield Use(f"has SQNR {sums.sqnr:.4g}, the limit is {self.sqnr:g}", 10 ** ((self.sqnr - sums.sqnr) / 20))
         if self.cosine is not None:
@@ -148,19 +155,19 @@ def _ratio(value: float, limit: float) -> float:
 
 
 def _limits(text: str, names: Sequence[str]) -> Iterator[tuple[str, float]]:
-    for part in text.split(","):
-        name, equals, value = part.partition("=")
+    for entry in text.split(","):
+        name, equals, value = entry.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or name not in names:
             raise UsageError(
-                f"--budget {text!r}: {name or part!r} is no measure; there are default, none, {', '.join(names)}"
+                f"--budget {text!r}: {name or entry!r} is not a measure; there are default, none, {', '.join(names)}"
             )
         try:
             number = float(value)
         except ValueError:
             number = float("nan")
         if not np.isfinite(number):
-            raise UsageError(f"--budget {text!r}: {value!r} is no number; write it as {name}=0.05")
+            raise UsageError(f"--budget {text!r}: {value!r} is not a number; write it as {name}=0.05")
         yield name, number
 
 
@@ -184,12 +191,12 @@ class Part:
 
     def of(self, array: NDArray[Any]) -> NDArray[Any]:
         """This part of ``array``, in double precision where a link is undone."""
-        cut = array
+        sliced = array
         if self.start or self.stop is not None:
             window = [slice(None)] * array.ndim
             window[self.axis] = slice(self.start, self.stop)
-            cut = array[tuple(window)]
-        return _unlinked(cut, self.link, self.axis)
+            sliced = array[tuple(window)]
+        return _logits(sliced, self.link, self.axis)
 
 
 def parts(model: ir.Model) -> Mapping[str, tuple[Part, ...]]:
@@ -198,7 +205,7 @@ def parts(model: ir.Model) -> Mapping[str, tuple[Part, ...]]:
 
 
 def _parts_of(output: ir.Value) -> Iterator[Part]:
-    node = _maker(output)
+    node = _producer(output)
     if node is None:
         return
     if queries.is_standard(node, *_LINKS):
@@ -214,8 +221,8 @@ def _concat_parts(node: ir.Node) -> Iterator[Part]:
         size = None if value is None or value.shape is None else value.shape[axis]
         if value is None or not isinstance(size, int):
             return
-        maker = _maker(value)
-        link: Link = "Sigmoid" if maker is not None and queries.is_standard(maker, "Sigmoid") else ""
+        producer = _producer(value)
+        link: Link = "Sigmoid" if producer is not None and queries.is_standard(producer, "Sigmoid") else ""
         yield Part(f"part {number} of Concat", axis, position, position + size, link)
         position += size
 
@@ -225,23 +232,25 @@ def _linked(node: ir.Node, label: str) -> Part:
     return Part(label, node.attributes.get_int("axis", -1), link=link)
 
 
-def _maker(value: ir.Value) -> ir.Node | None:
+def _producer(value: ir.Value) -> ir.Node | None:
     node = value.producer()
-    while node is not None and queries.is_standard(node, *_THROUGH) and node.inputs[0] is not None:
+    while node is not None and queries.is_standard(node, *_PASS_THROUGH) and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return node
 
 
-def _unlinked(array: NDArray[Any], link: Link, axis: int) -> NDArray[Any]:
+def _logits(array: NDArray[Any], link: Link, axis: int) -> NDArray[Any]:
     """Logits; those of a softmax up to a constant, so with their mean along ``axis`` at zero."""
     if not link:
         return array
-    found = array.astype(np.float64)
+    logits = array.astype(np.float64)
+    # Sigmoid: log(p / (1 - p)).
     if link == "Sigmoid":
-        found = np.clip(found, _PROBABILITY_FLOOR, 1 - _PROBABILITY_FLOOR)
-        return np.asarray(np.log(found) - np.log1p(-found))
+        logits = np.clip(logits, _PROBABILITY_FLOOR, 1 - _PROBABILITY_FLOOR)
+        return np.asarray(np.log(logits) - np.log1p(-logits))
+    # Softmax and LogSoftmax: log p, which is the logit less a constant of the row; the mean takes its place.
     if link == "Softmax":
-        found = np.log(np.maximum(found, _PROBABILITY_FLOOR))
-    found = np.maximum(found, np.log(_PROBABILITY_FLOOR))
-    centered = found - found.mean(axis=axis, keepdims=True)
+        logits = np.log(np.maximum(logits, _PROBABILITY_FLOOR))
+    logits = np.maximum(logits, np.log(_PROBABILITY_FLOOR))
+    centered = logits - logits.mean(axis=axis, keepdims=True)
     return np.moveaxis(centered, axis, -1)  # the arg-max of interest is along the classes

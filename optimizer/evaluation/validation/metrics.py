@@ -4,8 +4,9 @@ With r the reference and c the candidate, over all finite elements of all feeds:
 
     relative L2 = |c - r| / |r|        SQNR = -20 log10(relative L2) dB        cosine = <r, c> / (|r| |c|)
 
-NaN and the infinities are compared by place and kind. Arg-max is taken along the last axis; where it flips, the *gap*
-says by how much the reference preferred its own choice.
+NaN and the infinities are compared by place and sign. Arg-max is taken along the last axis; where it differs, the *gap*
+says by how much the reference preferred its own choice. SQNR and cosine are those of PyTorch's Numeric Suite
+(``torch.ao.ns``), which takes them of one pair of arrays.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ _BLOCK = 1 << 20  # elements that are looked at in one go, in double precision
 
 @dataclass(frozen=True)
 class ErrorSums:
-    """What is known about pairs of arrays; sums of two describe both.
+    """Sums over pairs of arrays; two of them add up to those of both.
 
     Attributes:
         elements: Elements compared.
         differing: Elements that are not equal; NaN equals NaN.
         misplaced: Elements that are not finite on one side only, or in another way.
-        error2: Sum of squared differences, over elements that are finite in both.
-        reference2: Sum of squares of the reference.
-        candidate2: Sum of squares of the candidate.
-        dot: Sum of products.
+        error2: |c - r|^2, over elements that are finite in both, as all that follow.
+        reference2: |r|^2.
+        candidate2: |c|^2.
+        dot: <r, c>.
         max_abs: Largest difference.
         peak: Largest magnitude of the reference.
         rows: Rows along the last axis whose arg-max was compared.
-        flips: Rows whose arg-max differs.
-        gap: Largest amount by which the reference preferred its own choice in a flipped row.
+        arg_max_changes: Rows whose arg-max differs.
+        gap: Largest amount by which the reference preferred its own choice in such a row.
     """
 
     elements: int = 0
@@ -53,7 +54,7 @@ class ErrorSums:
     max_abs: float = 0.0
     peak: float = 0.0
     rows: int = 0
-    flips: int = 0
+    arg_max_changes: int = 0
     gap: float = 0.0
 
     def __add__(self, other: ErrorSums) -> ErrorSums:
@@ -68,7 +69,7 @@ class ErrorSums:
             max(self.max_abs, other.max_abs),
             max(self.peak, other.peak),
             self.rows + other.rows,
-            self.flips + other.flips,
+            self.arg_max_changes + other.arg_max_changes,
             max(self.gap, other.gap),
         )
 
@@ -102,7 +103,7 @@ class ErrorSums:
     def agreement(self) -> float:
         """Share of rows with the same arg-max; where there are no rows, share of equal elements."""
         if self.rows:
-            return 1 - self.flips / self.rows
+            return 1 - self.arg_max_changes / self.rows
         return 1 - self.differing / self.elements if self.elements else 1.0
 
 
@@ -115,12 +116,13 @@ def sums(reference: NDArray[Any], candidate: NDArray[Any]) -> ErrorSums:
     """Compare two arrays of one shape and dtype."""
     if is_discrete(reference.dtype):
         return ErrorSums(elements=reference.size, differing=int(np.count_nonzero(reference != candidate)))
+    # Complex numbers as twice as many reals, in rows of one, so that there is no arg-max.
     if np.iscomplexobj(reference):
-        parts = (np.ascontiguousarray(array).view(array.real.dtype) for array in (reference, candidate))
-        reference, candidate = (part.reshape(-1, 1) for part in parts)
+        planes = (np.ascontiguousarray(array).view(array.real.dtype) for array in (reference, candidate))
+        reference, candidate = (plane.reshape(-1, 1) for plane in planes)
     total = ErrorSums()
-    for left, right in _blocks(reference, candidate):
-        total += _block_sums(left, right)
+    for reference_block, candidate_block in _blocks(reference, candidate):
+        total += _block_sums(reference_block, candidate_block)
     return total
 
 
@@ -137,42 +139,49 @@ def _blocks(reference: NDArray[Any], candidate: NDArray[Any]) -> Iterator[tuple[
     if not reference.size:
         return
     width = reference.shape[-1] if reference.ndim else 1
-    left, right = reference.reshape(-1, width), candidate.reshape(-1, width)
-    step = max(1, _BLOCK // width)
-    for start in range(0, len(left), step):
-        yield left[start : start + step].astype(np.float64), right[start : start + step].astype(np.float64)
+    reference_rows, candidate_rows = reference.reshape(-1, width), candidate.reshape(-1, width)
+    block_rows = max(1, _BLOCK // width)
+    for start in range(0, len(reference_rows), block_rows):
+        yield (
+            reference_rows[start : start + block_rows].astype(np.float64),
+            candidate_rows[start : start + block_rows].astype(np.float64),
+        )
 
 
-def _block_sums(left: NDArray[np.float64], right: NDArray[np.float64]) -> ErrorSums:
-    finite = np.isfinite(left) & np.isfinite(right)
-    unequal = (left != right) & ~(np.isnan(left) & np.isnan(right))
-    known, found = (left, right) if finite.all() else (np.where(finite, left, 0), np.where(finite, right, 0))
-    error = found - known
-    rows, flips, gap = _arg_max(left, right)
+def _block_sums(reference: NDArray[np.float64], candidate: NDArray[np.float64]) -> ErrorSums:
+    # 1. Where they differ. inf == inf and -inf == -inf, but NaN != NaN.
+    finite = np.isfinite(reference) & np.isfinite(candidate)
+    unequal = (reference != candidate) & ~(np.isnan(reference) & np.isnan(candidate))
+    # 2. r and c, with zeros where either is not finite; they add nothing to any sum.
+    r, c = (reference, candidate) if finite.all() else (np.where(finite, reference, 0), np.where(finite, candidate, 0))
+    error = c - r
+    rows, changes, gap = _arg_max(reference, candidate)
     return ErrorSums(
-        elements=left.size,
+        elements=reference.size,
         differing=int(np.count_nonzero(unequal)),
         misplaced=int(np.count_nonzero(unequal & ~finite)),
         error2=float(np.vdot(error, error)),
-        reference2=float(np.vdot(known, known)),
-        candidate2=float(np.vdot(found, found)),
-        dot=float(np.vdot(known, found)),
+        reference2=float(np.vdot(r, r)),
+        candidate2=float(np.vdot(c, c)),
+        dot=float(np.vdot(r, c)),
         max_abs=float(np.abs(error).max()),
-        peak=float(np.abs(known).max()),
+        peak=float(np.abs(r).max()),
         rows=rows,
-        flips=flips,
+        arg_max_changes=changes,
         gap=gap,
     )
 
 
-def _arg_max(left: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[int, int, float]:
-    """Rows, flipped rows, and the largest gap; rows with NaN have no arg-max."""
-    if left.shape[1] < 2:
+def _arg_max(reference: NDArray[np.float64], candidate: NDArray[np.float64]) -> tuple[int, int, float]:
+    """Rows, rows whose arg-max differs, and the largest gap; rows with NaN have no arg-max."""
+    if reference.shape[1] < 2:
         return 0, 0, 0.0
-    if np.isnan(left).any() or np.isnan(right).any():
-        whole = ~(np.isnan(left) | np.isnan(right)).any(axis=1)
-        left, right = left[whole], right[whole]
-    ours, theirs = left.argmax(axis=1), right.argmax(axis=1)
-    flipped = np.flatnonzero(ours != theirs)
-    gaps = left[flipped, ours[flipped]] - left[flipped, theirs[flipped]]
-    return len(left), len(flipped), float(np.nan_to_num(gaps, posinf=np.inf).max(initial=0.0))
+    # 1. Without rows that have NaN: numpy's arg-max of those is the place of the NaN.
+    if np.isnan(reference).any() or np.isnan(candidate).any():
+        without_nan = ~(np.isnan(reference) | np.isnan(candidate)).any(axis=1)
+        reference, candidate = reference[without_nan], candidate[without_nan]
+    # 2. In rows whose arg-max differs, the reference at its own choice less the reference at the candidate's.
+    reference_choice, candidate_choice = reference.argmax(axis=1), candidate.argmax(axis=1)
+    changed = np.flatnonzero(reference_choice != candidate_choice)
+    gaps = reference[changed, reference_choice[changed]] - reference[changed, candidate_choice[changed]]
+    return len(reference), len(changed), float(np.nan_to_num(gaps, posinf=np.inf).max(initial=0.0))

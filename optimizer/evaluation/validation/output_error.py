@@ -1,7 +1,7 @@
-"""What one output of the candidate is from the reference's: any ONNX value, added up over feeds.
+"""How far one output of the candidate is from the reference's: any ONNX value, added up over feeds.
 
-Tensors are compared by number (``optimizer.evaluation.validation.metrics``); sequences, maps and optionals item by
-item. A value of another kind, dtype, shape or length has no number: it is a failure with its own words.
+Tensors are compared by number (``optimizer.evaluation.validation.metrics``); sequences, maps and optionals element by
+element. A value of another type, dtype, shape or length has no number: it is a failure with its own words.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OutputError:
         rel_l2: Relative L2 over all feeds.
         sqnr: The same in dB; ``None`` if nothing differs.
         cosine: Cosine of the angle to the reference.
-        agreement: Share of equal arg-max along the last axis, or of equal elements where they are no floats.
+        agreement: Share of equal arg-max along the last axis, or of equal elements where they are not floats.
     """
 
     name: str
@@ -53,27 +53,27 @@ class Difference:
     Attributes:
         floats: Sums over all float tensors.
         discrete: Sums over all integers, booleans and strings.
-        worst: Largest relative L2 of one feed, over finite elements.
+        worst_rel_l2: Largest relative L2 of one feed, over finite elements.
         from_zero: Largest difference in a feed whose reference is zero throughout.
         failure: Why the two cannot be compared; empty if they can.
-        rms: Largest root of the mean squared error of one feed, over finite elements.
+        worst_rms: Largest root of the mean squared error of one feed, over finite elements.
     """
 
     floats: ErrorSums = field(default_factory=ErrorSums)
     discrete: ErrorSums = field(default_factory=ErrorSums)
-    worst: float = 0.0
+    worst_rel_l2: float = 0.0
     from_zero: float = 0.0
     failure: str = ""
-    rms: float = 0.0
+    worst_rms: float = 0.0
 
     def __add__(self, other: Difference) -> Difference:
         return Difference(
             self.floats + other.floats,
             self.discrete + other.discrete,
-            max(self.worst, other.worst),
+            max(self.worst_rel_l2, other.worst_rel_l2),
             max(self.from_zero, other.from_zero),
             self.failure or other.failure,
-            max(self.rms, other.rms),
+            max(self.worst_rms, other.worst_rms),
         )
 
     @property
@@ -104,14 +104,15 @@ def difference(reference: Any, candidate: Any, *, values: bool = True) -> Differ
     Args:
         reference: Array, list, dict, number, text or ``None``.
         candidate: The same of the candidate.
-        values: Whether numbers are compared, or kind, dtype and shape alone.
+        values: Whether numbers are compared, or type, dtype and shape alone.
     """
-    found = _compare(reference, candidate, values)
-    floats = found.floats
+    error = _compare(reference, candidate, values)
+    floats = error.floats
+    # A reference of zeros: the error relative to it is infinite, so its size counts.
     if not floats.reference2:
-        return Difference(floats, found.discrete, from_zero=floats.max_abs, failure=found.failure)
+        return Difference(floats, error.discrete, from_zero=floats.max_abs, failure=error.failure)
     rms = math.sqrt(floats.error2 / floats.elements)
-    return Difference(floats, found.discrete, floats.finite_rel_l2, failure=found.failure, rms=rms)
+    return Difference(floats, error.discrete, floats.finite_rel_l2, failure=error.failure, worst_rms=rms)
 
 
 def _compare(reference: Any, candidate: Any, values: bool) -> Difference:
@@ -121,15 +122,15 @@ def _compare(reference: Any, candidate: Any, values: bool) -> Difference:
         return _compare_maps(reference, candidate, values)
     if isinstance(reference, (list, tuple)) or isinstance(candidate, (list, tuple)):
         return _compare_lists(reference, candidate, values)
-    left, right = _array(reference), _array(candidate)
-    if left.dtype != right.dtype:
-        return _failed("has dtype", left.dtype, right.dtype)
-    if left.shape != right.shape:
-        return _failed("has shape", list(left.shape), list(right.shape))
+    reference_array, candidate_array = _array(reference), _array(candidate)
+    if reference_array.dtype != candidate_array.dtype:
+        return _failed("has dtype", reference_array.dtype, candidate_array.dtype)
+    if reference_array.shape != candidate_array.shape:
+        return _failed("has shape", list(reference_array.shape), list(candidate_array.shape))
     if not values:
         return Difference()
-    found = sums(left, right)
-    return Difference(discrete=found) if is_discrete(left.dtype) else Difference(floats=found)
+    error_sums = sums(reference_array, candidate_array)
+    return Difference(discrete=error_sums) if is_discrete(reference_array.dtype) else Difference(floats=error_sums)
 
 
 def _compare_maps(reference: Any, candidate: Any, values: bool) -> Difference:
@@ -151,8 +152,8 @@ def _compare_lists(reference: Any, candidate: Any, values: bool) -> Difference:
 
 def _compare_items(reference: Any, candidate: Any, values: bool) -> Difference:
     total = Difference()
-    for left, right in zip(reference, candidate, strict=True):
-        total += _compare(left, right, values)
+    for reference_element, candidate_element in zip(reference, candidate, strict=True):
+        total += _compare(reference_element, candidate_element, values)
     return total
 
 
@@ -160,26 +161,26 @@ def _array(value: Any) -> NDArray[Any]:
     return np.asarray(value, dtype=object) if isinstance(value, (str, bytes)) else np.asarray(value)
 
 
-def _failed(what: str, wanted: object, found: object) -> Difference:
-    return Difference(failure=f"{what} {str(found)[:80]} instead of {str(wanted)[:80]}")
+def _failed(property_: str, expected: object, actual: object) -> Difference:
+    return Difference(failure=f"{property_} {str(actual)[:80]} instead of {str(expected)[:80]}")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a candidate's outputs hold.
+    """Whether a candidate's outputs are within their limits.
 
     Attributes:
-        ok: Whether they do.
+        ok: Whether they are.
         reason: If not, one line: output, measure, limit.
         outputs: The errors of all outputs with optimizations on; empty if the candidate does not run.
-        share: Of a lossy candidate: the largest share that it uses of any limit of the budget.
-        guide: The same as a search counts it; differs where the budget is a task metric.
+        budget_used: Of a lossy candidate: the largest share that it uses of any limit of the budget; 1 is all of it.
+        search_share: The same as a search counts it; differs where the budget is a task metric.
         score: What the task metric says, if the budget has one.
     """
 
     ok: bool
     reason: str
     outputs: tuple[OutputError, ...] = ()
-    share: float = 0.0
-    guide: float = 0.0
+    budget_used: float = 0.0
+    search_share: float = 0.0
     score: Score | None = None

@@ -2,7 +2,7 @@
 
 A name is a list of words and numbers. Without the words that only say whether it goes in or comes out (in, next, past
 and so on), a state's two names are the same; or the output has an n at its end. Element type and shape have to agree.
-A pair that is none does no harm: it is but one more way to make up a feed.
+A wrong pair does no harm: it is but one more way to make up a feed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ _DIRECTIONS = _EARLIER | {
 
 def state_pairs(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> dict[str, str]:
     """Outputs that feed inputs again, by the input; without those of which two could be meant."""
+    # 1. For each input, the outputs of the same stem, type and shape.
     by_stem: dict[tuple[str, ...], list[Slot]] = defaultdict(list)
     for out in outputs:
         for stem in _output_stems(out.name):
             by_stem[stem].append(out)
-    found = {
+    candidates = {
         into.name: {
             out.name
             for stem in _input_stems(into.name)
@@ -41,32 +42,35 @@ def state_pairs(inputs: Sequence[Slot], outputs: Sequence[Slot]) -> dict[str, st
         }
         for into in inputs
     }
-    single = {into: next(iter(outs)) for into, outs in found.items() if len(outs) == 1}
+    # 2. Those that are one to one.
+    single = {into: next(iter(outs)) for into, outs in candidates.items() if len(outs) == 1}
     used = Counter(single.values())
     return {into: out for into, out in single.items() if used[out] == 1}
 
 
 def next_feed(feed: Mapping[str, Any], states: Mapping[str, Any], inputs: Sequence[Slot]) -> dict[str, Any]:
-    """``feed`` with the values of ``states``; where one is longer than that of the feed, so is what spans it.
+    """``feed`` with the values of ``states``; where a state is longer than in the feed, so are inputs that span it.
 
     An attention mask spans the past: one of its dimensions is named with that of the state (``past + 1``). Its last
     element is repeated, or its last elements are cut off.
     """
+    # 1. By how much each named dimension of a state grows.
     shapes = {slot.name: slot.shape for slot in inputs}
     growth: dict[str, int] = {}
     for name, value in states.items():
         for dim, old, new in zip(shapes[name], np.shape(feed[name]), np.shape(value), strict=False):
             if isinstance(dim, str) and new != old:
                 growth[dim] = new - old
-    ready = {**feed, **states}
+    # 2. The other inputs grow along each dimension whose name contains that one. Empty axes have nothing to repeat.
+    extended = {**feed, **states}
     for name in feed.keys() - states.keys():
         for axis, dim in enumerate(shapes.get(name, ())):
-            more = [growth[word] for word in re.findall(r"\w+", str(dim)) if word in growth]
-            size = np.shape(ready[name])[axis] if more else 0
+            growths = [growth[word] for word in re.findall(r"\w+", str(dim)) if word in growth]
+            size = np.shape(extended[name])[axis] if growths else 0
             if size:
-                places = np.minimum(np.arange(max(0, size + more[0])), size - 1)
-                ready[name] = np.take(ready[name], places, axis=axis)
-    return ready
+                indices = np.minimum(np.arange(max(0, size + growths[0])), size - 1)
+                extended[name] = np.take(extended[name], indices, axis=axis)
+    return extended
 
 
 def _words(name: str) -> list[str]:
@@ -75,7 +79,7 @@ def _words(name: str) -> list[str]:
 
 
 def _stem(words: Sequence[str]) -> tuple[str, ...]:
-    """The words that say what it is; nothing, if those that are left are numbers, of something that is not past."""
+    """The words that say which state it is; none if only numbers remain of a name that does not say "past"."""
     stem = tuple(word for word in words if word not in _DIRECTIONS)
     return stem if _EARLIER & set(words) or any(not word.isdigit() for word in stem) else ()
 
@@ -98,4 +102,7 @@ def _fits(out: Slot, into: Slot) -> bool:
     if not is_tensor or out.type != into.type or len(out.shape) != len(into.shape):
         return False
     pairs = zip(out.shape, into.shape, strict=True)
-    return all(not isinstance(one, int) or not isinstance(other, int) or one == other for one, other in pairs)
+    return all(
+        not isinstance(output_size, int) or not isinstance(input_size, int) or output_size == input_size
+        for output_size, input_size in pairs
+    )

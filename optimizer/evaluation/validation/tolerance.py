@@ -1,14 +1,14 @@
 """How far an exact candidate may be from the reference, decided before any candidate runs.
 
-    limit = min(cap, max(floor of the dtype, 4 x the reference's own change))
+    limit = min(cap, max(floor of the dtype, 4 x the reference's noise))
 
-The reference's own change is what ONNX Runtime's optimizations and noise of one ulp on the inputs make of it: an exact
-rewrite rounds as differently as these do. Elements that are no floats may differ only where the reference's own do
-(``optimizer.evaluation.validation.reference_noise``). An arg-max may flip only between values that are as close as
+The reference's noise is what ONNX Runtime's optimizations and one ulp on the inputs change in its outputs: an exact
+rewrite rounds as differently as these do. Elements that are not floats may differ only where the reference's own do
+(``optimizer.evaluation.validation.reference_noise``). An arg-max may change only between values that are as close as
 rounding allows.
 
-What a Sigmoid gives out is made around 1/2 and rounded there. Where it is nearly zero throughout, because nothing is
-detected, nothing is relative: an error of one unit in that last place, 2^-24 in float32, is rounding.
+The output of a Sigmoid is computed around 1/2 and rounded there. Where it is nearly zero throughout, because nothing is
+detected, a relative error has no meaning: an error of one unit in that last place, 2^-24 in float32, is rounding.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Tolerance:
         rel_l2: Relative L2, over all feeds and of each one.
         from_zero: Largest element in feeds whose reference is zero throughout, so that nothing is relative.
         misplaced: Share of NaN and infinities at other places.
-        gap: What the reference may prefer its own arg-max by where the candidate's flips, as a share of its peak.
+        gap: What the reference may prefer its own arg-max by where the candidate's differs, as a share of its peak.
         rms: Root of the mean squared error of a feed up to which no relative error counts.
     """
 
@@ -53,46 +53,50 @@ class Tolerance:
     gap: float = 0.0
     rms: float = 0.0
 
-    def failure(self, found: Difference) -> str:
-        """The measure that ``found`` fails by and its limit; empty if it holds."""
-        if found.failure:
-            return found.failure
-        if found.misplaced_share > self.misplaced:
-            return f"has NaN or infinity at {found.floats.misplaced} other places than the reference"
-        if found.discrete.differing:
-            return f"differs in {found.discrete.differing} of its {found.discrete.elements} elements that are no floats"
-        for text, value in (("", found.floats.finite_rel_l2), (" of one feed", found.worst)):
-            if value > self.rel_l2 and found.floats.reference2 and found.rms > self.rms:
+    def failure(self, difference: Difference) -> str:
+        """The measure that ``difference`` fails by and its limit; empty if it holds."""
+        if difference.failure:
+            return difference.failure
+        if difference.misplaced_share > self.misplaced:
+            return f"has NaN or infinity at {difference.floats.misplaced} other places than the reference"
+        discrete = difference.discrete
+        if discrete.differing:
+            return f"differs in {discrete.differing} of its {discrete.elements} elements that are not floats"
+        for text, value in (("", difference.floats.finite_rel_l2), (" of one feed", difference.worst_rel_l2)):
+            if value > self.rel_l2 and difference.floats.reference2 and difference.worst_rms > self.rms:
                 return f"has relative L2{text} {value:.2g}, the limit is {self.rel_l2:.2g}"
-        if found.from_zero > self.from_zero:
-            return f"is up to {found.from_zero:.2g} where the reference is zero, the limit is {self.from_zero:.2g}"
-        if found.floats.flips and found.floats.gap > self.gap * found.floats.peak:
-            return f"has another arg-max in {found.floats.flips} of {found.floats.rows} rows"
+        if difference.from_zero > self.from_zero:
+            return f"is up to {difference.from_zero:.2g} where the reference is zero, the limit is {self.from_zero:.2g}"
+        if difference.floats.arg_max_changes and difference.floats.gap > self.gap * difference.floats.peak:
+            return f"has another arg-max in {difference.floats.arg_max_changes} of {difference.floats.rows} rows"
         return ""
 
 
-def tolerance(type_text: str, own: Difference, *, half: bool = False, is_sigmoid: bool = False) -> Tolerance:
+def tolerance(type_text: str, noise: Difference, *, half: bool = False, is_sigmoid: bool = False) -> Tolerance:
     """The limits of an output.
 
     Args:
         type_text: Its type as ONNX Runtime spells it.
-        own: The reference's own change.
+        noise: What one of the reference's own changes makes of the output.
         half: Whether the model computes in float16 inside, so that its limit is that of float16.
-        is_sigmoid: Whether it is what a Sigmoid gives out.
+        is_sigmoid: Whether it is the output of a Sigmoid.
     """
+    # 1. Floor and cap by dtype. Other types than floats are compared by equality, so they have neither.
     name = _dtype_name(type_text)
-    coarse = _COARSE if name.startswith("float") else 0.0  # the others are compared by equality
+    coarse = _COARSE if name.startswith("float") else 0.0
     floor, cap = _FLOORS.get(name, coarse), _CAPS.get(name, coarse)
     if half and cap:
         cap = max(cap, _CAPS["float16"])
-    change = max(own.floats.finite_rel_l2 if own.floats.reference2 else 0.0, own.worst)
+    # 2. The noise, over all feeds or of the worst one, and the limit by it.
+    change = max(noise.floats.finite_rel_l2 if noise.floats.reference2 else 0.0, noise.worst_rel_l2)
     limit = min(cap, max(floor, SLACK * change))
-    peak = own.floats.peak or 1.0
+    # 3. What no relative error says: feeds of zeros, misplaced NaN, arg-max, outputs that are all but zero.
+    peak = noise.floats.peak or 1.0
     return Tolerance(
         rel_l2=limit,
-        from_zero=max(SLACK * own.from_zero, _EPSILONS.get(name, _EPSILON) * own.floats.peak),
-        misplaced=min(MOST_MISPLACED, SLACK * own.misplaced_share),
-        gap=SLACK * max(limit, own.floats.gap / peak if np.isfinite(own.floats.gap) else 0.0),
+        from_zero=max(SLACK * noise.from_zero, _EPSILONS.get(name, _EPSILON) * noise.floats.peak),
+        misplaced=min(MOST_MISPLACED, SLACK * noise.misplaced_share),
+        gap=SLACK * max(limit, noise.floats.gap / peak if np.isfinite(noise.floats.gap) else 0.0),
         rms=_ROUNDED_AT_HALF.get(name, 0.0) if is_sigmoid else 0.0,
     )
 
@@ -102,32 +106,33 @@ def loosest(limits: Sequence[Tolerance]) -> Tolerance:
     return Tolerance(*(max(getattr(limit, field.name) for limit in limits) for field in fields(Tolerance)))
 
 
-def shrunk_by_an_ulp(feed: Mapping[str, Any], seed: int, *, rest: bool = False) -> dict[str, Any]:
+def shrunk_by_an_ulp(feed: Mapping[str, Any], seed: int, *, other_half: bool = False) -> dict[str, Any]:
     """``feed`` with a random half of all floats one ulp nearer to zero, so that they stay in any range they were in.
 
     Args:
         feed: Not changed.
         seed: Chooses the half.
-        rest: Whether the other half is taken.
+        other_half: Whether the elements are taken that the same seed leaves alone without it.
     """
     rng = np.random.default_rng(seed)
-    return {name: _shrunk(value, rng, rest) for name, value in feed.items()}
+    return {name: _shrunk(value, rng, other_half) for name, value in feed.items()}
 
 
 def has_floats(feed: Mapping[str, Any]) -> bool:
     """Whether ``shrunk_by_an_ulp`` would change ``feed``."""
-    return any(_is_plain_float(item) for value in feed.values() for item in _items(value))
+    return any(_is_plain_float(element) for value in feed.values() for element in _items(value))
 
 
-def _shrunk(value: Any, rng: np.random.Generator, rest: bool) -> Any:
+def _shrunk(value: Any, rng: np.random.Generator, other_half: bool) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_shrunk(item, rng, rest) for item in value]
+        return [_shrunk(element, rng, other_half) for element in value]
     if not _is_plain_float(value):
         return value
-    nearer = np.nextafter(value, np.zeros_like(value))
+    nearer_to_zero = np.nextafter(value, np.zeros_like(value))
+    # Never into denormal numbers: a runtime may flush them to zero, and that is no rounding.
     tiny = np.finfo(value.dtype).tiny
-    chosen = ((rng.random(value.shape) < 0.5) != rest) & (np.abs(value) > tiny)
-    return np.where(chosen, nearer, value).astype(value.dtype)
+    chosen = ((rng.random(value.shape) < 0.5) != other_half) & (np.abs(value) > tiny)
+    return np.where(chosen, nearer_to_zero, value).astype(value.dtype)
 
 
 def _is_plain_float(value: Any) -> bool:
@@ -139,5 +144,5 @@ def _items(value: Any) -> list[Any]:
 
 
 def _dtype_name(type_text: str) -> str:
-    kind = element_type(type_text)
-    return "float32" if kind is None else np.dtype(kind.numpy()).name
+    dtype = element_type(type_text)
+    return "float32" if dtype is None else np.dtype(dtype.numpy()).name

@@ -61,7 +61,7 @@ def test_sums_of_parts_are_sums_of_the_whole(numbers, cut):
 
 def test_arg_max_flips_are_counted_by_row_with_their_gap():
     found = sums(np.array([[1.0, 2.0], [3.0, 1.0]]), np.array([[1.0, 2.1], [1.0, 3.0]]))
-    assert (found.rows, found.flips, found.gap) == (2, 1, 2.0)
+    assert (found.rows, found.arg_max_changes, found.gap) == (2, 1, 2.0)
     assert found.agreement == 0.5
 
 
@@ -125,7 +125,7 @@ def test_the_worst_feed_is_kept():
     small = difference(floats(1e-3), floats(2e-3))
     large = difference(floats(1e3), floats(1e3))
     total = small + large
-    assert total.worst == pytest.approx(1)
+    assert total.worst_rel_l2 == pytest.approx(1)
     assert total.floats.rel_l2 == pytest.approx(1e-6)
 
 

@@ -239,9 +239,9 @@ def test_a_search_is_led_to_smaller_errors_and_never_kept_from_what_the_metric_a
 
 
 def test_shares():
-    assert Score("m", 90, 89.5, 1).share == 0.5
-    assert Score("m", 90, 95, 1).share == 0
-    assert Score("m", 90, 90, 0).share == 0
-    assert Score("m", 90, 89, 0).share == math.inf
-    assert Score("m", 90, None, 1, "it raised").share == math.inf
+    assert Score("m", 90, 89.5, 1).budget_used == 0.5
+    assert Score("m", 90, 95, 1).budget_used == 0
+    assert Score("m", 90, 90, 0).budget_used == 0
+    assert Score("m", 90, 89, 0).budget_used == math.inf
+    assert Score("m", 90, None, 1, "it raised").budget_used == math.inf
     assert str(Budget(metric=TaskMetric.of(accuracy, 0.5))) == "accuracy, at most 0.5 lower"
