@@ -96,7 +96,7 @@ class RefitWeights(NodeFilterOptions, Pass):
         books = list(self._codebooks(fitted, context, known, left))
         if not found and not books:
             return PassResult(model, {}, left.notes())
-        done = refit_all(fitted, context.reference, found, evaluator, books=books)
+        done = refit_all(fitted, context.reference, found, evaluator, codebooks=books)
         for name in done.strange:
             left.note(name, "answers too far off what the reference calls so to be the same")
         before, after = evaluator.budget_used(model), evaluator.budget_used(fitted)
@@ -139,6 +139,6 @@ class RefitWeights(NodeFilterOptions, Pass):
 def _differs(weight: Prunable, reference: ir.Model) -> bool:
     value = reference.graph.initializers.get(weight.name)
     tensor = constants.constant_tensor(value)
-    if tensor is None or tuple(tensor.shape.numpy()) != weight.holder.shape:
+    if tensor is None or tuple(tensor.shape.numpy()) != weight.constant.shape:
         return True
-    return not np.array_equal(tensor.numpy(), weight.holder.tensor.numpy())
+    return not np.array_equal(tensor.numpy(), weight.constant.tensor.numpy())

@@ -82,14 +82,14 @@ def _supply(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
     else:
         producer = value.producer()
         own = None if producer is None else permutations.permutation(producer)
-        if producer is not None and own is not None and plan.region.maker(value) is value:
+        if producer is not None and own is not None and plan.region.decided_by(value) is value:
             permuted = _transposed(producer.inputs[0], permutations.then(own, back), plan, rewriter, after=producer)
         else:
             permuted = _transposed(value, back, plan, rewriter, after=producer)
         permuted.type, permuted.shape = value.type, _permuted_shape(value, back)
     for node, index in readers:
         node.replace_input_with(index, permuted)
-    for node in [use.node for use in uses if plan.region.want(use) is PERMUTED]:
+    for node in [use.node for use in uses if plan.region.wanted_by(use) is PERMUTED]:
         _give_out(node, permuted)
 
 
@@ -105,7 +105,7 @@ def _pass_on(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
     if not is_transposed:
         _keep_as_is(value, producer, plan, rewriter)
     for node, index in uses:
-        own, want = permutations.permutation(node), plan.region.want((node, index))
+        own, want = permutations.permutation(node), plan.region.wanted_by((node, index))
         if want is PERMUTED:
             _give_out(node, source)
         elif own is not None and want is None:

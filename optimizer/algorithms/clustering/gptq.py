@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer.algorithms.reconstruction.gptq import better, damping, nearest_plane
+from optimizer.algorithms.reconstruction.gptq import better, damping, gptq
 from optimizer.statistics import im2col
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def chosen(
 
     Returns:
         In the shape of ``array``, of the type of ``books``. No row of the kernel's matrix has a larger
-        ``nearest_plane.quadratic_error`` than with the nearest entries.
+        ``quadratic_error`` than with the nearest entries.
     """
     matrix = im2col.as_matrix(source.node, array).astype(np.float64)
     numbers = im2col.as_matrix(source.node, np.broadcast_to(owners, array.shape))
@@ -62,7 +62,7 @@ def chosen(
 
     nearest = np.where((matrix == 0) & keep_zeros, 0.0, entries.nearest(matrix, numbers))
     damping_share = damping(matrix.shape[-1], source.moments.rows)
-    passed_on = nearest_plane(matrix, square, rounded, damping_share, keep_zeros=keep_zeros)
+    passed_on = gptq(matrix, square, rounded, damping_share, keep_zeros=keep_zeros)
     return im2col.from_matrix(source.node, better(matrix, nearest, passed_on, square).astype(books.dtype))
 
 

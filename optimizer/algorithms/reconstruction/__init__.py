@@ -1,1 +1,1 @@
-"""Layer-wise least squares: fitting weights, biases and codebooks to the reference's answers; GPTQ."""
+"""Layer-wise least squares: fitting weights, biases and codebooks to the reference's outputs; GPTQ."""

@@ -1,4 +1,4 @@
-"""Where a kernel's output gets a constant added for each channel, and how to add more to it.
+"""The bias of a kernel: where it is, and how to add to it (bias correction: Nagel et al. 2019, arXiv:1906.04721).
 
 The third input of Conv, ConvTranspose and Gemm, times a Gemm's ``beta``; a new one where there is none. A MatMul has
 the constant of an Add behind it, if nothing else reads its output.
@@ -28,9 +28,9 @@ class Bias:
     """The bias of one kernel.
 
     Attributes:
-        node: Who reads it: the kernel, or the Add behind it.
-        position: At which input.
-        value: The constant; ``None`` if it is yet to be made.
+        node: Its user: the kernel, or the Add behind it.
+        position: The index of that input.
+        value: The constant; ``None`` if there is none yet.
         channels: Number of output channels.
         factor: What the node multiplies it with.
     """
@@ -42,60 +42,64 @@ class Bias:
     factor: float = 1.0
 
     def add(self, shift: NDArray[np.float64], model: ir.Model) -> bool:
-        """Add ``shift``, one number for each output channel, unless the type of the bias cannot hold the sum."""
+        """Add ``shift``, (channels,); ``False``, and nothing changes, if the type of the bias cannot hold the sum."""
         array = self._array()
         if array is None:
             return False
-        wide = np.broadcast_to(array, (*array.shape[:-1], self.channels))  # the channels lie along the last axis
-        summed = wide.astype(np.float64) + shift / self.factor
+        by_channel = np.broadcast_to(array, (*array.shape[:-1], self.channels))  # the channels lie along the last axis
+        summed = by_channel.astype(np.float64) + shift / self.factor
         with np.errstate(over="ignore"):
-            fitting = summed.astype(array.dtype)
-        if not np.isfinite(fitting).all():
+            rounded = summed.astype(array.dtype)
+        if not np.isfinite(rounded).all():
             return False
         if self.value is not None:
-            constants.set_array(self.value, fitting)
+            constants.set_array(self.value, rounded)
             return True
-        made = Rewriter(model, Sites()).constant(self.node, fitting, f"{self.node.outputs[0].name}_bias")
+        new_bias = Rewriter(model, Sites()).constant(self.node, rounded, f"{self.node.outputs[0].name}_bias")
         self.node.resize_inputs(max(len(self.node.inputs), self.position + 1))
-        self.node.replace_input_with(self.position, made)
+        self.node.replace_input_with(self.position, new_bias)
         return True
 
     def _array(self) -> NDArray[np.floating] | None:
-        """What is there; zeros if there is nothing."""
+        """The bias as it is; zeros of the weight's type if there is none."""
         if self.value is not None:
             return constants.float_array(self.value)
         source = weight_sources.origin_of(self.node.inputs[1])
-        kind = self.node.outputs[0].dtype if source is None else source.dtype
-        return None if kind not in constants.FLOATS else np.zeros(self.channels, kind.numpy())
+        dtype = self.node.outputs[0].dtype if source is None else source.dtype
+        return None if dtype not in constants.FLOATS else np.zeros(self.channels, dtype.numpy())
 
 
 def bias_of(node: ir.Node) -> Bias | None:
     """The bias of the kernel ``node``; ``None`` if none can be changed without changing something else."""
-    item = as_linear(node)
-    if item is None:
+    linear = as_linear(node)
+    if linear is None:
         return None
     if node.op_type == "MatMul":
-        return _behind(item)
+        return _add_behind(linear)
     factor = node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
-    if item.bias is None:
-        return Bias(node, 2, None, item.outputs, factor) if factor else None
-    return Bias(node, 2, item.bias, item.outputs, factor) if factor and _is_fitting(item.bias, node, item) else None
+    if linear.bias is None:
+        return Bias(node, 2, None, linear.outputs, factor) if factor else None
+    return (
+        Bias(node, 2, linear.bias, linear.outputs, factor)
+        if factor and _is_own_bias(linear.bias, node, linear)
+        else None
+    )
 
 
-def _behind(item: LinearNode) -> Bias | None:
-    add = queries.only_consumer(item.node.outputs[0])
-    if add is None or not queries.is_standard(add, "Add") or add.graph is not item.node.graph:
+def _add_behind(linear: LinearNode) -> Bias | None:
+    add = queries.only_consumer(linear.node.outputs[0])
+    if add is None or not queries.is_standard(add, "Add") or add.graph is not linear.node.graph:
         return None
-    position = 1 if add.inputs[0] is item.node.outputs[0] else 0
+    position = 1 if add.inputs[0] is linear.node.outputs[0] else 0
     value = add.inputs[position]
-    if value is None or not _is_fitting(value, add, item):
+    if value is None or not _is_own_bias(value, add, linear):
         return None
-    return Bias(add, position, value, item.outputs)
+    return Bias(add, position, value, linear.outputs)
 
 
-def _is_fitting(value: ir.Value, reader: ir.Node, item: LinearNode) -> bool:
-    """Whether it is a constant of one number a channel, along its last axis, that nobody else reads."""
+def _is_own_bias(value: ir.Value, node: ir.Node, linear: LinearNode) -> bool:
+    """Whether ``value`` is a constant of one number a channel, along its last axis, whose only user is ``node``."""
     array = constants.float_array(value)
-    if array is None or array.ndim == 0 or array.size not in {1, item.outputs} or array.shape[-1] != array.size:
+    if array is None or array.ndim == 0 or array.size not in {1, linear.outputs} or array.shape[-1] != array.size:
         return False
-    return constants.is_only_read_by(value, (reader,)) and queries.use_count(value) == 1
+    return constants.is_only_read_by(value, (node,)) and queries.use_count(value) == 1

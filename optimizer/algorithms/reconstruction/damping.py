@@ -1,7 +1,7 @@
-"""Second moments with a part of their mean diagonal added, and what follows from the Cholesky factor of that.
+"""Second moments with a share of their mean diagonal added, and what follows from the Cholesky factor of that.
 
 Inputs that were never seen, or moved together by chance, make a matrix of second moments singular or nearly so, and
-what is solved with it large and wrong. With A = M + part * mean(diag M) * I = L L^T everything is finite:
+solutions with it large and wrong. With A = M + share * mean(diag M) * I = L L^T everything is finite:
 
     [A^-1]_jj = sum_i (L^-1)_ij^2
 """
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def part_for(width: int, rows: int, least: float) -> float:
-    """How much to damp moments of ``rows`` rows of ``width`` numbers: the fewer there are, the more."""
+def damping_for(width: int, rows: int, least: float) -> float:
+    """The share by which to damp moments of ``rows`` rows of ``width`` numbers: the fewer there are, the more."""
     return least + width / max(rows, 1)
 
 
@@ -30,7 +30,7 @@ def damped(moments: NDArray[np.float64], share: float) -> NDArray[np.float64]:
 
 
 def factor(square: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """The lower Cholesky factor; ``None`` if there is none."""
+    """The lower Cholesky factor of ``square``, (…, K, K); ``None`` if that is not positive definite."""
     try:
         return np.asarray(np.linalg.cholesky(square))
     except np.linalg.LinAlgError:

@@ -13,11 +13,11 @@ so from the last column to the first, q_j is the number nearest to w_j + sum_{i 
 so that those of largest M_jj come first in this; later ones make up for them. They are done in blocks, so that most of
 the work is products of matrices.
 
-M is damped: a part of its mean diagonal is added, so that the factor exists and inputs that were never seen, or moved
-together by chance, are not trusted. With n rows seen the part is 0.03 + K / n, chosen by the error on other feeds: with
-0.01 some kernels of EfficientNet-Lite0 with fewer rows than 4 K got worse there than with nearest rounding.
+M is damped: a share of its mean diagonal is added, so that the factor exists and inputs that were never seen, or moved
+together by chance, are not trusted. With n rows seen the share is 0.03 + K / n, chosen by the error on other feeds:
+with 0.01 some kernels of EfficientNet-Lite0 with fewer rows than 4 K got worse there than with nearest rounding.
 
-What is gained on the damped M need not be there on M: ``better`` keeps, row by row, what changes outputs less on M.
+A gain on the damped M need not be one on M: ``better`` keeps, row by row, what changes outputs less on M.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.reconstruction.damping import damped, factor, part_for
+from optimizer.algorithms.reconstruction.damping import damped, damping_for, factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,75 +40,79 @@ _BLOCK = 96
 
 
 def damping(width: int, rows: int) -> float:
-    """How much to damp moments of ``rows`` rows of ``width`` numbers, for rounding."""
-    return part_for(width, rows, DAMPING)
+    """The share by which to damp moments of ``rows`` rows of ``width`` numbers, for rounding."""
+    return damping_for(width, rows, DAMPING)
 
 
-def nearest_plane(
-    wanted: NDArray[np.float64],
+def gptq(
+    weight: NDArray[np.float64],
     moments: NDArray[np.float64],
     rounded: Rounding,
-    part: float,
+    damping_share: float,
     *,
     keep_zeros: bool = True,
 ) -> NDArray[np.float64] | None:
-    """``wanted`` rounded column by column, each error passed on; ``None`` if there is no factor to pass it on by.
+    """``weight`` rounded column by column, each error passed on; ``None`` if there is no factor to pass it on by.
 
     Args:
-        wanted: (…, out, K); the leading axes are groups, each with moments of its own.
+        weight: (…, out, K); the leading axes are groups, each with moments of its own.
         moments: (…, K, K), symmetric and positive semidefinite.
         rounded: Rounds a column, (…, out), told which one it is in each group, (…).
-        part: What is added to the diagonal of ``moments``, in parts of its mean.
+        damping_share: What is added to the diagonal of ``moments``, relative to its mean.
         keep_zeros: Whether what is 0 stays 0 and makes up for nothing, so that pruning survives; 0 is among the numbers
             that elements may be, then.
     """
     # Ascending, since columns are done from the last to the first: those of largest M_jj come first
     order = np.argsort(np.einsum("...kk->...k", moments), axis=-1, kind="stable")
-    passing = _passing(moments, order, part)
-    if passing is None:
+    error_weights = _error_weights(moments, order, damping_share)
+    if error_weights is None:
         return None
-    columns = np.take_along_axis(wanted, order[..., np.newaxis, :], axis=-1).swapaxes(-1, -2)
+    columns = np.take_along_axis(weight, order[..., np.newaxis, :], axis=-1).swapaxes(-1, -2)
     result, errors = np.empty_like(columns, order="C"), np.zeros(columns.shape)
     for end in range(columns.shape[-2], 0, -_BLOCK):
         begin = max(end - _BLOCK, 0)
-        # What all blocks behind this one pass on, as one product
-        later = passing[..., end:, begin:end].swapaxes(-1, -2) @ errors[..., end:, :]
+        # 1. What all blocks behind this one pass on, as one product
+        later = error_weights[..., end:, begin:end].swapaxes(-1, -2) @ errors[..., end:, :]
         target = columns[..., begin:end, :] + later
-        inner = passing[..., begin:end, begin:end]
-        for at in range(end - begin - 1, -1, -1):
-            # and what the columns behind this one in its own block do: sum_{i > j} d_i L_ij / L_jj
-            passed = inner[..., at + 1 :, at, np.newaxis].swapaxes(-1, -2) @ errors[..., begin + at + 1 : end, :]
-            nearest = rounded(target[..., at, :] + passed[..., 0, :], order[..., begin + at])
+        inner = error_weights[..., begin:end, begin:end]
+        for column in range(end - begin - 1, -1, -1):
+            # 2. What the columns behind this one in the same block do: sum_{i > j} d_i L_ij / L_jj
+            passed_on = (
+                inner[..., column + 1 :, column, np.newaxis].swapaxes(-1, -2) @ errors[..., begin + column + 1 : end, :]
+            )
+            nearest = rounded(target[..., column, :] + passed_on[..., 0, :], order[..., begin + column])
             if keep_zeros:
-                nearest = np.where(columns[..., begin + at, :] == 0, 0.0, nearest)
-            result[..., begin + at, :] = nearest
-            errors[..., begin + at, :] = columns[..., begin + at, :] - nearest
+                nearest = np.where(columns[..., begin + column, :] == 0, 0.0, nearest)
+            result[..., begin + column, :] = nearest
+            errors[..., begin + column, :] = columns[..., begin + column, :] - nearest
     # Back to the order of the weight's columns
-    back = np.argsort(order, axis=-1, kind="stable")
-    return np.take_along_axis(result.swapaxes(-1, -2), back[..., np.newaxis, :], axis=-1)
+    original_order = np.argsort(order, axis=-1, kind="stable")
+    return np.take_along_axis(result.swapaxes(-1, -2), original_order[..., np.newaxis, :], axis=-1)
 
 
 def better(
-    wanted: NDArray[np.float64],
+    weight: NDArray[np.float64],
     first: NDArray[np.float64],
     second: NDArray[np.float64] | None,
     moments: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Of two roundings of ``wanted``, row by row the one that changes outputs less; the first where they are alike."""
+    """Of two roundings of ``weight``, row by row the one that changes outputs less; the first where they are alike."""
     if second is None:
         return first
-    is_better = quadratic_error(wanted - second, moments) < quadratic_error(wanted - first, moments)
+    is_better = quadratic_error(weight - second, moments) < quadratic_error(weight - first, moments)
     return np.where(is_better[..., np.newaxis], second, first)
 
 
 def quadratic_error(difference: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.float64]:
-    """d^T M d for each row d of ``difference``: the mean square of the change of that output."""
+    """d^T M d for each row d of ``difference``, (…, out, K): the mean square of the change of that output; (…, out)."""
     return np.asarray(np.sum((difference @ moments) * difference, axis=-1))
 
 
-def _passing(moments: NDArray[np.float64], order: NDArray[np.intp], part: float) -> NDArray[np.float64] | None:
-    """L_ij / L_jj of the damped moments, rows and columns in ``order``."""
-    sorted_rows = np.take_along_axis(damped(moments, part), order[..., np.newaxis], axis=-2)
+def _error_weights(
+    moments: NDArray[np.float64], order: NDArray[np.intp], damping_share: float
+) -> NDArray[np.float64] | None:
+    """L_ij / L_jj of the damped moments, rows and columns in ``order``; (…, K, K), ``None`` if there is no factor."""
+    sorted_rows = np.take_along_axis(damped(moments, damping_share), order[..., np.newaxis], axis=-2)
     # M = L L^T with rows and columns in the same order
     lower = factor(np.take_along_axis(sorted_rows, order[..., np.newaxis, :], axis=-1))
     return None if lower is None else np.asarray(lower / np.einsum("...kk->...k", lower)[..., np.newaxis, :])

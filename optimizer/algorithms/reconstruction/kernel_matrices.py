@@ -1,8 +1,9 @@
 """Float constants that are kernels' weights, as the matrices that the kernels multiply with.
 
 A weight may be stored otherwise than it is read: behind Identity, Cast, Transpose and Reshape, in a Constant node, once
-for several kernels. ``places`` says where in the stored tensor each element of the matrix lies, so what becomes of the
-matrix can be written back, and the graph stays as it is.
+for several kernels. ``Prunable.places`` says where in the stored tensor each element of the matrix lies, so a new
+matrix can be written back, and the graph stays as it is. (torch.nn.utils.prune is told a module and the name of its
+parameter instead.)
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ class Prunable:
     """A constant that only Conv, ConvTranspose, Gemm and MatMul read, as their weight.
 
     Attributes:
-        holder: The constant.
+        constant: Where it is stored.
         nodes: The kernels that read it.
-        shape: Groups, outputs of a group, inputs of a group, places of the window.
+        shape: Groups, outputs of a group, inputs of a group, taps of the window; the last two make up K.
         is_alike: Whether all of the kernels read it as the same matrix.
     """
 
-    holder: StoredConstant
+    constant: StoredConstant
     nodes: tuple[ir.Node, ...]
     shape: tuple[int, int, int, int]
     is_alike: bool
@@ -51,7 +52,7 @@ class Prunable:
     @property
     def name(self) -> str:
         """The name of the constant."""
-        return self.holder.name
+        return self.constant.name
 
     @property
     def places(self) -> NDArray[np.intp]:
@@ -60,15 +61,15 @@ class Prunable:
 
     def matrix(self) -> NDArray[np.float64]:
         """The weight, (groups, out, K)."""
-        return np.asarray(self.holder.tensor.numpy().reshape(-1)[self.places], np.float64)
+        return np.asarray(self.constant.tensor.numpy().reshape(-1)[self.places], np.float64)
 
     def write(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
-        """Store ``matrix`` in the place of the weight, in its type; returns it as it is stored."""
-        tensor = self.holder.tensor
+        """Store ``matrix``, (groups, out, K), in the place of the weight, in its type; returns it as it is stored."""
+        tensor = self.constant.tensor
         flat = np.empty(tensor.size, tensor.dtype.numpy())
         places = self.places
         flat[places.reshape(-1)] = matrix.reshape(-1).astype(flat.dtype)
-        constants.set_array(self.holder.value, flat.reshape(self.holder.shape))
+        constants.set_array(self.constant.value, flat.reshape(self.constant.shape))
         return np.asarray(flat[places], np.float64)
 
     def measured(self, model: ir.Model) -> tuple[str, ...]:
@@ -78,39 +79,41 @@ class Prunable:
         return tuple(name for name in names if name) if is_main and self.is_alike and all(names) else ()
 
 
-def prunable(model: ir.Model, choice: NodeFilter, left: SkippedNodes, *, guard: bool) -> list[Prunable]:
+def prunable(model: ir.Model, node_filter: NodeFilter, skipped: SkippedNodes, *, guard: bool) -> list[Prunable]:
     """The weights of kernels in ``model``, in its subgraphs and functions too.
 
     Shapes of views of weights are filled in, where shape inference has not run.
 
     Args:
         model: The model.
-        choice: Which nodes.
-        left: Told what is not among them, and why.
+        node_filter: Which nodes.
+        skipped: Where what is not among them is noted, with the reason.
         guard: Whether to leave out the first and the last kernels of the main graph.
     """
-    left.unmatched(choice.unmatched(model))
+    skipped.unmatched(node_filter.unmatched(model))
     for node in traversal.nodes(model):
-        reason = _obstacle(node)
+        reason = _unsupported(node)
         if reason is not None:
-            left.note(node, reason)
-    guarded = _ends(model.graph) if guard else frozenset()
+            skipped.note(node, reason)
+    # By constant, not by kernel: one that several kernels read is pruned once
+    guarded = _first_and_last(model.graph) if guard else frozenset()
     weights = []
-    for holder in stored_constants(GraphTree.of(model), lambda _: False):
-        nodes = tuple(node for node, position in weight_sources.readers(holder.value) if _is_weight(node, position))
-        if not nodes or not holder.tensor.dtype.is_floating_point():
+    for stored in stored_constants(GraphTree.of(model), lambda _: False):
+        nodes = tuple(node for node, position in weight_sources.readers(stored.value) if _is_weight(node, position))
+        if not nodes or not stored.tensor.dtype.is_floating_point():
             continue
-        reason = _reason(holder, nodes, choice, guarded)
+        reason = _refusal(stored, nodes, node_filter, guarded)
         if reason is None:
-            weights.append(_prunable(holder, nodes))
+            weights.append(_prunable(stored, nodes))
         else:
-            left.note(holder.name, reason)
-    if not weights and not left:
-        left.note("the model", "has no kernels with float weights")
+            skipped.note(stored.name, reason)
+    if not weights and not skipped:
+        skipped.note("the model", "has no kernels with float weights")
     return weights
 
 
-def _obstacle(node: ir.Node) -> str | None:
+def _unsupported(node: ir.Node) -> str | None:
+    """Why ``node``, whatever its constants, has no weight to prune; ``None`` if it may have, or is not a kernel."""
     if queries.is_standard(node, *_INTEGER_KERNELS):
         return "has integer weights: it is quantized already"
     if queries.is_standard(node, *_RECURRENT):
@@ -137,23 +140,23 @@ def _is_weight(node: ir.Node, position: int) -> bool:
     return as_linear(node) is not None
 
 
-def _reason(
-    holder: StoredConstant, nodes: tuple[ir.Node, ...], choice: NodeFilter, guarded: frozenset[ir.Node]
+def _refusal(
+    stored: StoredConstant, nodes: tuple[ir.Node, ...], node_filter: NodeFilter, guarded: frozenset[ir.Node]
 ) -> str | None:
-    others = [node.op_type for node, _ in weight_sources.readers(holder.value) if node not in nodes]
-    if not all(choice.matches(node, holder.name) for node in nodes):
+    other_consumers = [node.op_type for node, _ in weight_sources.readers(stored.value) if node not in nodes]
+    if not all(node_filter.matches(node, stored.name) for node in nodes):
         return "is left out by include= or exclude="
     if any(node in guarded for node in nodes):
         return "belongs to a first or a last kernel, which guard=true leaves alone"
-    if holder.keep_reason is not None:
-        return holder.keep_reason.value
-    if isinstance(holder.tensor, SparseTensor):
+    if stored.keep_reason is not None:
+        return stored.keep_reason.value
+    if isinstance(stored.tensor, SparseTensor):
         return "is stored sparse"
-    if others:
-        return f"is read by a {others[0]} too"
-    if weight_sources.is_given_out(holder.value):
+    if other_consumers:
+        return f"is read by a {other_consumers[0]} too"
+    if weight_sources.is_given_out(stored.value):
         return "is a graph output"
-    if not np.isfinite(holder.tensor.numpy().astype(np.float32)).all():
+    if not np.isfinite(stored.tensor.numpy().astype(np.float32)).all():
         return "is not finite"
     sources = [weight_sources.origin_of(node.inputs[1]) for node in nodes]
     if not all(source is not None and source.is_float_throughout for source in sources):
@@ -161,7 +164,7 @@ def _reason(
     return None
 
 
-def _prunable(holder: StoredConstant, nodes: tuple[ir.Node, ...]) -> Prunable:
+def _prunable(stored: StoredConstant, nodes: tuple[ir.Node, ...]) -> Prunable:
     linear_nodes = [linear_node for node in nodes if (linear_node := as_linear(node)) is not None]
     views = {
         (
@@ -176,7 +179,7 @@ def _prunable(holder: StoredConstant, nodes: tuple[ir.Node, ...]) -> Prunable:
     first = linear_nodes[0]
     window = math.prod(first.shape[2:])
     shape = (first.groups, first.outputs // first.groups, first.inputs // first.groups, window)
-    return Prunable(holder, nodes, shape, len(views) == 1)
+    return Prunable(stored, nodes, shape, len(views) == 1)
 
 
 def _source(node: ir.Node) -> weight_sources.ConstantOrigin:
@@ -187,35 +190,38 @@ def _source(node: ir.Node) -> weight_sources.ConstantOrigin:
 
 
 def _index(source: weight_sources.ConstantOrigin) -> NDArray[np.intp]:
-    """Where in the flat constant each element lies that the reader sees."""
+    """Where in the flat constant each element lies of the tensor that the kernel reads."""
+    # The numbers of the elements, through the same Transposes and Reshapes
     shape = tuple(source.tensor.shape.numpy())
     index = np.arange(math.prod(shape), dtype=np.intp).reshape(shape)
-    moved = replace(source, path=tuple(node for node in source.path if node.op_type != "Cast"))
-    return moved.applied_to(index)
+    without_casts = replace(source, path=tuple(node for node in source.path if node.op_type != "Cast"))
+    return without_casts.applied_to(index)
 
 
-def _ends(main: ir.Graph) -> frozenset[ir.Node]:
-    """The kernels of ``main`` before which there is none, and those behind which there is none."""
+def _first_and_last(main: ir.Graph) -> frozenset[ir.Node]:
+    """The kernels of ``main`` that depend on no other kernel, and those on which no other depends."""
     nodes = list(traversal.in_order(main))
     kernels = {node for node in nodes if queries.is_standard(node, *OPS, *_RECURRENT) and _multiplies_constant(node)}
     # Forwards: a kernel of which no input depends on another kernel is a first one
-    below: set[ir.Value] = set()
+    downstream: set[ir.Value] = set()
     first = set()
     for node in nodes:
-        is_below = any(value in below for value in (*node.inputs, *traversal.captured(node)) if value is not None)
-        if node in kernels and not is_below:
+        is_downstream = any(
+            value in downstream for value in (*node.inputs, *traversal.captured(node)) if value is not None
+        )
+        if node in kernels and not is_downstream:
             first.add(node)
-        if node in kernels or is_below:
-            below.update(node.outputs)
+        if node in kernels or is_downstream:
+            downstream.update(node.outputs)
     # Backwards: a kernel on whose outputs no other kernel depends is a last one
-    above: set[ir.Value] = set()
+    upstream: set[ir.Value] = set()
     last = set()
     for node in reversed(nodes):
-        is_above = any(value in above for value in node.outputs)
-        if node in kernels and not is_above:
+        is_upstream = any(value in upstream for value in node.outputs)
+        if node in kernels and not is_upstream:
             last.add(node)
-        if node in kernels or is_above:
-            above.update(value for value in (*node.inputs, *traversal.captured(node)) if value is not None)
+        if node in kernels or is_upstream:
+            upstream.update(value for value in (*node.inputs, *traversal.captured(node)) if value is not None)
     return frozenset(first | last)
 
 

@@ -1,13 +1,13 @@
-"""Weights that stay, fitted anew so that a layer answers as before: the repair of pruning.
+"""Weights that stay, fitted anew so that a layer's outputs are as before: the repair of pruning.
 
-A row w of a weight loses the elements outside of a mask S. With x the rows that the layer reads now and y what it is
-to answer (the reference's output), both around their means, the best v on S minimizes
+A row w of a weight loses the elements outside of a mask S. With x the rows that the layer reads now and y the output
+that it is to have (the reference's), both around their means, the best v on S minimizes
 
     E[(v . x - y)^2] = v^T M v - 2 v . t + E[y^2]           M = E[x x^T],  t = E[y x];  y = w . x gives t = M w
 
-that is M_SS v_S = t_S. M is damped towards the weights that there are (``damping``), and then once more in
-proportion to the part of the error that is left: where the others can make up for all, nothing was fitted to noise, and
-the fit is exact. v is never worse on M itself than what it starts from, and the bias takes up the rest of the mean:
+that is M_SS v_S = t_S. M is damped towards the weights that there are, and then once more in proportion to the share of
+the error that remains: where the others can make up for all, nothing was fitted to noise, and the fit is exact. v is
+never worse on M itself than what it starts from, and the bias takes up the mean that is missing:
 b' = E[y] - v . E[x].
 
 All rows are solved at once, each on its own S, by conjugate gradients with the diagonal as preconditioner (Meng et al.
@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.reconstruction.damping import damped, inverse_diagonal, part_for
+from optimizer.algorithms.reconstruction.damping import damped, damping_for, inverse_diagonal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ class Fit:
         square: M, (groups, K, K), symmetric and positive semidefinite.
         target: t, (groups, out, K).
         power: E[y^2], (groups, out).
-        damping: What is added to the diagonal of M, in parts of its mean.
+        damping: What is added to the diagonal of M, relative to its mean.
     """
 
     square: NDArray[np.float64]
@@ -70,7 +70,7 @@ class Fit:
 
     @classmethod
     def same(cls, matrix: NDArray[np.float64], square: NDArray[np.float64], damping: float) -> Fit:
-        """To what ``matrix``, (groups, out, K), answers to the same inputs."""
+        """To the outputs of ``matrix``, (groups, out, K), on the same inputs."""
         target = matrix @ square
         return cls(square, target, np.sum(target * matrix, axis=-1), damping)
 
@@ -81,8 +81,8 @@ class Fit:
 
 
 def damping(width: int, rows: int) -> float:
-    """How much to damp moments of ``rows`` rows of ``width`` numbers, for fitting."""
-    return part_for(width, rows, _LEAST_DAMPING)
+    """The share by which to damp moments of ``rows`` rows of ``width`` numbers, for fitting."""
+    return damping_for(width, rows, _LEAST_DAMPING)
 
 
 def least_squares(start: NDArray[np.float64], stays: NDArray[np.bool_], fit: Fit) -> NDArray[np.float64]:
@@ -90,24 +90,26 @@ def least_squares(start: NDArray[np.float64], stays: NDArray[np.bool_], fit: Fit
 
     Args:
         start: (groups, out, K).
-        stays: Of the same shape.
+        stays: Which weights do, of the same shape.
         fit: To what.
 
     Returns:
         (groups, out, K). No row has a larger error than ``start`` with its other weights set to 0.
     """
-    first = np.where(stays, start, 0.0)
-    most = fit.errors(first)
+    masked = np.where(stays, start, 0.0)
+    masked_error = fit.errors(masked)
     # Two rounds. Damping pulls towards ``anchor``: (M + D) v = t + D anchor, D = M' - M the damping itself
-    fitted, anchor, damping_share = first, start, fit.damping
+    fitted, anchor, damping_share = masked, start, fit.damping
     for _ in range(_ROUNDS):
         square = damped(fit.square, damping_share)
         target = fit.target + anchor @ (square - fit.square)
-        solved = _conjugate_gradients(fitted, stays, square, target)
-        better = fit.errors(solved) < fit.errors(fitted)
-        fitted = anchor = np.where(better[..., np.newaxis], solved, fitted)
+        solution = _conjugate_gradients(fitted, stays, square, target)
+        is_better = fit.errors(solution) < fit.errors(fitted)
+        fitted = anchor = np.where(is_better[..., np.newaxis], solution, fitted)
         # Less damping by as much as the error has become smaller: where all of it was made up for, no noise was fitted
-        damping_share = fit.damping * float(fit.errors(fitted).sum() / max(most.sum(), np.finfo(np.float64).tiny))
+        damping_share = fit.damping * float(
+            fit.errors(fitted).sum() / max(masked_error.sum(), np.finfo(np.float64).tiny)
+        )
     return fitted
 
 
@@ -117,8 +119,8 @@ def optimal_brain_surgeon(matrix: NDArray[np.float64], fit: Fit, mask: Mask) -> 
     Args:
         matrix: (groups, out, K).
         fit: To what.
-        mask: Says what stays, by costs (groups, out, K) and which part of all that is to go shall be gone; what cost
-            nothing goes first, so what is gone stays gone.
+        mask: Says what stays, by costs (groups, out, K) and the share that shall be gone of all that is to go; what
+            costs nothing goes first, so what is gone stays gone.
 
     Returns:
         (groups, out, K). What was 0 is 0.
@@ -135,30 +137,40 @@ def optimal_brain_surgeon(matrix: NDArray[np.float64], fit: Fit, mask: Mask) -> 
 
 
 def _conjugate_gradients(
-    first: NDArray[np.float64],
+    start: NDArray[np.float64],
     stays: NDArray[np.bool_],
     square: NDArray[np.float64],
     target: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """The solution of square v = target on the elements that stay, row by row, from ``first`` on."""
+    """The solution of square v = target on the elements that stay, row by row, from ``start`` on.
+
+    Args:
+        start: (groups, out, K), 0 where an element does not stay.
+        stays: (groups, out, K).
+        square: (groups, K, K).
+        target: (groups, out, K).
+
+    Returns:
+        (groups, out, K).
+    """
     # Jacobi preconditioner 1 / M_kk, 0 where an element does not stay: directions never leave the mask
-    weight = stays / np.maximum(np.einsum("gkk->gk", square), np.finfo(np.float64).tiny)[:, np.newaxis, :]
-    solution, residual = first, target - first @ square
-    direction = residual * weight
+    preconditioner = stays / np.maximum(np.einsum("gkk->gk", square), np.finfo(np.float64).tiny)[:, np.newaxis, :]
+    solution, residual = start, target - start @ square
+    direction = residual * preconditioner
     slope = np.sum(residual * direction, axis=-1, keepdims=True)
-    enough = _DONE * np.max(slope, initial=0.0)
+    tolerance = _DONE * np.max(slope, initial=0.0)
     for _ in range(_ITERATIONS):
-        if np.max(slope, initial=0.0) <= enough:
+        if np.max(slope, initial=0.0) <= tolerance:
             break
         # alpha = r^T z / p^T M p, row by row; a row that is done has a curve of 0 and stays
-        ahead = direction @ square
-        curve = np.sum(direction * ahead, axis=-1, keepdims=True)
-        step = np.divide(slope, curve, out=np.zeros_like(slope), where=curve > 0)
+        product = direction @ square
+        curvature = np.sum(direction * product, axis=-1, keepdims=True)
+        step = np.divide(slope, curvature, out=np.zeros_like(slope), where=curvature > 0)
         solution = solution + step * direction
-        residual -= step * ahead
-        scaled = residual * weight
-        new = np.sum(residual * scaled, axis=-1, keepdims=True)
+        residual -= step * product
+        preconditioned = residual * preconditioner
+        new_slope = np.sum(residual * preconditioned, axis=-1, keepdims=True)
         # beta = r'^T z' / r^T z (Fletcher, Reeves)
-        direction = scaled + np.divide(new, slope, out=np.zeros_like(slope), where=slope > 0) * direction
-        slope = new
+        direction = preconditioned + np.divide(new_slope, slope, out=np.zeros_like(slope), where=slope > 0) * direction
+        slope = new_slope
     return solution

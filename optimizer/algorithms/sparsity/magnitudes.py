@@ -47,7 +47,7 @@ class WeightMagnitudes:
             return {weight.name: float(np.sum(~self.under(weight, sparsity_share))) for weight in weights}
         if self.scope == "layer":
             return {
-                weight.name: round(self.sparsity * sparsity_share * weight.holder.tensor.size) for weight in weights
+                weight.name: round(self.sparsity * sparsity_share * weight.constant.tensor.size) for weight in weights
             }
         return self._smallest(weights, self.sparsity * sparsity_share)
 
@@ -70,7 +70,7 @@ class WeightMagnitudes:
         owners = np.repeat(np.arange(len(weights), dtype=np.int32), [len(weight_scores) for weight_scores in scores])
         order = np.argsort(np.concatenate(scores), kind="stable")
         ordered = np.concatenate(sizes)[order]
-        wanted = round(share * sum(weight.holder.tensor.size for weight in weights))
+        wanted = round(share * sum(weight.constant.tensor.size for weight in weights))
         number = int(np.searchsorted(np.cumsum(ordered), wanted, side="right"))
         taken = np.bincount(owners[order[:number]], weights=ordered[:number], minlength=len(weights))
         return {weight.name: float(count) for weight, count in zip(weights, taken, strict=True)}

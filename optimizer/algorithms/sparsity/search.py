@@ -95,7 +95,7 @@ class PruneSearch:
         """As many weights at this level as hold the aim, the others at the next, or as they are."""
         part, names = self.plan.parts[level], self._names()
         silent = replace(self, context=replace(self.context, progress=Progress()))  # to build is a part of the search
-        sizes = {weight.name: float(weight.holder.tensor.size) for weight in self.plan.weights(self.model)}
+        sizes = {weight.name: float(weight.constant.tensor.size) for weight in self.plan.weights(self.model)}
 
         def build(pruned: frozenset[str]) -> PassResult:
             return silent._built(memory, level, names - pruned)  # noqa: SLF001 - itself

@@ -1,4 +1,4 @@
-"""What ``onnx.version_converter`` gets wrong, and how it is put right, one function an operator.
+"""What ``onnx.version_converter`` gets wrong, and how it is corrected, one function an operator.
 
 The converter of onnx 1.23 gives another result than the node had (found by running ONNX Runtime on both):
 
@@ -44,6 +44,7 @@ def _check_type(node: ir.Node, conversion: Conversion) -> None:
 
 
 def _hardmax(_node: ir.Node, single: onnx.ModelProto, conversion: Conversion) -> onnx.GraphProto:
+    # As if it were a Softmax, which the library does flatten
     single.graph.node[0].op_type = "Softmax"
     converted = conversion.by_library(single)
     single.graph.node[0].op_type = "Hardmax"
@@ -96,6 +97,7 @@ def _scaled_by_channel(source: ir.Node, single: onnx.ModelProto, conversion: Con
     channels = shape[1] if shape is not None and len(shape) > 1 else None
     if not isinstance(channels, int) or not groups or channels % groups:
         raise conversion.refuse(source, "the number of its channels is not known")
+    # GroupNormalization stays, and reads Gather(scale, [0, 0, …, 1, 1, …]) for its scale, and so for its bias
     index = onnx.numpy_helper.from_array(np.repeat(np.arange(groups), channels // groups), "channels")
     converted.initializer.append(index)
     normalization = converted.node.pop()
@@ -114,7 +116,7 @@ CHECKS: Mapping[str, Callable[[ir.Node, Conversion], None]] = {
     "Dropout": _check_mask,
     "Pad": _check_type,
 }
-# Operator -> the version whose conversion the library gets wrong, and what gets it right
+# Operator -> the version whose conversion the library gets wrong, and what corrects it
 RULES: Mapping[str, tuple[int, Callable[[ir.Node, onnx.ModelProto, Conversion], onnx.GraphProto]]] = {
     "Clip": (11, _typed),
     "GroupNormalization": (21, _scaled_by_channel),

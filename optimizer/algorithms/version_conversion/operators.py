@@ -1,9 +1,9 @@
-"""One node in a newer version of the standard operator set: what ``onnx.version_converter`` makes of it, put right.
+"""One node in a newer version of the standard operator set: what ``onnx.version_converter`` makes of it, corrected.
 
 The converter is given a model of a single node, so that nothing else of the model passes through it: it drops metadata,
 doc strings, annotations, domains and names. The node's inputs are ``i0``, ``i1`` …, its outputs ``o0``, ``o1`` …
 
-Where it is known to be wrong, ``optimizer.algorithms.version_conversion.fixes`` puts it right.
+Where it is known to be wrong, ``optimizer.algorithms.version_conversion.fixes`` corrects it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FIRST_BY_RANK = 7  # before it, operators were told which axes to broadcast
 class Upgrade(Conversion):
     """Converts nodes from one version of the standard operator set to a newer one; equal nodes once."""
 
-    _made: dict[bytes, onnx.GraphProto] = field(default_factory=dict)
+    _conversions: dict[bytes, onnx.GraphProto] = field(default_factory=dict)
 
     def concerns(self, node: ir.Node) -> bool:
         """Whether the operator of ``node`` has another definition in the target version."""
@@ -39,7 +39,7 @@ class Upgrade(Conversion):
         return before is not None and before != after
 
     def convert(self, node: ir.Node) -> onnx.GraphProto | None:
-        """What stands for ``node`` in the target version; ``None`` if it may stay as it is.
+        """What ``node`` becomes in the target version; ``None`` if it may stay as it is.
 
         Raises:
             PreconditionError: If the node cannot be converted.
@@ -64,28 +64,28 @@ class Upgrade(Conversion):
         if rule is not None and self.crosses(rule[0]):
             return rule[1](node, single, self)
         key = single.SerializeToString(deterministic=True)
-        if key not in self._made:
-            self._made[key] = self.by_library(single)
-        return self._made[key]
+        if key not in self._conversions:
+            self._conversions[key] = self.by_library(single)
+        return self._conversions[key]
 
     def _single(self, node: ir.Node) -> onnx.ModelProto:
         model = onnx.ModelProto(ir_version=8)
         model.opset_import.add(domain="", version=self.source)
         model.graph.name = "single"
-        out = model.graph.node.add(op_type=node.op_type)
+        proto = model.graph.node.add(op_type=node.op_type)
         for number, value in enumerate(node.inputs):
-            out.input.append("" if value is None else f"i{number}")
+            proto.input.append("" if value is None else f"i{number}")
             if value is not None:
                 shape = self.shape_of(value)
                 if shape is None and node.op_type in _KEEP_SHAPE:
                     shape = self.shape_of(node.outputs[0])
                 self._describe(model.graph.input.add(name=f"i{number}"), value.type, shape)
         for number, value in enumerate(node.outputs):
-            out.output.append(f"o{number}" if value.name else "")
+            proto.output.append(f"o{number}" if value.name else "")
             if value.name:
                 self._describe(model.graph.output.add(name=f"o{number}"), value.type, self.shape_of(value))
         for attribute in node.attributes.values():
-            ir.serde.serialize_attribute_into(out.attribute.add(), attribute)
+            ir.serde.serialize_attribute_into(proto.attribute.add(), attribute)
         return model
 
     def _describe(self, info: onnx.ValueInfoProto, value_type: ir.TypeProtocol | None, shape: ir.Shape | None) -> None:

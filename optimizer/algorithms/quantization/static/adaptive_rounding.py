@@ -15,7 +15,7 @@ import numpy as np
 from optimizer.algorithms.quantization import linear
 from optimizer.algorithms.quantization.static import fusion_table
 from optimizer.algorithms.quantization.static.kernel_weights import KernelWeight, quantize_weight
-from optimizer.algorithms.reconstruction.gptq import DAMPING, better, damping, nearest_plane
+from optimizer.algorithms.reconstruction.gptq import DAMPING, better, damping, gptq
 from optimizer.graph import constants, queries
 from optimizer.statistics import im2col
 
@@ -110,7 +110,7 @@ def round_adaptively(
     def rounded(numbers: NDArray[np.float64], _column: object = None) -> NDArray[np.float64]:
         return np.clip(np.rint(numbers), low, high)
 
-    compensated = better(wanted, rounded(wanted), nearest_plane(wanted, moments, rounded, part), moments)
+    compensated = better(wanted, rounded(wanted), gptq(wanted, moments, rounded, part), moments)
     return (compensated + middle).astype(grid.dtype)
 
 

@@ -1,8 +1,8 @@
-"""The cheapest way to cut a directed graph in two, by augmenting paths (Ford and Fulkerson 1956; shortest paths first).
+"""A minimum cut of a directed graph, by augmenting paths (Ford & Fulkerson 1956; shortest first, Edmonds & Karp 1972).
 
-Edges cost 1 or cannot be cut at all. Flow is found from the source side outwards, so that of all cheapest cuts the one
-with the fewest nodes on the source's side is returned. Home-made, since no dependency of onnxhone has one: networkx and
-scipy would be loaded for 40 lines.
+Edges cost 1 or cannot be cut at all. Of all minimum cuts the one with the fewest nodes on the source's side is
+returned: those that the source still reaches when no more can flow. Written here, since no dependency of onnxhone has
+one: networkx and scipy would be loaded for 40 lines.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ class Network:
         """The cost of the cheapest cut, and the nodes on the source's side of it; flow is used up by this.
 
         Returns:
-            The cost, which is at least ``UNCUTTABLE`` if source and sink cannot be parted.
+            The cost, which is at least ``UNCUTTABLE`` if source and sink cannot be separated.
         """
         total = 0
         while True:
             came_from = self._search()
             if self.sink not in came_from:
                 return total, set(came_from)
+            # Send as much along a shortest path as its narrowest edge lets through; what flows can flow back
             path = self._path(came_from)
             amount = min(self._residual[tail][head] for tail, head in path)
             for tail, head in path:
@@ -50,7 +51,7 @@ class Network:
                 return total, set()
 
     def _search(self) -> dict[Hashable, Hashable]:
-        """What can be reached from the source, each with where it was reached from; ends at the sink."""
+        """What the source reaches, breadth first, each with its predecessor; ends at the sink."""
         came_from: dict[Hashable, Hashable] = {self.source: self.source}
         queue = deque([self.source])
         while queue:

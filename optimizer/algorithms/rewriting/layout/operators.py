@@ -2,9 +2,9 @@
 
 ``permuted(node, perm)`` tells how ``node`` has to change to read ``x'`` and write ``y'`` where it read and wrote ``x``
 and ``y``, with ``x = Transpose(x', perm)`` and ``y = Transpose(y', perm)``: axis ``i`` becomes axis ``perm[i]``.
-Element-wise operators need no change, others have their axes moved. What drops axes may forget the order by that, then
-it writes ``y`` itself; what adds axes may make ``y'`` of what it reads as it is. A product with one matrix, and what
-normalizes the last axis, can do with any order of the other axes.
+Elementwise operators need no change, others have their axes moved. An operator that drops axes writes ``y`` itself if
+the axes that remain are in order (it *absorbs* the permutation); one that adds axes may write ``y'`` from what it reads
+as it is. A product with one matrix, and a normalization of the last axis, take any order of the other axes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Change:
     """What a node needs to compute on permuted axes.
 
     Attributes:
-        moved: The inputs that it reads permuted; constants among them may have fewer axes.
-            None, if what it reads stays as it is.
+        moved: Indices of the inputs that it reads permuted; constants among them may have fewer axes. Empty if what it
+            reads stays as it is.
         absorbs: Whether what it writes stays as it was.
         attributes: New values of integer attributes.
         inputs: New 64-bit integer constants for inputs.
@@ -104,6 +104,7 @@ def _writing(node: ir.Node, perm: Sequence[int]) -> Change | None:
 
 
 def _broadcasting(node: ir.Node, perm: Sequence[int]) -> Change | None:
+    # Each operand has all axes, or is a constant that is stored permuted, or is the same either way
     rank, moved = len(perm), []
     for index, value in enumerate(node.inputs):
         shape, is_constant = constants.known_shape(value), constants.constant_tensor(value) is not None
@@ -115,8 +116,8 @@ def _broadcasting(node: ir.Node, perm: Sequence[int]) -> Change | None:
         if operand_rank < rank and not is_constant:
             return None
         moved.append(index)
-    full = any(queries.rank(node.inputs[index]) == rank for index in moved)
-    return Change(tuple(moved)) if full else None
+    has_full_rank = any(queries.rank(node.inputs[index]) == rank for index in moved)
+    return Change(tuple(moved)) if has_full_rank else None
 
 
 def _stays(shape: Sequence[int], perm: Sequence[int], *, is_constant: bool) -> bool:
@@ -135,13 +136,13 @@ def _one_axis(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
         return None
     change: dict[str, int | list[int]] = {"axis": perm[axis]}
     if node.op_type in {"ArgMax", "ArgMin"} and node.attributes.get_int("keepdims", 1) == 0:
-        return Change((0,), absorbs=True, attributes=change) if _forgets(perm, [axis]) else None
+        return Change((0,), absorbs=True, attributes=change) if _keeps_order(perm, [axis]) else None
     return Change(tuple(moved), attributes=change)
 
 
-def _forgets(perm: Sequence[int], gone: Sequence[int]) -> bool:
-    """Whether the axes that are left without those of ``gone`` keep their order."""
-    remaining = [to for axis, to in enumerate(perm) if axis not in gone]
+def _keeps_order(perm: Sequence[int], dropped: Sequence[int]) -> bool:
+    """Whether the axes that remain without those of ``dropped`` keep their order."""
+    remaining = [new_axis for axis, new_axis in enumerate(perm) if axis not in dropped]
     return remaining == sorted(remaining)
 
 
@@ -154,13 +155,13 @@ def _reducing(node: ir.Node, perm: Sequence[int]) -> Change | None:
     if not axes:
         identity = node.attributes.get_int("noop_with_empty_axes", 0) != 0
         return Change((0,), absorbs=not keeps and not identity)
-    gone = [axis % len(perm) for axis in axes]
-    if not keeps and not _forgets(perm, gone):
+    reduced = [axis % len(perm) for axis in axes]
+    if not keeps and not _keeps_order(perm, reduced):
         return None
-    new = sorted(perm[axis] for axis in gone)
+    new_axes = sorted(perm[axis] for axis in reduced)
     if by_input:
-        return Change((0,), absorbs=not keeps, inputs={1: new})
-    return Change((0,), absorbs=not keeps, attributes={"axes": new})
+        return Change((0,), absorbs=not keeps, inputs={1: new_axes})
+    return Change((0,), absorbs=not keeps, attributes={"axes": new_axes})
 
 
 def _pad(node: ir.Node, perm: Sequence[int]) -> Change | None:
@@ -170,10 +171,11 @@ def _pad(node: ir.Node, perm: Sequence[int]) -> Change | None:
     pads = constants.constant_ints(node.inputs[1]) if by_input else list(node.attributes.get_ints("pads", ()))
     if pads is None or len(pads) != 2 * len(perm):
         return None
-    new = [0] * len(pads)
-    for axis, to in enumerate(perm):
-        new[to], new[to + len(perm)] = pads[axis], pads[axis + len(perm)]
-    return Change((0,), inputs={1: new}) if by_input else Change((0,), attributes={"pads": new})
+    # All beginnings, then all ends
+    new_pads = [0] * len(pads)
+    for axis, new_axis in enumerate(perm):
+        new_pads[new_axis], new_pads[new_axis + len(perm)] = pads[axis], pads[axis + len(perm)]
+    return Change((0,), inputs={1: new_pads}) if by_input else Change((0,), attributes={"pads": new_pads})
 
 
 def _slice(node: ir.Node, perm: Sequence[int]) -> Change | None:
@@ -192,24 +194,24 @@ def _slice(node: ir.Node, perm: Sequence[int]) -> Change | None:
 
 
 def _squeeze(node: ir.Node, perm: Sequence[int]) -> Change | None:
-    gone = permutations.axes_of(node)
-    if not gone or not _forgets(perm, [axis % len(perm) for axis in gone]):
+    squeezed = permutations.axes_of(node)
+    if not squeezed or not _keeps_order(perm, [axis % len(perm) for axis in squeezed]):
         return None
-    return _with_axes(node, sorted(perm[axis % len(perm)] for axis in gone), moved=(0,), absorbs=True)
+    return _with_axes(node, sorted(perm[axis % len(perm)] for axis in squeezed), moved=(0,), absorbs=True)
 
 
 def _unsqueeze(node: ir.Node, perm: Sequence[int]) -> Change | None:
     """An Unsqueeze that writes what is permuted, though it reads nothing permuted."""
-    new = permutations.axes_of(node)
-    if not new or not _forgets(perm, [axis % len(perm) for axis in new]):
+    inserted = permutations.axes_of(node)
+    if not inserted or not _keeps_order(perm, [axis % len(perm) for axis in inserted]):
         return None
-    return _with_axes(node, sorted(perm[axis % len(perm)] for axis in new), moved=(), absorbs=False)
+    return _with_axes(node, sorted(perm[axis % len(perm)] for axis in inserted), moved=(), absorbs=False)
 
 
-def _with_axes(node: ir.Node, new: list[int], *, moved: tuple[int, ...], absorbs: bool) -> Change:
+def _with_axes(node: ir.Node, new_axes: list[int], *, moved: tuple[int, ...], absorbs: bool) -> Change:
     if "axes" in node.attributes:
-        return Change(moved, absorbs, attributes={"axes": new})
-    return Change(moved, absorbs, inputs={1: new})
+        return Change(moved, absorbs, attributes={"axes": new_axes})
+    return Change(moved, absorbs, inputs={1: new_axes})
 
 
 def _reshape_from(node: ir.Node, perm: Sequence[int]) -> Change | None:
@@ -232,7 +234,7 @@ def _moves_only_ones(value: ir.Value | None, perm: Sequence[int]) -> bool:
     """Whether the dimensions of ``value`` that are not 1 keep their order."""
     if value is None or value.shape is None or len(value.shape) != len(perm):
         return False
-    return _forgets(perm, [axis for axis, dim in enumerate(value.shape) if dim == 1])
+    return _keeps_order(perm, [axis for axis, dim in enumerate(value.shape) if dim == 1])
 
 
 def _last_axis(node: ir.Node, rank: int) -> Change | None:

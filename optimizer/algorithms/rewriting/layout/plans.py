@@ -32,7 +32,7 @@ class LayoutPlan:
     Attributes:
         region: The region.
         chosen: Its nodes that are to compute permuted.
-        gone: Transposes that then have no uses.
+        gone: Transposes that then have no uses, in order.
         new: Values that a new Transpose has to read.
         constants: Constants that are read permuted; ``True`` where no consumer needs them as they are.
     """
@@ -52,14 +52,14 @@ class LayoutPlan:
         return absorbs and value is not None and self.region.is_permuted(value, self.chosen)
 
     def reads_permuted(self, use: tuple[ir.Node, int]) -> bool:
-        """Whether a reader of the region is chosen, and that input is one that it reads permuted."""
+        """Whether a consumer, a node and the index of its input, is chosen and reads that input permuted."""
         node, index = use
         return node in self.chosen and index in self.region.changes[node].moved
 
     def wants_as_is(self, use: tuple[ir.Node, int]) -> bool:
-        """Whether a reader needs a value as it is."""
-        want = self.region.want(use)
-        return want is not None and want is not PERMUTED and want not in self.chosen
+        """Whether a consumer needs a value as it is."""
+        wanted = self.region.wanted_by(use)
+        return wanted is not None and wanted is not PERMUTED and wanted not in self.chosen
 
 
 def planned(region: LayoutRegion, is_known: Callable[[ir.Node, NDArray[np.int64]], bool]) -> LayoutPlan | None:
@@ -78,8 +78,10 @@ def planned(region: LayoutRegion, is_known: Callable[[ir.Node, NDArray[np.int64]
     if any(_is_quantized(value) for value in plan.new):
         return None
     # Fewer Transposes, of no more elements in all, and no larger file
-    elements = sum(_elements(node.outputs[0]) for node in plan.gone) - sum(map(_elements, plan.new))
-    return plan if len(plan.gone) > len(plan.new) and elements >= 0 and _saved(plan, is_known) >= 0 else None
+    elements_saved = sum(_elements(node.outputs[0]) for node in plan.gone) - sum(map(_elements, plan.new))
+    return (
+        plan if len(plan.gone) > len(plan.new) and elements_saved >= 0 and _bytes_saved(plan, is_known) >= 0 else None
+    )
 
 
 def _feeds_itself(region: LayoutRegion) -> bool:
@@ -96,35 +98,35 @@ def _feeds_itself(region: LayoutRegion) -> bool:
 
 
 def _is_quantized(value: ir.Value) -> bool:
-    """Whether ``value`` comes from or goes to integers; ONNX Runtime fuses operators with what is next to them."""
+    """Whether ``value`` comes from or goes to integers: ONNX Runtime fuses such nodes with their neighbours."""
     producer = value.producer()
-    near = [use.node for use in value.uses()] + ([] if producer is None else [producer])
-    return any(queries.is_standard(node, "QuantizeLinear", "DequantizeLinear") for node in near)
+    neighbours = [use.node for use in value.uses()] + ([] if producer is None else [producer])
+    return any(queries.is_standard(node, "QuantizeLinear", "DequantizeLinear") for node in neighbours)
 
 
 def _plan_value(value: ir.Value, plan: LayoutPlan) -> None:
     region, producer, users = plan.region, value.producer(), value.uses()
-    outgoing = {use.node: None for use in users if region.want(use) is PERMUTED}
-    # Case 1: made permuted. Transposes that took it out go; one is needed where it is still read as it is
+    outgoing_transposes = {use.node: None for use in users if region.wanted_by(use) is PERMUTED}
+    # Case 1: produced permuted. Transposes that undid it go; one is needed where it is still read as it is
     if region.is_permuted(value, plan.chosen):
-        plan.gone.update(outgoing)
+        plan.gone.update(outgoing_transposes)
         needed = value.is_graph_output() or any(plan.wants_as_is(use) for use in users)
         if producer in plan.chosen:
             plan.new += [value] if needed else []
         elif not needed and producer is not None:
             plan.gone[producer] = None
         return
-    # Case 2: made as it is. It needs a Transpose, or a constant is stored permuted, where chosen nodes read it
-    permuted = [use for use in users if plan.reads_permuted(use)]
-    if not permuted:
+    # Case 2: produced as it is. It needs a Transpose, or a constant is stored permuted, where chosen nodes read it
+    permuted_uses = [use for use in users if plan.reads_permuted(use)]
+    if not permuted_uses:
         return
-    is_alone = len(permuted) == len(users) and not value.is_graph_output()
+    is_alone = len(permuted_uses) == len(users) and not value.is_graph_output()
     if constant_tensor(value) is not None:
         plan.constants[value] = is_alone
         return
     plan.new.append(value)
-    plan.gone.update(outgoing)
-    if producer is not None and is_alone and region.maker(value) is value:
+    plan.gone.update(outgoing_transposes)
+    if producer is not None and is_alone and region.decided_by(value) is value:
         plan.gone[producer] = None
 
 
@@ -133,8 +135,8 @@ def _elements(value: ir.Value) -> int:
     return 0 if value.shape is None else math.prod(dim for dim in value.shape if isinstance(dim, int))
 
 
-def _saved(plan: LayoutPlan, is_known: Callable[[ir.Node, NDArray[np.int64]], bool]) -> int:
-    """By how many bytes the file shrinks, about."""
+def _bytes_saved(plan: LayoutPlan, is_known: Callable[[ir.Node, NDArray[np.int64]], bool]) -> int:
+    """By how many bytes the file shrinks, about: Transposes less, constants more."""
     rank = len(plan.region.perm)
     saved = sum(file_size.node_bytes(node) for node in plan.gone)
     saved -= sum(_TRANSPOSE_BYTES + len(value.name or "") + 2 * rank for value in plan.new)

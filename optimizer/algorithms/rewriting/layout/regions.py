@@ -1,17 +1,18 @@
-"""Which nodes to compute on permuted axes, so that the fewest Transposes are left: a minimum cut.
+"""Which nodes to compute on permuted axes, so that the fewest Transposes remain: a minimum cut.
 
-A region is what hangs together by values of one rank through operators that can compute on permuted axes. Each of its
-nodes computes either as it is or permuted. A value costs a Transpose where it is made in one way and read in the other
-(once for all such readers). Made permuted is what a Transpose by ``perm`` puts into the region, wanted permuted what
-one by the inverse takes out; everything else around the region is as it is, only that constants, and Transposes by
-other permutations, can be had in both ways, the first of them for nothing.
+A region is a connected part of a graph: values of one rank, and operators that can compute on permuted axes. Each of
+its nodes computes either as it is or permuted. A value costs a Transpose where it is produced in one way and read in
+the other (once for all such consumers). Produced permuted is what a Transpose by ``perm`` puts into the region, wanted
+permuted what one by the inverse takes out; everything else around the region is as it is, only that constants, and
+Transposes by other permutations, can be had in both ways, the first of them at no cost. (ONNX Runtime's transpose
+optimizer pushes Transposes one by one instead, by a cost heuristic.)
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from optimizer.algorithms.rewriting.layout.min_cut import UNCUTTABLE, Network
 from optimizer.algorithms.rewriting.layout.operators import Change, permuted
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 MAX_NODES = 4096
 BELOW, ABOVE = "below", "above"
 PERMUTED, AS_IS = "permuted", "as it is"  # source and sink of the network
+
+# What decides about a layout: a node of the region, a fixed side (``PERMUTED`` or ``AS_IS``), or a value by itself
+Side: TypeAlias = "ir.Node | ir.Value | str"
 
 
 @dataclass
@@ -44,11 +48,11 @@ class LayoutRegion:
     values: dict[ir.Value, None] = field(default_factory=dict)
 
     def is_permuted(self, value: ir.Value, chosen: Container[ir.Node]) -> bool:
-        """Whether ``value`` is made permuted, if the nodes ``chosen`` compute permuted."""
-        return self.maker(value) is PERMUTED or value.producer() in chosen
+        """Whether ``value`` is produced permuted, if the nodes ``chosen`` compute permuted."""
+        return self.decided_by(value) is PERMUTED or value.producer() in chosen
 
-    def maker(self, value: ir.Value) -> object:
-        """What decides how ``value`` is made: a node of the region, a fixed side, or the value, free to choose."""
+    def decided_by(self, value: ir.Value) -> Side:
+        """What decides how ``value`` is produced: a node of the region, a fixed side, or the value, if it is free."""
         producer = value.producer()
         if constants.constant_tensor(value) is not None:
             return value
@@ -61,8 +65,11 @@ class LayoutRegion:
             return PERMUTED
         return AS_IS if perm is None or len(perm) != len(self.perm) else value
 
-    def want(self, use: tuple[ir.Node, int]) -> object:
-        """How a consumer wants a value: as the node chooses, a fixed side, or ``None`` if it takes either."""
+    def wanted_by(self, use: tuple[ir.Node, int]) -> Side | None:
+        """How a consumer, a node and the index of its input, wants a value: as a node computes, or as a fixed side.
+
+        ``None`` if it takes either.
+        """
         node, index = use
         change = self.changes.get(node)
         if change is not None and index in change.moved:
@@ -72,18 +79,18 @@ class LayoutRegion:
             return AS_IS
         return PERMUTED if perm == permutations.inverse(self.perm) else None
 
-    def wants(self, value: ir.Value) -> set[object]:
-        """How the readers of ``value`` want it, and the graph if it gives it out."""
-        layouts = {self.want(use) for use in value.uses()}
+    def wanted(self, value: ir.Value) -> set[Side | None]:
+        """How the consumers of ``value`` want it; as it is if it is an output of the graph."""
+        layouts = {self.wanted_by(use) for use in value.uses()}
         return layouts | {AS_IS} if value.is_graph_output() else layouts
 
     def transposes(self) -> Iterator[tuple[ir.Node, str]]:
-        """The Transposes that the region lies below, since they put something permuted in, or above."""
+        """The Transposes that the region lies below, if they bring permuted values in, or above, if they undo it."""
         for value in self.values:
             producer = value.producer()
-            if producer is not None and self.maker(value) is PERMUTED:
+            if producer is not None and self.decided_by(value) is PERMUTED:
                 yield producer, BELOW
-            yield from ((use.node, ABOVE) for use in value.uses() if self.want(use) is PERMUTED)
+            yield from ((use.node, ABOVE) for use in value.uses() if self.wanted_by(use) is PERMUTED)
 
 
 def grow(start: ir.Value, perm: tuple[int, ...], opset: Callable[[ir.Node], int]) -> LayoutRegion:
@@ -97,7 +104,7 @@ def grow(start: ir.Value, perm: tuple[int, ...], opset: Callable[[ir.Node], int]
             continue
         region.values[value] = None
         if constants.constant_tensor(value) is not None:
-            continue  # its other consumers are near by accident only
+            continue  # its other consumers need not belong to the region
         producer = value.producer()
         for node in (*([] if producer is None else [producer]), *(use.node for use in value.uses())):
             if node in region.changes or node.graph is not region.home or len(region.changes) >= MAX_NODES:
@@ -123,31 +130,34 @@ def cheapest(region: LayoutRegion) -> set[ir.Node] | None:
 
 
 def _connect(value: ir.Value, region: LayoutRegion, network: Network) -> None:
-    """Make it cost 1 if ``value`` is read permuted where it is made as it is, and the other way round.
+    """Make it cost 1 if ``value`` is read permuted where it is produced as it is, and the other way round.
 
-    Two nodes of the network for each value, one a direction: the edge between the producer and it has capacity 1, those
-    to its consumers cannot be cut, so one Transpose serves all consumers.
+    Two vertices of the network for each value, one a direction: the edge between the producer and it has capacity 1,
+    those to its consumers cannot be cut, so one Transpose serves all consumers.
     """
-    maker = region.maker(value)
-    wants = region.wants(value) - {None}
-    after, before = (value, "made permuted, read as it is"), (value, "made as it is, read permuted")
-    if maker is not AS_IS:
-        network.edge(maker, after)
-        for reader in wants:
-            network.edge(after, reader, UNCUTTABLE)
-    if maker is not PERMUTED:
-        network.edge(before, maker)
-        for reader in wants:
-            network.edge(reader, before, UNCUTTABLE)
+    producer_side = region.decided_by(value)
+    consumer_sides = region.wanted(value) - {None}
+    permuted_to_plain = (value, "made permuted, read as it is")
+    plain_to_permuted = (value, "made as it is, read permuted")
+    # 1. Producer on the source's side, a consumer on the sink's: so is the vertex, and the edge to the producer is cut
+    if producer_side is not AS_IS:
+        network.edge(producer_side, permuted_to_plain)
+        for consumer in consumer_sides:
+            network.edge(permuted_to_plain, consumer, UNCUTTABLE)
+    # 2. Producer on the sink's side, a consumer on the source's: the same with all edges turned round
+    if producer_side is not PERMUTED:
+        network.edge(plain_to_permuted, producer_side)
+        for consumer in consumer_sides:
+            network.edge(consumer, plain_to_permuted, UNCUTTABLE)
 
 
 def _cost_now(region: LayoutRegion) -> int:
     """How many Transposes there are now, those by other permutations not counted."""
     count = 0
     for value in region.values:
-        maker, wants = region.maker(value), region.wants(value)
-        if maker is PERMUTED:
-            count += bool(wants - {PERMUTED})
-        elif maker is not value:
-            count += PERMUTED in wants
+        producer_side, consumer_sides = region.decided_by(value), region.wanted(value)
+        if producer_side is PERMUTED:
+            count += bool(consumer_sides - {PERMUTED})
+        elif producer_side is not value:
+            count += PERMUTED in consumer_sides
     return count
