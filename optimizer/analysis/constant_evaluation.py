@@ -113,14 +113,17 @@ def evaluate(node: ir.Node, opset: int) -> list[NDArray[Any]] | None:
     """
     if node.op_type not in FOLDED or queries.has_references(node):
         return None
+    # 1. All inputs are constants of types that are evaluated
     tensors = [constants.constant_tensor(value) for value in node.inputs]
     if any(value is not None and tensor is None for value, tensor in zip(node.inputs, tensors, strict=True)):
         return None
     if not all(_is_allowed(node.op_type, tensor.dtype) for tensor in tensors if tensor is not None):
         return None
     arrays = [None if tensor is None else tensor.numpy() for tensor in tensors]
+    # 2. The result is not much larger, and ONNX defines it
     if _too_large(node, arrays) or _is_undefined(node, arrays):
         return None
+    # 3. It is what shape inference expects, else the reference and the operator set differ
     results = run(node, opset, arrays)
     return None if results is None or not _as_inferred(node, results) else results
 

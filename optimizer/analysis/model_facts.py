@@ -164,6 +164,7 @@ def _count_nonzero(patterns: NDArray[np.unsignedinteger], *, has_sign_bit: bool)
 
 def _repeated(tensors: list[ir.TensorProtocol]) -> Iterator[int]:
     """Indices of tensors that equal an earlier one in type, shape and bytes."""
+    # A group is of equal type and bytes; of each shape in it, the first is the original
     for group in tensor_contents.equal_groups(tensors):
         seen = set()
         for index in group:

@@ -123,6 +123,7 @@ class _Skeleton:
 
     def build(self, model: ir.Model) -> onnx.ModelProto:
         self._functions = set(model.functions)
+        # IR version 10 has overloads, which functions may use
         proto = onnx.ModelProto(ir_version=max(model.ir_version or 0, 10))
         for domain, version in model.opset_imports.items():
             proto.opset_import.add(domain=domain, version=version)
@@ -176,6 +177,7 @@ class _Skeleton:
         tensor = value.const_value
         if tensor is None or not _is_small(tensor.dtype, tensor.shape.numpy()):
             return self._name(value)
+        # A copy in the graph that reads it, since the data of outer constants is not propagated
         name = f"{self._name(value)}_{id(proto)}"
         if name not in inlined:
             inlined.add(name)

@@ -75,14 +75,17 @@ def as_homogeneous(node: ir.Node, value: ir.Value, channels: Channels) -> Homoge
     """
     if not queries.is_standard(node) or queries.has_references(node) or not operators.has_one_output(node):
         return None
+    # 1. Sums, in which all operands scale, and products, in which one does
     if node.op_type in {"Add", "Sub"}:
         return _sum(node, channels)
     if node.op_type in {"Mul", "Div"}:
         return _gated(node, value, channels)
+    # 2. From here on only the first input scales; sizes, slopes and axes do not
     if not node.inputs or any(value is operand for operand in node.inputs[1:]):
         return None
     if node.op_type in _UNARY or (node.op_type in _LIKE and _LIKE[node.op_type](node, channels)):
         return _one_to_one(node, channels, channels)
+    # 3. The channels lie elsewhere behind the node
     pair = _elsewhere(node, value, channels)
     return None if pair is None else _one_to_one(node, *pair)
 
@@ -189,6 +192,7 @@ def _gated(node: ir.Node, value: ir.Value, channels: Channels) -> HomogeneousOpe
     """``x * g`` and ``x / g``: x scales, g is anything; it may not make more channels of one."""
     gate = gate_of(node)
     scaled = None if gate is None else node.inputs[1 - gate]
+    # x * x scales by c^2, and so does a gate that is scaled
     if gate is None or scaled is None or node.inputs[gate] is value or node.inputs[gate] is scaled:
         return None
     return HomogeneousOperator(((scaled, channels), (node.outputs[0], channels))) if channels.size > 1 else None
@@ -201,6 +205,7 @@ def gate_of(node: ir.Node) -> int | None:
     for index in (0, 1):
         if constants.constant_tensor(node.inputs[index]) is not None:
             return index
+    # A squeeze-and-excitation block multiplies each channel by one number: that number is the gate
     narrow = [_is_narrow(operand) for operand in node.inputs]
     return narrow.index(True) if narrow.count(True) == 1 else None
 

@@ -48,6 +48,7 @@ class Bias:
             return False
         by_channel = np.broadcast_to(array, (*array.shape[:-1], self.channels))  # the channels lie along the last axis
         summed = by_channel.astype(np.float64) + shift / self.factor
+        # Half precision ends at 65504
         with np.errstate(over="ignore"):
             rounded = summed.astype(array.dtype)
         if not np.isfinite(rounded).all():
@@ -76,6 +77,7 @@ def bias_of(node: ir.Node) -> Bias | None:
         return None
     if node.op_type == "MatMul":
         return _add_behind(linear)
+    # A Gemm with beta = 0 ignores its bias
     factor = node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
     if linear.bias is None:
         return Bias(node, 2, None, linear.outputs, factor) if factor else None

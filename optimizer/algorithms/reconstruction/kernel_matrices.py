@@ -166,6 +166,7 @@ def _refusal(
 
 def _prunable(stored: StoredConstant, nodes: tuple[ir.Node, ...]) -> Prunable:
     linear_nodes = [linear_node for node in nodes if (linear_node := as_linear(node)) is not None]
+    # Alike: the same way from the constant to the kernel, and the same arrangement of outputs, inputs and window in it
     views = {
         (
             _source(linear.node).steps,

@@ -125,6 +125,7 @@ def _cast(read: ShapeReader) -> Results:
     source = read.node.inputs[0]
     if source is None or to not in INTEGERS or source.dtype not in INTEGERS:
         raise UnknownElementError("Cast")
+    # Numbers that do not fit would wrap; symbols are sizes, and taken to fit
     if to == ir.DataType.INT32 and any(is_known(e) and abs(int(e)) > np.iinfo(np.int32).max for e in array.flat):
         raise UnknownElementError("Cast")
     return [array]

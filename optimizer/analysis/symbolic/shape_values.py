@@ -40,6 +40,7 @@ class ShapeValues:
         """The elements of ``value`` in its shape; ``None`` if it is not a small integer tensor of known shape."""
         if value is None:
             return None
+        # Values that no evaluated node produced: constants, or elements of which nothing is known
         if value not in self._arrays:
             constant = _constant(value)
             self._arrays[value] = _opaque(value) if constant is None else constant

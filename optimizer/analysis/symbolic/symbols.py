@@ -67,6 +67,7 @@ def renaming(anchors: Anchors, shapes: Mapping[ir.Value, ir.Shape | None]) -> di
     """What the marked symbols that are anchored are called in ``shapes``, as far as they changed."""
     names: dict[str, int | str] = {}
     for symbol, (value, axis) in anchors.items():
+        # The dimension at the anchor, as the new inference calls it
         shape = shapes.get(value)
         dim = None if shape is None or axis >= len(shape) else shape[axis]
         name = dim.value if isinstance(dim, ir.SymbolicDim) else dim

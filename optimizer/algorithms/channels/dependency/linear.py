@@ -70,6 +70,7 @@ def recurrent(groups: ChannelGroups, node: ir.Node) -> str:
     tensor = constants.constant_tensor(weight)
     if any(groups.axis_of(value) is not None for value in node.inputs[1:]):
         return f"read by {node.op_type} as its state"
+    # The units begin an axis, whether or not the input has one
     produced = begin_units(groups, node) if groups.prunes_states else np.zeros(0, np.int64)
     if channel_axis is None or weight is None:
         return ""
@@ -96,6 +97,7 @@ def _bias_axis(linear_node: LinearNode) -> int | None:
 
 def _dense(groups: ChannelGroups, linear_node: LinearNode, channel_axis: ChannelAxis | None) -> None:
     """The channel axis of what is read ends; the output channels begin one."""
+    # 1. New ids on the output, 2. on the weight's and the bias's axis of outputs, 3. the old ones on that of inputs
     output_axis = groups.begin(
         linear_node.node,
         linear_node.outputs,

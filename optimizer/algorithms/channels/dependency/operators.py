@@ -71,6 +71,7 @@ def channel_groups(graph: ir.Graph, opset: int, *, prunes_states: bool = False) 
         prunes_states: Whether the hidden units of recurrent nodes are channels too. Each is read by the recurrence, so
             one without other consumers is still used.
     """
+    # In the order of the graph, so that the axes of a node's inputs are known when it is looked at
     groups = ChannelGroups(opset, prunes_states)
     for node in graph:
         for captured in traversal.captured(node):
@@ -130,6 +131,7 @@ def _normalization(groups: ChannelGroups, node: ir.Node) -> str:
     channel_axis = groups.axis_of(node.inputs[0])
     if channel_axis is None:
         return ""
+    # Four parameters, or two of an InstanceNormalization, each of one number a channel
     tensors = [constants.constant_tensor(value) for value in node.inputs[1:]]
     if not _is_second_axis(groups, node) or any(
         tensor is None or tensor.size != channel_axis.size for tensor in tensors
@@ -158,6 +160,7 @@ def _over_axes(groups: ChannelGroups, node: ir.Node) -> str:
     channel_dim = rank - channel_axis.from_end
     if channel_dim == axis % rank or (channel_dim > axis % rank and not is_single_axis):
         return f"read by {node.op_type} over the channels"
+    # The scale of a normalization of later axes may still have an axis for the channels
     if not all(elementwise.has_no_channels(value, channel_axis) for value in node.inputs[1:]):
         return f"read by {node.op_type} with a parameter for each channel"
     return carried(groups, node)
@@ -188,6 +191,7 @@ def _resize(groups: ChannelGroups, node: ir.Node) -> str:
     if rank is None or not resizes_elsewhere(node, Channels(channel_axis.size, channel_axis.from_end)):
         return f"read by {node.op_type} along the channels"
     by_size = len(node.inputs) > 3 and node.inputs[3] is not None
+    # A constant size has an element for the channels, which has to follow
     if by_size and "axes" not in node.attributes:
         if constants.constant_ints(node.inputs[3]) is None:
             return f"read by {node.op_type} with a computed size"
@@ -213,6 +217,7 @@ def _looked_at(consumer: ir.Node, index: int, rank: int) -> range | set[int]:
         positions = constants.constant_ints(consumer.inputs[1])
         if positions is not None:
             return {element % rank for element in positions}
+    # A Slice of a shape, which has one axis
     if queries.is_standard(consumer, "Slice") and index == 0:
         bounds = elementwise.slice_bounds(consumer, rank)
         if bounds is not None and set(bounds) <= {0}:

@@ -68,12 +68,14 @@ def channel_moments(
     rewriter = Rewriter(copy, Sites())
     values = {value.name: value for value in copy.graph.inputs}
     values.update((value.name, value) for node in copy.graph for value in node.outputs)
+    # 1. A kernel of one tap behind each value: what its second moments are taken of are the channels at each position
     probes: dict[str, str] = {}
     for name, (from_end, count) in channels.items():
         probe = _probe(values[name], from_end, count, rewriter)
         if probe is not None:
             copy.graph.append(probe)
             probes[str(probe.outputs[0].name)] = name
+    # 2. One sweep for all of them; rows of values that belong together are added up
     sums: dict[Hashable, SecondMoments] = {}
     moments_by_name: dict[str, SecondMoments] = {}
     for output, moments in evaluator.second_moments(copy, list(probes)) if probes else ():
@@ -95,6 +97,7 @@ def _probe(value: ir.Value, from_end: int, count: int, rewriter: Rewriter) -> ir
     dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
     if rank is None or dtype.kind != "f":
         return None
+    # Channels on the last axis are the rows of a MatMul, on the second those of a Conv
     is_row = from_end == 1
     if not is_row and (from_end != rank - 1 or rank < 3):
         return None

@@ -191,6 +191,7 @@ class Pruning:
 
 def sizes_of(model: ir.Model, feed: Mapping[str, Any]) -> dict[str, list[object]]:
     """Shapes of the values of ``model`` by name where its inputs have the shapes of ``feed``."""
+    # Shapes of intermediate values are those of dynamic inputs: forget them, and infer from those of the feed
     copy = clone(model)
     for node in copy.graph:
         for value in node.outputs:

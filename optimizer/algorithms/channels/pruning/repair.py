@@ -135,6 +135,7 @@ class RepairableConsumer:
         of_consumers = [by_name.get(name) for name in self.names]
         if any(moments is None for moments in of_consumers):
             return None
+        # Kernels that read the same value, or values that are summed up as one, count once
         different = {id(moments): moments for moments in of_consumers if moments is not None}.values()
         rows = sum(moments.rows for moments in different)
         second = sum((moments.sums[0] for moments in different), np.zeros((self.roots.size,) * 2)) / rows

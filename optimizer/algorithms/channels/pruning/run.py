@@ -116,12 +116,15 @@ class PruningRun:
         evaluator, progress = self.context.evaluator, self.context.progress
         costs = self._costs(pruning)
         share = self.goal.macs or self.goal.params or self.goal.latency or 0.0
+        # 1. Nothing can be run: the order of the weights, up to the goal
         if evaluator is None:
             portions = pruning.order(self._curves(pruning), costs)
             return portions[: to_cost(pruning, portions, costs, share)]
+        # 2. Otherwise the sensitivity of width groups is part of the order
         search = self._search(pruning, costs, evaluator)
         search.measure(progress)
         portions = search.order()
+        # 3. The goal says how much at most, the budget how much of that
         if self.goal.latency is not None and evaluator.is_timed:
             most = search.to_latency(portions, self.goal.latency, progress)
         else:

@@ -72,6 +72,7 @@ class PruningSearch:
             progress(measured / len(groups))
             if self.evaluator.time_left() < (1 - _MEASURING) * begun:
                 break
+            # The first step that removes a quarter, and costs more than rounding does
             width_group, curve = members[group], self.curves[group]
             cumulated = curve.costs.cumsum()
             ends_over_noise = (
@@ -84,6 +85,7 @@ class PruningSearch:
             if cost > 0 and math.isfinite(share):
                 self.sensitivity[group] = share**2 / cost
         if self.sensitivity:
+            # Width groups for which there was no time count as the usual one
             median = statistics.median(self.sensitivity.values())
             self.sensitivity.update({group: median for group in groups if group not in self.sensitivity})
 
@@ -126,6 +128,7 @@ class PruningSearch:
 
     def _longest(self, most: int, holds: Callable[[int], bool], progress: Progress) -> int:
         """The longest length below ``most`` that holds, to ``1 / _FINEST`` of ``most``."""
+        # Bisection: ``low`` holds, ``high`` does not
         low, high, tried = 0, most, 0
         finest = max(most // _FINEST, 1)
         while high - low > finest and self.evaluator.time_left() > 0:
@@ -157,6 +160,7 @@ def units(portions: Sequence[Portion]) -> tuple[int, ...]:
 
 def seconds_by_node(model: ir.Model, profile: Mapping[str, float]) -> dict[ir.Node, float]:
     """Seconds of each node by the names that ONNX Runtime may give it; empty if too few are known."""
+    # ONNX Runtime calls a node by its name, or by one of its outputs
     by_name = profile_gains.by_name(profile)
     by_node: dict[ir.Node, float] = {}
     for node in model.graph:

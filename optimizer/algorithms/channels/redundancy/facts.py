@@ -81,6 +81,7 @@ class ValueNumbers:
 
     def constants(self, values: NDArray[np.float64]) -> ChannelFacts:
         """Channels that are these ``values``, (size,), everywhere."""
+        # One number for each different constant, so that equal constants are equal channels
         different, inverse = np.unique(values, return_inverse=True)
         numbers = np.array([self.number(("constant", value)) for value in different.tolist()], np.int64)
         return ChannelFacts(numbers[inverse.reshape(-1)], np.ones(values.size), values.astype(np.float64))
@@ -130,6 +131,7 @@ class ValueNumbers:
 
     def scaled(self, facts: ChannelFacts, factor: NDArray[np.float64]) -> ChannelFacts:
         """Channels times a factor each, (size,), of any sign; 0 makes a constant."""
+        # A negative factor is a channel of its own number, since scales are positive
         value_number = facts.value_number
         if np.any(factor < 0):
             value_number = np.where(factor < 0, self.numbers("negative", [facts.value_number]), value_number)
@@ -151,6 +153,7 @@ class ValueNumbers:
 
 def rounded(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """``numbers``, (size,), those that differ by float32 rounding made equal: to the smallest of each run."""
+    # In ascending order a run ends where the next number is further than rounding above; it takes its first number
     order = np.argsort(numbers, kind="stable")
     sorted_numbers = numbers[order]
     apart = np.diff(sorted_numbers) > _APART * np.abs(sorted_numbers[1:])

@@ -64,6 +64,7 @@ def merge(redundancies: Redundancy) -> list[BiasShift]:
 
 def _shifts(reading: Reading, constant: NDArray[np.int64]) -> list[BiasShift]:
     """What the channels at positions ``constant`` add to each output."""
+    # W_c summed over the window, times k_c; kernels that see a border of zeros are excluded by ``is_steady``
     if not constant.size:
         return []
     array, consumer = _array(reading.weight), reading.consumers[0]
@@ -82,6 +83,7 @@ def _add_parallel(reading: Reading, parallel: NDArray[np.int64], gone: NDArray[n
     if not parallel.size:
         return
     scale, axis = reading.facts[0].scale, reading.consumers[0].axis
+    # Each goes to the parallel channel of the largest scale that stays, by which factors are at most 1
     staying = np.flatnonzero(~np.isin(reading.roots, gone))
     # (input channels, all the rest)
     columns = np.moveaxis(_array(reading.weight), axis, 0)
@@ -149,6 +151,7 @@ def _add_to_gates(node: ir.Node, shift: NDArray[np.float64], rewriter: Rewriter)
 def _add_behind(node: ir.Node, shift: NDArray[np.generic], rewriter: Rewriter) -> None:
     """Put an Add behind a MatMul, or add to the constant of the one that is there."""
     output = node.outputs[0]
+    # An Add behind it takes the shift up, if its constant broadcasts along the last axis
     reader = queries.only_consumer(output)
     if reader is not None and queries.is_standard(reader, "Add"):
         index = 1 if reader.inputs[0] is output else 0
@@ -156,6 +159,7 @@ def _add_behind(node: ir.Node, shift: NDArray[np.generic], rewriter: Rewriter) -
         if array is not None and array.ndim <= 1 and array.size in {1, shift.size}:
             replace_input(reader, index, np.broadcast_to(array, shift.shape) + shift, rewriter)
             return
+    # Else a new Add, whose output takes over the name and the users of the product
     sum_value = ir.Value(name=rewriter.names.fresh(f"{output.name}_sum"))
     name = rewriter.names.fresh(f"{node.name}_bias") if node.name else ""
     add = ir.node("Add", [output, rewriter.constant(node, shift, "bias")], outputs=[sum_value], name=name)

@@ -65,9 +65,8 @@ class ChannelAnalysis:
         """What is known of ``output`` by what is known of the inputs of ``node``; the first case that fits."""
         first = self.facts(node.inputs[0]) if node.inputs else None
         if node in self.groups.producers or node in self.groups.group_ids:
-            sums_channels = (
-                node in self._readers or node in self.groups.group_ids
-            )  # and does not read its channels elsewhere
+            # It may read channels on another axis than the one that it sums over: nothing is known of its sums then
+            sums_channels = node in self._readers or node in self.groups.group_ids
             facts = kernel_facts(node, first if sums_channels else None, self.value_numbers, self.tolerance)
         elif node.op_type == "Concat":
             facts = self._concat(node, channel_axis)
@@ -76,14 +75,18 @@ class ChannelAnalysis:
         elif node.op_type == "InstanceNormalization" and first is not None:
             facts = self._normalized_by_itself(node, first)
         elif node.op_type == "MatMul":
+            # A product of two activations; a constant weight is a producer, see above
             facts = self._matrices(*(self._factor(value, channel_axis) for value in node.inputs))
         elif node.op_type in operators.NARY:
             facts = self._elementwise(node, channel_axis)
         elif output in self.groups.selected and first is not None:
+            # Split, Slice, Gather, and Flatten, which repeats channels
             facts = self._selected(first, output)
         elif node.op_type == "Reshape" and first is not None and first.size > channel_axis.size:
+            # The axis of channels is split in two, and only the outer one carries ids
             facts = self._several_at_a_position(first, first.size // channel_axis.size)
         elif first is None or first.size != channel_axis.size or len(_input_facts(self, node)) > 1:
+            # Several inputs with channels, and no rule for how they meet
             facts = self.value_numbers.fresh(channel_axis.size)
         else:
             facts = self._unary(node, node.outputs.index(output), first)
@@ -119,12 +122,15 @@ class ChannelAnalysis:
     def _constants(self, node: ir.Node, facts: ChannelFacts) -> NDArray[np.float64]:
         """What constant channels become, NaN where they become none."""
         unknown = np.full(facts.size, math.nan)
+        # 1. The mean, the maximum, or a copy of a constant is that constant
         if node.op_type in _STEADY or (node.op_type == "AveragePool" and not _sees_border(node)):
             return facts.constant
         if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") != "constant":
             return facts.constant
+        # 2. Zeros of a border, or a sum of terms that are not counted here: only 0 stays what it is
         if node.op_type in _ZERO:
             return np.where(facts.constant == 0, 0.0, math.nan)
+        # 3. Elementwise functions are computed
         if node.op_type in operators.UNARY:
             return self._computed(node, [facts.constant])
         return unknown
@@ -134,6 +140,7 @@ class ChannelAnalysis:
         size = max(operand.size for operand in operands)
         is_known = ~np.isnan(np.sum([np.broadcast_to(operand, (size,)) for operand in operands], axis=0))
         result = np.full(size, math.nan)
+        # Numbers are in float64 here; the function is of the type that the model computes in
         dtypes = [None if value is None or value.dtype is None else value.dtype for value in node.inputs]
         if not is_known.any() or any(dtype is None for dtype in dtypes[: len(operands)]):
             return result
@@ -152,6 +159,7 @@ class ChannelAnalysis:
         scale, bias, mean, variance = (array_of(value) for value in node.inputs[1:5])
         if scale is None or bias is None or mean is None or variance is None:
             return self.value_numbers.fresh(facts.size)
+        # y = (x - mean) scale / sqrt(variance + epsilon) + bias
         factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
         return self.value_numbers.shifted(self.value_numbers.scaled(facts, factor), bias - mean * factor)
 
@@ -160,6 +168,7 @@ class ChannelAnalysis:
         scale, bias = (array_of(value) for value in node.inputs[1:3])
         if scale is None or bias is None:
             return self.value_numbers.fresh(facts.size)
+        # A factor of the channel does not cancel exactly, because of epsilon
         operands = [facts, self.value_numbers.constants(scale), self.value_numbers.constants(bias)]
         derived = self.value_numbers.derived(_operation_key(node), operands, linear=False)
         return self.value_numbers.with_constants(derived, np.where(facts.is_constant, bias, math.nan))
@@ -167,6 +176,7 @@ class ChannelAnalysis:
     def _concat(self, node: ir.Node, channel_axis: ChannelAxis) -> ChannelFacts:
         facts = [self.facts(value) for value in node.inputs]
         sizes = self.groups.concatenated_sizes.get(node)
+        # Along the channels: behind one another. Along another axis: one of each beside each other, at every position
         if sizes is not None:
             return concatenated(
                 [operand or self.value_numbers.fresh(size) for operand, size in zip(facts, sizes, strict=True)]
@@ -177,6 +187,7 @@ class ChannelAnalysis:
         return self._side_by_side(_operation_key(node), with_facts)
 
     def _elementwise(self, node: ir.Node, channel_axis: ChannelAxis) -> ChannelFacts:
+        # Everything elementwise goes by operands that have been broadcast to the channels
         operands = [self._operand(value, channel_axis) for value in node.inputs]
         if len(operands) == 2 and node.op_type in {"Add", "Sub", "Mul", "Div"}:
             return self._arithmetic(node.op_type, operands[0], operands[1])
@@ -194,6 +205,7 @@ class ChannelAnalysis:
         facts = self.facts(value)
         if facts is not None and facts.size == channel_axis.size:
             return facts
+        # A constant: one number for all channels, or a row for each
         array = array_of(value)
         if array is not None and array.size == 1:
             return self.value_numbers.constants(np.full(channel_axis.size, array.item()))
@@ -258,6 +270,7 @@ class ChannelAnalysis:
 
     def _matrices(self, first: ChannelFacts, second: ChannelFacts) -> ChannelFacts:
         """A product of matrices for each channel, or one whose rows or columns they are."""
+        # Of constants only 0 is known to give a constant: other sums depend on how many terms there are
         zero = (first.constant == 0) | (second.constant == 0)
         return self.value_numbers.with_constants(self._bilinear("MatMul", first, second), np.where(zero, 0.0, math.nan))
 

@@ -84,6 +84,7 @@ class ChannelPosition:
     def can_go(self) -> bool:
         """Whether the kernel can do without the unit."""
         leaving = Counter(self.reading.value_number[self.positions].tolist())
+        # Also what this place has compensated for before: the last of the parallel channels has to stay
         needed = self.reading.needed(self.positions) | (self.compensated & leaving.keys())
         return all(self.remaining[number] > leaving[number] for number in needed)
 
@@ -110,6 +111,7 @@ class Redundancy:
 
 def readings(groups: ChannelGroups, analysis: ChannelAnalysis) -> list[Reading]:
     """The weights of all consumers whose channels something is known of."""
+    # Kernels that share a weight are one reading: the weight can be changed for all of them or for none
     by_weight: dict[ir.Value, list[ChannelConsumer]] = defaultdict(list)
     for consumer in groups.consumers:
         by_weight[consumer.weight].append(consumer)
@@ -152,6 +154,7 @@ def _common_value_numbers(facts: list[ChannelFacts]) -> NDArray[np.int64]:
 def _shift(consumers: list[ChannelConsumer], facts: list[ChannelFacts]) -> NDArray[np.float64]:
     first = facts[0].constant
     is_equal = np.all([input_facts.constant == first for input_facts in facts], axis=0)
+    # A padded window sees zeros beside the constant, which no bias makes up for, unless the constant is 0
     steady = all(is_steady(consumer.node) for consumer in consumers)
     return np.where(is_equal & (steady | (first == 0)), first, np.nan)
 
@@ -185,6 +188,7 @@ def redundancy(groups: ChannelGroups, analysis: ChannelAnalysis, multiple: int) 
 
 def _places(groups: ChannelGroups, result: Redundancy) -> dict[int, list[ChannelPosition]]:
     """Where each unit is read."""
+    # Units that no kernel reads have no places: nothing keeps them
     by_unit: dict[int, list[ChannelPosition]] = {
         root: [] for channel_ids in groups.producers.values() for root in groups.roots(channel_ids).tolist()
     }
@@ -223,6 +227,7 @@ def _reason(places: list[ChannelPosition]) -> str:
 
 def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> None:
     """Take units back until what kernels produce and read is a multiple wide, and nothing is empty."""
+    # Widths that kernels make or weights have are multiples; what Split and Slice select is not empty
     channel_ids_of_axes = [
         *groups.producers.values(),
         *(parameter.channel_ids for parameter in groups.sliced_parameters.values()),
@@ -230,6 +235,7 @@ def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> No
     axes = [(groups.roots(channel_ids).tolist(), multiple) for channel_ids in channel_ids_of_axes]
     axes += [(groups.roots(groups.channel_axes[value].channel_ids).tolist(), 1) for value in groups.selected]
     changed = True
+    # A unit that is taken back widens other axes too, so they are looked at until nothing changes
     while changed:
         changed = False
         for axis, width in axes:
@@ -241,6 +247,7 @@ def _keep_widths(groups: ChannelGroups, result: Redundancy, multiple: int) -> No
 
 def _unit_to_keep(axis: list[int], result: Redundancy, multiple: int) -> int | None:
     """A unit to take back, or ``None`` if the width is fine: the first that went, which costs least."""
+    # Fine as it was, or a multiple that is not empty
     going = [root for root in axis if root in result.gone]
     width = len(axis) - len(going)
     if not going or (width and (width % multiple == 0 or multiple == 1)):

@@ -134,6 +134,7 @@ def _one_axis(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
     moved = range(len(node.inputs)) if node.op_type == "Concat" else range(1)
     if node.op_type == "Concat" and any(queries.rank(value) != len(perm) for value in node.inputs):
         return None
+    # Without keepdims the axis is gone behind it: it writes what it wrote if the other axes are in order
     change: dict[str, int | list[int]] = {"axis": perm[axis]}
     if node.op_type in {"ArgMax", "ArgMin"} and node.attributes.get_int("keepdims", 1) == 0:
         return Change((0,), absorbs=True, attributes=change) if _keeps_order(perm, [axis]) else None
@@ -152,6 +153,7 @@ def _reducing(node: ir.Node, perm: Sequence[int]) -> Change | None:
     if by_input and axes is None:
         return None
     keeps = node.attributes.get_int("keepdims", 1) != 0
+    # No axes: all of them are reduced, or none
     if not axes:
         identity = node.attributes.get_int("noop_with_empty_axes", 0) != 0
         return Change((0,), absorbs=not keeps and not identity)
@@ -183,6 +185,7 @@ def _slice(node: ir.Node, perm: Sequence[int]) -> Change | None:
         count = len(node.attributes.get_ints("starts", ()))
         axes = node.attributes.get_ints("axes", None) or list(range(count))
         return Change((0,), attributes={"axes": [perm[axis % len(perm)] for axis in axes]})
+    # Without axes a Slice is of the first ones, as many as there are starts
     has_axes = len(node.inputs) > 3 and node.inputs[3] is not None
     starts = constants.known_shape(node.inputs[1]) if len(node.inputs) > 1 else None
     if not has_axes and (starts is None or len(starts) != 1):
@@ -240,5 +243,6 @@ def _moves_only_ones(value: ir.Value | None, perm: Sequence[int]) -> bool:
 def _last_axis(node: ir.Node, rank: int) -> Change | None:
     if node.op_type == "MatMul":
         return Change((0,)) if queries.rank(node.inputs[1]) == 2 else None
+    # Mean and deviation, the second and third output, would be permuted too
     alone = not any(queries.has_uses(value) for value in node.outputs[1:])
     return Change((0,)) if alone and node.attributes.get_int("axis", -1) in {-1, rank - 1} else None
