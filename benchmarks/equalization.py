@@ -112,7 +112,7 @@ class Bench:
         spec = f"insert-qdq:search=false,{BITS[bits]}" + (f",{options}" if options else "")
         (member,) = parse_stage(spec).passes
         result = member.run(model, Context(self.model, evaluator=self.evaluator))
-        self.evaluator.memory.clear()  # candidates of other options are of no use
+        self.evaluator.memo.clear()  # candidates of other options are of no use
         error, as_run = (self._error(result.model, optimize=optimize) for optimize in (False, True))
         shown = "+".join(filter(None, (before, f"insert-qdq:{options}" if options else "insert-qdq")))
         return Row(shown, error, as_run, str(result.choices.get("ranges", "")), changes | dict(result.changes), left)

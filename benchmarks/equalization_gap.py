@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import optimizer
 from equalization import BEFORE
 from optimizer.algorithms.quantization.linear import UINT8, WEIGHT_INT7
-from optimizer.algorithms.quantization.static.search import Int8Search
+from optimizer.algorithms.quantization.static.search import Int8Options, Int8Search
 from optimizer.algorithms.quantization.static.units import find_units
 from optimizer.contract.passes import Context
 from optimizer.engine.evaluator import RuntimeEvaluator
@@ -50,10 +50,8 @@ class Judge:
 
     def search(self, model: ir.Model, *, per_channel: bool, correct_bias: bool = True) -> Int8Search:
         """All units of ``model``, with one kind of weights."""
-        return Int8Search.of(
-            model, find_units(model)[0], self.evaluator, (UINT8, UINT8, WEIGHT_INT7),
-            per_channel=per_channel, correct_bias=correct_bias, adaptive=(), method="mse",
-        )  # fmt: skip
+        options = Int8Options((UINT8, UINT8, WEIGHT_INT7), per_channel, correct_bias, adaptive=(), method="mse")
+        return Int8Search.of(model, find_units(model)[0], self.evaluator, options)
 
     def error(self, search: Int8Search) -> float:
         """Of everything in int8."""

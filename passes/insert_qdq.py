@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer.algorithms.quantization import linear
 from optimizer.algorithms.quantization.static.fusion_table import constant_type
-from optimizer.algorithms.quantization.static.search import Int8Search
+from optimizer.algorithms.quantization.static.search import Int8Options, Int8Search
 from optimizer.algorithms.quantization.static.units import find_units
 from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
@@ -97,13 +97,14 @@ class InsertQdq(NodeFilterOptions, Pass):
         units = [
             unit for unit in found if held.issuperset(unit.outputs) and context.sites.permits(UNITS.name, unit.name)
         ]
-        method = self.ranges if context.choices is None else context.choices["ranges"]
-        adaptive = context.choices["adaptive"] if context.choices else None if self.rounding == "adaptive" else ()
-        per_channel = self.granularity == "channel"
-        work = Int8Search.of(
-            model, units, evaluator, self._grids(context.target),
-            per_channel=per_channel, correct_bias=self.correct_bias, adaptive=adaptive, method=method,
-        )  # fmt: skip
+        method = self.ranges
+        adaptive = None if self.rounding == "adaptive" else ()
+        if context.choices is not None:
+            method, adaptive = context.choices["ranges"], tuple(context.choices["adaptive"])
+        options = Int8Options(
+            self._grids(context.target), self.granularity == "channel", self.correct_bias, adaptive, method
+        )
+        work = Int8Search.of(model, units, evaluator, options)
         if context.choices is not None:
             chosen = frozenset(context.choices["units"])
         else:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from optimizer.contract.memo import Memo
     from optimizer.statistics.cross_moments import CrossMoments
     from optimizer.statistics.second_moments import SecondMoments
     from optimizer.statistics.tensor_statistics import Observation
@@ -21,13 +22,13 @@ class Evaluator(Protocol):
         calibration: Feeds to take ranges and statistics from.
         has_data: Whether they are the user's, or made-up ones are allowed to calibrate.
         is_timed: Whether times may decide; if not, decide by size and structure.
-        memory: What passes found out and may ask again in the same run, under keys of their own.
+        memo: What passes found out and may ask again in the same run.
     """
 
     calibration: Sequence[dict[str, Any]]
     has_data: bool
     is_timed: bool
-    memory: dict[Any, Any]
+    memo: Memo
 
     def observe(
         self, model: ir.Model, values: Sequence[str], channel_axes: Mapping[str, int] | None = None

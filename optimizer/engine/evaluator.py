@@ -6,6 +6,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
+from optimizer.contract.memo import Memo
 from optimizer.contract.progress import Progress
 from optimizer.evaluation.calibration import moments
 from optimizer.evaluation.calibration import sweep as calibration
@@ -66,7 +67,7 @@ class RuntimeEvaluator:
         self.calibration: Sequence[dict[str, Any]] = split.calibration
         self.has_data = split.origin != "generated" or allow_generated
         self.is_timed = is_timed
-        self.memory: dict[Any, Any] = {}
+        self.memo = Memo()
         self._fitting = split.fitting
         self._selection = split.selection.spread(_MOST_SELECTION if budget.metric is None else _MOST_FOR_METRIC)
         answers = ReferenceOutputs(prepare(reference), self._selection, optimize=True, threads=threads)

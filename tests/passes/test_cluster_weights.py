@@ -14,6 +14,7 @@ import optimizer
 import weight_nets
 from optimized_ops import optimized_ops
 from optimizer.algorithms.clustering import codes
+from optimizer.contract.memo import Memo
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import PreconditionError, UsageError
 from optimizer.evaluation.runtime.session import session
@@ -257,7 +258,7 @@ class Lab:
 
     def __init__(self, holds=lambda _given: True) -> None:
         self.holds = holds
-        self.memory = {}
+        self.memo = Memo()
 
     def budget_used(self, given: ir.Model) -> float:
         return 0.5 if self.holds(given) else 2.0

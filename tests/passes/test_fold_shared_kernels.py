@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optimizer.contract.memo import Memo
 from optimizer.contract.passes import Context
 from optimizer.errors import UsageError
 from optimizer.graph import linear_nodes
@@ -322,7 +323,7 @@ class Limit:
     calibration, has_data, is_timed = (), True, False
 
     def __init__(self, planted, limit):
-        self.planted, self.limit, self.memory = planted, limit, {}
+        self.planted, self.limit, self.memo = planted, limit, Memo()
 
     def budget_used(self, model):
         feeds = feeds_for(self.planted, {})

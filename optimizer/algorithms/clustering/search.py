@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +21,7 @@ from optimizer.algorithms.clustering.storage import OLDEST_OPSET, CodebookWriter
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
 from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.algorithms.search.budgeted import Search, grouped
-from optimizer.algorithms.search.memory import digest
+from optimizer.contract.memo import MemoKey
 from optimizer.contract.passes import PassResult, Step
 from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import SkippedNodes
@@ -61,6 +61,23 @@ class _ClusteringMemory:
     shares: dict[int, dict[frozenset[str], float]] = field(default_factory=dict)
     errors: dict[int, dict[str, float]] = field(default_factory=dict)
     fitted: set[Coding] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Powers(MemoKey["Mapping[str, ActivationNorms]"]):
+    """What the weights of the chosen nodes are multiplied with, see ``_ClusteringMemory``."""
+
+    choice: NodeFilter
+    min_elements: int
+
+
+@dataclass(frozen=True)
+class _MemoryOf(MemoKey[_ClusteringMemory]):
+    """What was found out with these options of the pass, see ``ClusterSearch``."""
+
+    codings: tuple[Coding, ...]
+    choice: NodeFilter
+    min_elements: int
 
 
 @dataclass
@@ -203,15 +220,14 @@ class ClusterSearch:
     def _memory(self, evaluator: Evaluator | None) -> _ClusteringMemory:
         if evaluator is None:
             return _ClusteringMemory({})
-        inputs: Any = ("input power", digest(self.model), self.choice, self.min_elements)
-        if inputs not in evaluator.memory:
-            known = input_power(self.model, self._weights(SkippedNodes()), evaluator) if evaluator.has_data else {}
-            evaluator.memory[inputs] = known
-        key: Any = (*inputs, tuple(self.codings))
-        if key not in evaluator.memory:
-            evaluator.memory[key] = _ClusteringMemory(evaluator.memory[inputs])
-        found: _ClusteringMemory = evaluator.memory[key]
-        return found
+        choice, least = self.choice, self.min_elements
+        powers = evaluator.memo.get(self.model, _Powers(choice, least), lambda: self._powers(evaluator))
+        key = _MemoryOf(tuple(self.codings), choice, least)
+        return evaluator.memo.get(self.model, key, lambda: _ClusteringMemory(powers))
+
+    def _powers(self, evaluator: Evaluator) -> Mapping[str, ActivationNorms]:
+        """What weights are multiplied with, as far as there are data."""
+        return input_power(self.model, self._weights(SkippedNodes()), evaluator) if evaluator.has_data else {}
 
 
 def _output(weight: StoredWeight) -> str:

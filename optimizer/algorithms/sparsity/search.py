@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optimizer.algorithms.reconstruction.sequential import refit_all
 from optimizer.algorithms.search.budgeted import Search, grouped
-from optimizer.algorithms.search.memory import digest
 from optimizer.algorithms.sparsity.pruner import Pruned, Pruner, put
+from optimizer.contract.memo import MemoKey
 from optimizer.contract.passes import Note, PassResult, Step
 from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import SkippedNodes
@@ -52,6 +52,13 @@ class _PruningMemory:
     pruned: dict[float, dict[str, Pruned]] = field(default_factory=dict)
     shares: dict[float, dict[frozenset[str], float]] = field(default_factory=dict)
     errors: dict[float, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _MemoryOf(MemoKey[_PruningMemory]):
+    """What was found out for a plan."""
+
+    plan: SparsityPlan
 
 
 @dataclass
@@ -169,9 +176,7 @@ class PruneSearch:
     def _memory(self, evaluator: Evaluator | None) -> _PruningMemory:
         if evaluator is None:
             return _PruningMemory()
-        key: Any = ("pruning", digest(self.model), self.plan)
-        found: _PruningMemory = evaluator.memory.setdefault(key, _PruningMemory())
-        return found
+        return evaluator.memo.get(self.model, _MemoryOf(self.plan), _PruningMemory)
 
 
 def _said(zeros: int, sizes: int, changes: Mapping[str, int]) -> Iterator[Note]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -75,7 +75,7 @@ def test_it_is_exact_without_a_tolerance_and_lossy_with_one():
 
 @pytest.mark.parametrize("tolerance", [-0.1, 1.0, float("nan")])
 def test_what_is_no_distance_is_refused(tolerance):
-    with pytest.raises(UsageError, match="relative distance"):
+    with pytest.raises(UsageError, match="from 0 to less than 1"):
         DedupInitializers(tolerance=tolerance)
 
 
@@ -172,7 +172,6 @@ class Lab:
     each: float = 0.3
     has_data: bool = True
     is_timed: bool = True
-    memory: dict = field(default_factory=dict)
 
     def budget_used(self, model):
         return self.each * (self.weights - len(model.graph.initializers))

@@ -12,7 +12,7 @@ from optimizer.algorithms.channels.pruning.importance import NEED_DATA, curves
 from optimizer.algorithms.channels.pruning.pruner import Pruning, sizes_of
 from optimizer.algorithms.channels.pruning.repair import repairable_consumers
 from optimizer.algorithms.channels.pruning.search import PruningSearch, seconds_by_node, to_cost, units
-from optimizer.algorithms.search.memory import digest
+from optimizer.contract.memo import MemoKey
 from optimizer.contract.passes import Note, PassResult, Step
 from optimizer.contract.skipped import SkippedNodes
 from optimizer.graph import queries, traversal
@@ -40,6 +40,27 @@ class Goal:
     macs: float | None = None
     params: float | None = None
     latency: float | None = None
+
+
+@dataclass(frozen=True)
+class _ChannelMoments(MemoKey["Mapping[str, SecondMoments]"]):
+    """Second moments of what kernels read, by first output."""
+
+
+@dataclass(frozen=True)
+class _Profile(MemoKey["Mapping[str, float]"]):
+    """Seconds of one inference by node name."""
+
+
+@dataclass(frozen=True)
+class _SearchFor(MemoKey[PruningSearch]):
+    """The search with these options of the pass, see ``PruningRun``."""
+
+    goal: Goal
+    importance: str
+    repair: bool
+    multiple: int
+    choice: NodeFilter
 
 
 @dataclass
@@ -88,7 +109,7 @@ class PruningRun:
         return PassResult(pruned, changes, (*width_notes, *skipped.notes()), {"removed": _positions(pruning, gone)})
 
     def _pruning(self) -> Pruning:
-        """The units of the model; what was measured of them is in the evaluator's memory."""
+        """The units of the model; what was measured of them is in the evaluator's memo."""
         evaluator = self.context.evaluator
         sizes = (
             sizes_of(self.model, evaluator.calibration[0])
@@ -105,11 +126,7 @@ class PruningRun:
         return pruning
 
     def _moments(self, pruning: Pruning, evaluator: Evaluator) -> Mapping[str, SecondMoments]:
-        key = "channel moments", digest(self.model)
-        if key not in evaluator.memory:
-            evaluator.memory[key] = pruning.observe(evaluator)
-        moments: Mapping[str, SecondMoments] = evaluator.memory[key]
-        return moments
+        return evaluator.memo.get(self.model, _ChannelMoments(), lambda: pruning.observe(evaluator))
 
     def _portions(self, pruning: Pruning, skipped: SkippedNodes) -> Sequence[Portion]:
         """What goes, in order."""
@@ -136,11 +153,10 @@ class PruningRun:
 
     def _search(self, pruning: Pruning, costs: Costs, evaluator: Evaluator) -> PruningSearch:
         """A new search, or the one that was made for this model before."""
-        key = "pruning", digest(self.model), self.goal, self.importance, self.repair, self.multiple, self.choice
-        if key not in evaluator.memory:
-            evaluator.memory[key] = PruningSearch(pruning, self._curves(pruning), costs, evaluator)
-        search: PruningSearch = evaluator.memory[key]
-        return search
+        key = _SearchFor(self.goal, self.importance, self.repair, self.multiple, self.choice)
+        return evaluator.memo.get(
+            self.model, key, lambda: PruningSearch(pruning, self._curves(pruning), costs, evaluator)
+        )
 
     def _curves(self, pruning: Pruning) -> list[Curve]:
         evaluator = self.context.evaluator
@@ -155,10 +171,8 @@ class PruningRun:
         if self.goal.params is not None:
             return pruning.parameters()
         if self.goal.macs is None and evaluator is not None and evaluator.is_timed:
-            key = "pruning profile", digest(self.model)
-            if key not in evaluator.memory:
-                evaluator.memory[key] = evaluator.profile(self.model)
-            node_seconds = seconds_by_node(self.model, evaluator.memory[key])
+            profile = evaluator.memo.get(self.model, _Profile(), lambda: evaluator.profile(self.model))
+            node_seconds = seconds_by_node(self.model, profile)
             if node_seconds:
                 return pruning.seconds(node_seconds)
         return pruning.macs()

@@ -1,25 +1,25 @@
 """From a float model and its units to the int8 candidate that the budget allows: ranges, gains, search.
 
-What was observed and measured is kept in the evaluator's memory, by the model's content: a second try with a stricter
-aim runs nothing again that is known.
+What was observed and measured is kept in the evaluator's memo: a second try with a stricter aim runs nothing again
+that is known.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from optimizer.algorithms.quantization.static.adaptive_rounding import adaptive_weights
 from optimizer.algorithms.quantization.static.candidates import Int8Candidates, to_observe
 from optimizer.algorithms.quantization.static.placement import place
 from optimizer.algorithms.search import profile_gains
 from optimizer.algorithms.search.budgeted import Search, grouped
-from optimizer.algorithms.search.memory import digest
+from optimizer.contract.memo import MemoKey
 from optimizer.graph import constants
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -27,10 +27,39 @@ if TYPE_CHECKING:
     from optimizer.algorithms.quantization.static.units import Unit
     from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.progress import Progress
+    from optimizer.statistics.ranges import Method
     from optimizer.statistics.tensor_statistics import Observation, Range
 
 _AUTO = ("min-max", "percentile", "mse")
 _ROUNDING = 0.4  # share of the time that the rounding of weights may take
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How units are quantized.
+
+    Attributes:
+        grids: The integers of activations, of constants that meet them, and of weights.
+        per_channel: Whether each output channel of a weight has its own scale.
+        correct_bias: Whether biases make up for the mean error of weights.
+        adaptive: First outputs of the kernels whose weights are rounded by what they are multiplied with, as far as
+            that is known; ``None`` is all for which there is time.
+        method: How ranges are taken; ``auto`` takes the one of least error.
+    """
+
+    grids: tuple[IntegerRange, IntegerRange, IntegerRange]
+    per_channel: bool
+    correct_bias: bool
+    adaptive: tuple[str, ...] | None
+    method: Literal["auto"] | Method
+
+
+@dataclass(frozen=True)
+class _SearchFor(MemoKey["Int8Search"]):
+    """The search among these units."""
+
+    units: tuple[str, ...]
+    options: Int8Options
 
 
 @dataclass
@@ -57,51 +86,32 @@ class Int8Search:
     shares: dict[frozenset[str], float] = field(default_factory=dict)
 
     @classmethod
-    def of(  # noqa: PLR0913 - what to quantize, and how
-        cls,
-        model: ir.Model,
-        units: Sequence[Unit],
-        evaluator: Evaluator,
-        grids: tuple[IntegerRange, IntegerRange, IntegerRange],
-        *,
-        per_channel: bool,
-        correct_bias: bool,
-        adaptive: Collection[str] | None,
-        method: str,
-    ) -> Int8Search:
-        """Observe what ``units`` need, or take it from the evaluator's memory.
+    def of(cls, model: ir.Model, units: Sequence[Unit], evaluator: Evaluator, options: Int8Options) -> Int8Search:
+        """Observe what ``units`` of the float ``model`` need, or take it from the evaluator's memo."""
+        key = _SearchFor(tuple(unit.name for unit in units), options)
+        return evaluator.memo.get(model, key, lambda: cls._observed(model, units, evaluator, options))
 
-        Args:
-            model: The float model.
-            units: What may become int8.
-            evaluator: Observes and measures.
-            grids: The integers of activations, of constants that meet them, and of weights.
-            per_channel: Whether each output channel of a weight has its own scale.
-            correct_bias: Whether biases make up for the mean error of weights.
-            adaptive: First outputs of the kernels whose weights are rounded by what they are multiplied with, as far
-                as that is known; ``None`` is all for which there is time.
-            method: How ranges are taken; ``auto`` takes the one of least error.
-        """
-        key = (digest(model), tuple(unit.name for unit in units), str(grids), per_channel, correct_bias,
-               None if adaptive is None else tuple(adaptive), method)  # fmt: skip
-        known = evaluator.memory.get(key)
-        if isinstance(known, cls):
-            return known
+    @classmethod
+    def _observed(
+        cls, model: ir.Model, units: Sequence[Unit], evaluator: Evaluator, options: Int8Options
+    ) -> Int8Search:
         needed, axes = to_observe(model, units)
         seen = evaluator.observe(model, list(dict.fromkeys(name for names in needed.values() for name in names)), axes)
         unseen = tuple(unit.name for unit in units if not _are_seen(needed[unit.name], seen))
         joining = _joining(model, [unit for unit in units if unit.name not in unseen])
-        candidates = Int8Candidates(model, seen, _Ranges(seen, "min-max"), *grids, per_channel, correct_bias)
+        candidates = Int8Candidates(
+            model, seen, _Ranges(seen, "min-max"), *options.grids, options.per_channel, options.correct_bias
+        )
+        adaptive = options.adaptive
         candidates.weights = adaptive_weights(
-            model, _kernels(joining) if adaptive is None else adaptive, evaluator, grids[2],
-            per_channel=per_channel, correct_bias=correct_bias,
+            model, _kernels(joining) if adaptive is None else adaptive, evaluator, options.grids[2],
+            per_channel=options.per_channel, correct_bias=options.correct_bias,
             until=(1 - _ROUNDING) * evaluator.time_left() if adaptive is None else -math.inf,
         )  # fmt: skip
         rounded = tuple(candidates.weights)
-        made = cls(candidates, {unit.name: unit for unit in joining}, evaluator, method, unseen, rounded)
-        made._choose_ranges()
-        evaluator.memory[key] = made
-        return made
+        search = cls(candidates, {unit.name: unit for unit in joining}, evaluator, options.method, unseen, rounded)
+        search._choose_ranges()
+        return search
 
     def everything(self) -> frozenset[str]:
         """The names of all units."""
