@@ -113,7 +113,7 @@ class RuntimeEvaluator:
     ) -> Iterator[tuple[str, CrossMoments]]:
         """Moments of what kernels of ``model`` read with what ``reference`` answers under their outputs' names."""
         self._progress.begin(f"inputs and answers of {len(kernels)} kernels over {len(self._fitting)} feeds")
-        yield from moments.paired_moments(
+        yield from moments.cross_moments(
             model, reference, kernels, self._fitting, threads=self._threads, progress=self._progress
         )
 

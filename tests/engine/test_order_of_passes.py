@@ -16,7 +16,7 @@ import pytest
 import optimizer
 from optimizer.contract.passes import Context
 from optimizer.engine.evaluator import RuntimeEvaluator
-from optimizer.evaluation.calibration.sweep import giving
+from optimizer.evaluation.calibration.sweep import with_outputs
 from optimizer.evaluation.feeds.sets import split
 from optimizer.evaluation.runtime.session import session
 from optimizer.evaluation.validation.budget import Budget
@@ -105,7 +105,7 @@ class Chain:
             node = node.inputs[0].producer()
         found = constants.constant_array(node.inputs[1])
         if found is None:
-            found = session(giving(self.model, [node.inputs[1].name])).run(self.data[0])[node.inputs[1].name]
+            found = session(with_outputs(self.model, [node.inputs[1].name])).run(self.data[0])[node.inputs[1].name]
         middle = constants.constant_array(node.inputs[3]) if len(node.inputs) > 3 else 0
         return found.astype(np.float64) - middle
 

@@ -1,7 +1,8 @@
-"""Sums over calibration feeds of products of what kernels read, and of that with what they are to answer.
+"""Moments of the inputs of linear nodes over calibration feeds, and of those together with the reference's outputs.
 
-One kernel after the other, in groups whose sums are bounded; each group is a sweep over the feeds
-(``optimizer.evaluation.calibration.sweep``).
+One node after the other, in groups whose sums are bounded; each group is a sweep over the feeds
+(``optimizer.evaluation.calibration.sweep``). The sums are those of ``optimizer.statistics.second_moments`` and
+``optimizer.statistics.cross_moments``.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer.evaluation.calibration.sweep import (
     GROUP_BYTES,
-    giving,
     loaded,
     need_feeds,
     observable,
     packed,
     sizes,
     visit,
+    with_outputs,
 )
 from optimizer.evaluation.runtime import session
 from optimizer.statistics.cross_moments import CrossMoments, draw_for
@@ -43,7 +44,7 @@ def second_moments(  # noqa: PLR0913 - what to sum up, over what, and how; by ke
     progress: Callable[[float], None] = lambda _share: None,
     group_bytes: int = GROUP_BYTES,
 ) -> Iterator[tuple[str, SecondMoments]]:
-    """Second moments of what kernels multiply with, one kernel after the other, in the order of the graph.
+    """Second moments of the rows of linear nodes, one node after the other, in the order of the graph.
 
     Where their sums would be too large together, they come in groups, one sweep each: use each when it comes and let
     it go. Errors are raised when the first is asked for.
@@ -52,15 +53,15 @@ def second_moments(  # noqa: PLR0913 - what to sum up, over what, and how; by ke
         model: Not changed.
         kernels: First outputs of nodes of the main graph.
         feeds: One inference each, loaded when asked for.
-        most_rows: Of each kernel, over all feeds; each gives the same share, drawn by ``seed``.
+        most_rows: Limit on the rows of each node over all feeds; each feed gives as many, drawn by ``seed``.
         seed: Which rows are drawn; they do not depend on what else is asked for.
         threads: Threads inside an operator.
         progress: Called with the share of the work done.
-        group_bytes: What the sums of one sweep may take together, and the values of one run; a kernel whose sums take
+        group_bytes: Limit on the bytes of the sums of one sweep, and of the values of one run; a node whose sums take
             more has a sweep of its own.
 
     Yields:
-        First output and moments; those that share their rows have one object. Kernels that
+        First output and moments; nodes that share their rows have one object. Nodes that
         ``optimizer.statistics.second_moments.refusal`` names a reason for, or whose input cannot be observed, are left
         out; those that no feed reached have no rows.
 
@@ -69,26 +70,28 @@ def second_moments(  # noqa: PLR0913 - what to sum up, over what, and how; by ke
         DataError: If there are no feeds.
         ReferenceRunError: If ONNX Runtime cannot run the model.
     """
-    found = row_groups(model, kernels)
-    names = set(observable(model, {item.value for item in found}))
-    groups = batches([item for item in found if item.value in names], group_bytes)
-    share = -(-most_rows // max(len(feeds), 1))
+    sources = row_groups(model, kernels)
+    names = set(observable(model, {source.value for source in sources}))
+    groups = batches([source for source in sources if source.value in names], group_bytes)
+    rows_of_feed = -(-most_rows // max(len(feeds), 1))
     for number, group in enumerate(groups):
-        collection = Collection(group, share, seed)
-        inputs = list(dict.fromkeys(item.value for item in group))
-        told = partial(_tell, progress, number, len(groups))
-        visit(model, inputs, feeds, collection.add, threads=threads, progress=told, group_bytes=group_bytes)
+        collection = Collection(group, rows_of_feed, seed)
+        inputs = list(dict.fromkeys(source.value for source in group))
+        progress_of_group = partial(_tell, progress, number, len(groups))
+        visit(
+            model, inputs, feeds, collection.add, threads=threads, progress=progress_of_group, group_bytes=group_bytes
+        )
         yield from collection.result()
 
 
 @dataclass(frozen=True)
-class _PairedSums:
-    """A kernel of the changed model and the value of the reference that its output stands for.
+class _NodePair:
+    """A linear node of the changed model and the value of the reference that its output stands for.
 
     Attributes:
-        name: Of both.
-        node: The kernel.
-        read: The name of what it multiplies with.
+        name: The name of its first output, and of the value.
+        node: The node.
+        read: The name of its first input.
     """
 
     name: str
@@ -96,7 +99,7 @@ class _PairedSums:
     read: str
 
 
-def paired_moments(  # noqa: PLR0913 - as above
+def cross_moments(  # noqa: PLR0913 - as above
     model: ir.Model,
     reference: ir.Model,
     kernels: Sequence[str],
@@ -108,9 +111,9 @@ def paired_moments(  # noqa: PLR0913 - as above
     progress: Callable[[float], None] = lambda _share: None,
     group_bytes: int = GROUP_BYTES,
 ) -> Iterator[tuple[str, CrossMoments]]:
-    """Moments of what kernels of ``model`` read together with the values of ``reference`` that their outputs stand for.
+    """Moments of the rows of nodes of ``model`` together with the values of ``reference`` that their outputs stand for.
 
-    One kernel after the other, in the order of the graph of ``model``, as ``second_moments`` does; arguments and errors
+    One node after the other, in the order of the graph of ``model``, as ``second_moments`` does; arguments and errors
     are the same.
 
     Args:
@@ -126,60 +129,63 @@ def paired_moments(  # noqa: PLR0913 - as above
     """
     need_feeds(feeds)
     pairs = _pairs(model, reference, kernels)
-    own = sizes(model, _computed(pairs.values(), feeds[0]), feeds[0], threads)
-    given = sizes(reference, list(pairs), feeds[0], threads)
-    taken = {pair.name: CrossMoments.nbytes(pair.node) + own.get(pair.read, 0) + given.get(pair.name, 0)
-             for pair in pairs.values()}  # fmt: skip
-    groups = [[pairs[name] for name in group] for group in packed(taken, group_bytes) if group]
-    share = -(-most_rows // len(feeds))
+    input_bytes = sizes(model, _computed(pairs.values(), feeds[0]), feeds[0], threads)
+    output_bytes = sizes(reference, list(pairs), feeds[0], threads)
+    # A group is bounded by its sums and by the values that a run gives out for them.
+    bytes_needed = {
+        name: CrossMoments.nbytes(pair.node) + input_bytes.get(pair.read, 0) + output_bytes.get(name, 0)
+        for name, pair in pairs.items()
+    }
+    groups = [[pairs[name] for name in group] for group in packed(bytes_needed, group_bytes) if group]
+    rows_of_feed = -(-most_rows // len(feeds))
     for number, group in enumerate(groups):
-        told = partial(_tell, progress, number, len(groups))
+        progress_of_group = partial(_tell, progress, number, len(groups))
         sums = {pair.name: CrossMoments.of(pair.node) for pair in group}
-        draws = {pair.name: draw_for(pair.name, seed) for pair in group}
-        for seen, wanted in _both(model, reference, group, feeds, threads=threads, progress=told):
+        rngs = {pair.name: draw_for(pair.name, seed) for pair in group}
+        for inputs, outputs in _both(model, reference, group, feeds, threads=threads, progress=progress_of_group):
             for pair in group:
-                if pair.read in seen:
-                    answer = wanted.pop(pair.name)
-                    sums[pair.name].add(pair.node, seen[pair.read], answer, share, draws[pair.name])
+                if pair.read in inputs:
+                    answer = outputs.pop(pair.name)
+                    sums[pair.name].add(pair.node, inputs[pair.read], answer, rows_of_feed, rngs[pair.name])
         yield from sums.items()
 
 
-def _pairs(model: ir.Model, reference: ir.Model, kernels: Sequence[str]) -> dict[str, _PairedSums]:
-    """Those kernels of which both sides can be observed, by name, in the order of the graph."""
-    wanted = {name for item in row_groups(model, kernels) for name in item.kernels}
-    found = {}
+def _pairs(model: ir.Model, reference: ir.Model, kernels: Sequence[str]) -> dict[str, _NodePair]:
+    """Those nodes of which both sides can be observed, by name, in the order of the graph."""
+    wanted = {name for group in row_groups(model, kernels) for name in group.kernels}
+    pairs = {}
     for node in model.graph:
         name, value = node.outputs[0].name if node.outputs else None, node.inputs[0] if node.inputs else None
         if name in wanted and name is not None and value is not None:
-            found[name] = _PairedSums(name, node, str(value.name))
-    known = set(observable(model, {pair.read for pair in found.values()}))
-    given = set(observable(reference, found))
-    return {name: pair for name, pair in found.items() if pair.read in known and name in given}
+            pairs[name] = _NodePair(name, node, str(value.name))
+    observable_inputs = set(observable(model, {pair.read for pair in pairs.values()}))
+    observable_outputs = set(observable(reference, pairs))
+    return {name: pair for name, pair in pairs.items() if pair.read in observable_inputs and name in observable_outputs}
 
 
-def _computed(pairs: Iterable[_PairedSums], feed: Mapping[str, Any]) -> list[str]:
-    """What the kernels read and no feed has."""
+def _computed(pairs: Iterable[_NodePair], feed: Mapping[str, Any]) -> list[str]:
+    """The inputs of the nodes that are no arrays of the feed, so that the model has to compute them."""
     return [name for name in dict.fromkeys(pair.read for pair in pairs) if name not in feed]
 
 
 def _both(  # noqa: PLR0913 - what to run, on what, and how; by keyword from the fifth on
     model: ir.Model,
     reference: ir.Model,
-    group: Sequence[_PairedSums],
+    group: Sequence[_NodePair],
     feeds: Sequence[Mapping[str, Any]],
     *,
     threads: int,
     progress: Callable[[float], None],
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """For each feed, what the kernels of ``group`` read in ``model`` and what ``reference`` answers."""
+    """For each feed, the inputs of the nodes of ``group`` in ``model``, and their outputs in ``reference``."""
     values = _computed(group, feeds[0])
-    own = session.session(giving(model, values), threads=threads) if values else None
-    others = session.session(giving(reference, [pair.name for pair in group]), threads=threads)
-    for done, feed in enumerate(loaded(feeds), 1):
-        yield {**feed, **({} if own is None else own.run(feed))}, others.run(feed)
-        progress(done / len(feeds))
+    model_session = session.session(with_outputs(model, values), threads=threads) if values else None
+    reference_session = session.session(with_outputs(reference, [pair.name for pair in group]), threads=threads)
+    for count, feed in enumerate(loaded(feeds), 1):
+        yield {**feed, **({} if model_session is None else model_session.run(feed))}, reference_session.run(feed)
+        progress(count / len(feeds))
 
 
-def _tell(progress: Callable[[float], None], done: int, total: int, share: float) -> None:
-    """Call ``progress`` while the part after ``done`` of ``total`` runs."""
-    progress((done + share) / total)
+def _tell(progress: Callable[[float], None], groups_done: int, total: int, share: float) -> None:
+    """Call ``progress`` while group number ``groups_done`` of ``total`` runs, of which ``share`` is done."""
+    progress((groups_done + share) / total)

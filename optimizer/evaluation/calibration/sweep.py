@@ -3,10 +3,11 @@
 The values are made outputs of a copy of the model, from which everything that they do not need is taken away. ONNX
 Runtime optimizes the copy as ever: it fuses nothing across an output, so each value is what its name says. A run keeps
 all its outputs until it ends, so where they would be too large together the values are observed in groups, in the
-order of the graph, one sweep each; later groups run longer, the last one the whole model.
+order of the graph, one sweep each; later groups run longer, the last one the whole model. The calibrators of ONNX
+Runtime's quantizer add outputs likewise (``augment_graph``), all of them at once.
 
 Feeds are loaded one at a time and each array is dropped once it was looked at: memory does not grow with their number.
-Values inside ``If``, ``Loop`` and ``Scan`` bodies and of functions, and those that are no numeric tensors, cannot be
+Values inside ``If``, ``Loop`` and ``Scan`` bodies and of functions, and those that are not numeric tensors, cannot be
 made outputs: they are not in the result.
 """
 
@@ -71,16 +72,16 @@ def observe(  # noqa: PLR0913 - what to look at, in what, and how; by keyword fr
         ReferenceRunError: If ONNX Runtime cannot run the model.
     """
     names = observable(model, values)
-    found = {name: Observation.of(channel_axes.get(name)) for name in names}
+    observations = {name: Observation.of(channel_axes.get(name)) for name in names}
 
     def look(name: str, array: NDArray[Any]) -> None:
         try:
-            found[name].add(array)
+            observations[name].add(array)
         except DataError as error:
             raise DataError(f"value {name!r}: {error}") from error
 
-    visit(model, list(found), feeds, look, threads=threads, progress=progress, group_bytes=group_bytes)
-    return found
+    visit(model, list(observations), feeds, look, threads=threads, progress=progress, group_bytes=group_bytes)
+    return observations
 
 
 def visit(  # noqa: PLR0913 - as above
@@ -95,10 +96,11 @@ def visit(  # noqa: PLR0913 - as above
 ) -> None:
     """Call ``look(name, array)`` for each of ``values`` in each of ``feeds``; constants come once.
 
-    It is what ``observe`` is made of, for statistics of another kind. Arguments and errors are the same; ``look`` must
-    neither change nor keep the array.
+    ``observe`` is made of it, and so are other statistics. Arguments and errors are the same; ``look`` must neither
+    change nor keep the array.
     """
     need_feeds(feeds)
+    # 1. Constants need no run. Inputs come from the feeds, in the first sweep.
     names = observable(model, values)
     main = _values(model)
     inputs = [name for name in names if main[name].is_graph_input()]
@@ -106,19 +108,20 @@ def visit(  # noqa: PLR0913 - as above
         tensor = constants.constant_tensor(main[name])
         if tensor is not None:
             look(name, tensor.numpy())
+    # 2. The others in groups, one sweep each. With inputs alone there is one sweep, and nothing runs.
     computed = [name for name in names if name not in inputs and constants.constant_tensor(main[name]) is None]
     groups = [group for group in _groups(model, computed, feeds[0], threads, group_bytes) if group]
-    done, total = 0, max(len(groups), 1) * len(feeds)
+    runs_done, runs = 0, max(len(groups), 1) * len(feeds)
     for number, group in enumerate(groups or [[]]):
-        session = runtime.session(giving(model, group), threads=threads) if group else None
+        session = runtime.session(with_outputs(model, group), threads=threads) if group else None
         for feed in loaded(feeds):
             if number == 0:
                 _look_at_inputs(main, inputs, feed, look)
-            answers = {} if session is None else session.run(feed)
+            outputs = {} if session is None else session.run(feed)
             for name in group:
-                look(name, answers.pop(name))
-            done += 1
-            progress(done / total)
+                look(name, outputs.pop(name))
+            runs_done += 1
+            progress(runs_done / runs)
 
 
 def need_feeds(feeds: Sequence[Mapping[str, Any]]) -> None:
@@ -138,6 +141,7 @@ def observable(model: ir.Model, values: Iterable[str]) -> list[str]:
         UsageError: If the model has no value of one of the names.
     """
     main, wanted = _values(model), set(values)
+    # A value inside a subgraph or function is left out, but its name is not wrong.
     unknown = wanted - main.keys()
     unknown = unknown and unknown - names_in_use(model)
     if unknown:
@@ -148,10 +152,10 @@ def observable(model: ir.Model, values: Iterable[str]) -> list[str]:
     return [name for name, value in chosen.items() if _is_numeric(value.type or inferred.get(value, (None, None))[0])]
 
 
-def giving(model: ir.Model, names: Sequence[str]) -> ir.Model:
+def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """A copy of ``model`` whose outputs are the values ``names`` of its main graph, without all that they do not need.
 
-    It has all inputs of ``model``, so the same feeds fit.
+    It has all inputs of ``model``, so the same feeds fit; ``onnx.utils.extract_model`` keeps only those in use.
     """
     copy = clone(model)
     main = _values(copy)
@@ -173,14 +177,14 @@ def _set_outputs(copy: ir.Model, outputs: Sequence[ir.Value]) -> None:
 def _values(model: ir.Model) -> dict[str, ir.Value]:
     """The values of the main graph by name, in topological order."""
     main = model.graph
-    found = {value.name: value for value in (*main.inputs, *main.initializers.values()) if value.name}
+    values = {value.name: value for value in (*main.inputs, *main.initializers.values()) if value.name}
     for node in traversal.in_order(main):
-        found.update((value.name, value) for value in node.outputs if value.name)
-    return found
+        values.update((value.name, value) for value in node.outputs if value.name)
+    return values
 
 
-def _is_numeric(kind: ir.TypeProtocol | None) -> bool:
-    return kind is None or (isinstance(kind, ir.TensorType) and kind.dtype not in _TEXT)
+def _is_numeric(type_: ir.TypeProtocol | None) -> bool:
+    return type_ is None or (isinstance(type_, ir.TensorType) and type_.dtype not in _TEXT)
 
 
 def _look_at_inputs(main: Mapping[str, ir.Value], names: Sequence[str], feed: Mapping[str, Any], look: Visit) -> None:
@@ -223,17 +227,19 @@ def sizes(model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], thread
     if not names:
         return {}
     copy = clone(model)
-    main, labels = _values(copy), NameGenerator(names_in_use(copy))
+    main, name_generator = _values(copy), NameGenerator(names_in_use(copy))
     if not queries.opset_version(copy):
         copy.graph.opset_imports[""] = 17
-    dims: dict[str, ir.Value] = {}
+    shapes: dict[str, ir.Value] = {}
     for name in names:
-        dims[name] = ir.Value(name=labels.fresh(f"{name}.shape"), type=ir.TensorType(ir.DataType.INT64))
-        copy.graph.append(ir.node("Shape", [main[name]], outputs=[dims[name]]))
-    _set_outputs(copy, list(dims.values()))
-    answers = runtime.session(copy, threads=threads).run(feed)
-    widths = {name: _element_bytes(main[name]) for name in names}
-    return {name: int(math.prod(answers[str(value.name)].tolist()) * widths[name]) for name, value in dims.items()}
+        shapes[name] = ir.Value(name=name_generator.fresh(f"{name}.shape"), type=ir.TensorType(ir.DataType.INT64))
+        copy.graph.append(ir.node("Shape", [main[name]], outputs=[shapes[name]]))
+    _set_outputs(copy, list(shapes.values()))
+    outputs = runtime.session(copy, threads=threads).run(feed)
+    element_bytes = {name: _element_bytes(main[name]) for name in names}
+    return {
+        name: int(math.prod(outputs[str(value.name)].tolist()) * element_bytes[name]) for name, value in shapes.items()
+    }
 
 
 def _element_bytes(value: ir.Value) -> float:

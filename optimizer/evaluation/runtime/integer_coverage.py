@@ -16,7 +16,7 @@ from onnx_ir.traversal import RecursiveGraphIterator
 
 from optimizer.evaluation.runtime import kernel_origins
 from optimizer.evaluation.runtime.introspection import optimized_graphs
-from optimizer.evaluation.runtime.kernel_origins import INTEGER, KINDS, MADE
+from optimizer.evaluation.runtime.kernel_origins import ADDED, INTEGER, OPERATORS
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ _NAMED = 3  # names in a line of text
 
 
 @dataclass(frozen=True)
-class Count:
-    """Kernels of one kind.
+class KernelCount:
+    """Kernels of one operator of the model.
 
     Attributes:
         integer: How many run in integers.
-        total: Of how many.
+        total: How many there are.
     """
 
     integer: int
@@ -42,16 +42,16 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Left:
+class FloatKernel:
     """A kernel that runs in float.
 
     Attributes:
         name: The node's name, or that of its output if it has none.
-        kind: Its operator.
+        operator: Its operator in the model.
     """
 
     name: str
-    kind: str
+    operator: str
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class Coverage:
     Attributes:
         kernels: By operator of the model, sorted by name.
         weights_only: How many of those in integers have quantized weights and float inputs (MatMulNBits).
-        left_float: The other kernels.
-        quantize: QuantizeLinear nodes that are left, at the borders between integers and float.
-        dequantize: DequantizeLinear nodes that are left.
+        float_kernels: The other kernels.
+        quantize: QuantizeLinear nodes that ONNX Runtime did not fuse, at the borders between integers and float.
+        dequantize: DequantizeLinear nodes that it did not fuse.
         round_trips: Values that are quantized and dequantized again, with nothing in between: pairs that did not fuse.
         dequantized_weights: Constants that are dequantized at every run, slower than float ones.
     """
 
-    kernels: Mapping[str, Count]
+    kernels: Mapping[str, KernelCount]
     weights_only: int
-    left_float: tuple[Left, ...]
+    float_kernels: tuple[FloatKernel, ...]
     quantize: int
     dequantize: int
     round_trips: tuple[str, ...]
@@ -78,7 +78,7 @@ class Coverage:
 
     @property
     def integer(self) -> int:
-        """Kernels of all kinds that run in integers."""
+        """Kernels of all operators that run in integers."""
         return sum(count.integer for count in self.kernels.values())
 
     @property
@@ -88,30 +88,32 @@ class Coverage:
 
     @property
     def total(self) -> int:
-        """Kernels of all kinds."""
+        """Kernels of all operators."""
         return sum(count.total for count in self.kernels.values())
 
     def text(self) -> str:
         """One line: ``int8: 47 of 53 Conv, 12 of 12 MatMul; 6 left float``."""
-        kinds = ", ".join(f"{count.integer} of {count.total} {kind}" for kind, count in self.kernels.items())
-        parts = [f"int8: {kinds or 'no kernels'}"]
+        counts = ", ".join(f"{count.integer} of {count.total} {operator}" for operator, count in self.kernels.items())
+        clauses = [f"int8: {counts or 'no kernels'}"]
         if self.weights_only:
-            parts.append(f"{self.weights_only} of them by their weights only")
-        if self.left_float:
-            parts.append(f"{len(self.left_float)} left float")
+            clauses.append(f"{self.weights_only} of them by their weights only")
+        if self.float_kernels:
+            clauses.append(f"{len(self.float_kernels)} left float")
         if self.dequantized_weights:
             names = self.dequantized_weights
-            parts.append(f"{len(names)} weights dequantized at every run: {_names(names)}")
+            clauses.append(f"{len(names)} weights dequantized at every run: {_names(names)}")
         if self.round_trips:
-            parts.append(f"{len(self.round_trips)} pairs that did not fuse: {_names(self.round_trips)}")
-        return "; ".join(parts)
+            clauses.append(f"{len(self.round_trips)} pairs that did not fuse: {_names(self.round_trips)}")
+        return "; ".join(clauses)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "kernels": {kind: {"integer": count.integer, "total": count.total} for kind, count in self.kernels.items()},
+            "kernels": {
+                operator: {"integer": count.integer, "total": count.total} for operator, count in self.kernels.items()
+            },
             "weights_only": self.weights_only,
-            "left_float": [{"name": left.name, "kind": left.kind} for left in self.left_float],
+            "left_float": [{"name": kernel.name, "kind": kernel.operator} for kernel in self.float_kernels],
             "quantize": self.quantize,
             "dequantize": self.dequantize,
             "round_trips": list(self.round_trips),
@@ -128,23 +130,29 @@ def coverage(model: ir.Model) -> Coverage:
     Raises:
         ReferenceRunError: If ONNX Runtime cannot load it.
     """
+    # 1. A copy whose nodes are marked with their index, and its optimized graph.
     marked = clone(model)
     nodes = list(_all_nodes(marked))
-    given = {output.name: node.name for node in _all_nodes(model) for output in node.outputs if output.name}
-    names = [_name(node, given) for node in nodes]
+    original_names = {output.name: node.name for node in _all_nodes(model) for output in node.outputs if output.name}
+    names = [_name(node, original_names) for node in nodes]
     kernel_origins.mark(nodes)
     graphs = optimized_graphs(marked)
-    found = [node for graph in graphs for node in graph.node if node.op_type in KINDS]
+    kernels = [node for graph in graphs for node in graph.node if node.op_type in OPERATORS]
+    # 2. For each kernel, whether it runs in integers, and its node. Those that ONNX Runtime adds are none of the model.
     counted = [
-        (kernel.op_type in INTEGER, Left(kernel.name if index is None else names[index], _kind(kernel, index, nodes)))
-        for kernel, index in zip(found, kernel_origins.origins(found, nodes), strict=True)
-        if index is None or (index != MADE and _is_float(nodes[index]))
+        (
+            kernel.op_type in INTEGER,
+            FloatKernel(kernel.name if index is None else names[index], _operator(kernel, index, nodes)),
+        )
+        for kernel, index in zip(kernels, kernel_origins.origins(kernels, nodes), strict=True)
+        if index is None or (index != ADDED and _is_float(nodes[index]))
     ]
-    kinds = Counter(kernel.kind for _, kernel in counted)
-    integers = Counter(kernel.kind for is_integer, kernel in counted if is_integer)
+    # 3. Counts by operator of the model.
+    totals = Counter(kernel.operator for _, kernel in counted)
+    integers = Counter(kernel.operator for is_integer, kernel in counted if is_integer)
     operators = Counter(node.op_type for graph in graphs for node in graph.node)
     return Coverage(
-        {kind: Count(integers[kind], kinds[kind]) for kind in sorted(kinds)},
+        {operator: KernelCount(integers[operator], totals[operator]) for operator in sorted(totals)},
         operators["MatMulNBits"],
         tuple(kernel for is_integer, kernel in counted if not is_integer),
         operators["QuantizeLinear"],
@@ -160,27 +168,28 @@ def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from RecursiveGraphIterator(function)
 
 
-def _name(node: ir.Node, given: Mapping[str, str | None]) -> str:
-    """What ``node`` is called in the model that was given, where a clone makes up names; else its output's name."""
+def _name(node: ir.Node, original_names: Mapping[str, str | None]) -> str:
+    """The name of ``node`` in the model before it was cloned, which makes up names; else that of its output."""
     output = next((output.name for output in node.outputs if output.name), None)
-    return (given.get(output) if output else node.name) or output or node.op_type
+    return (original_names.get(output) if output else node.name) or output or node.op_type
 
 
-def _kind(kernel: onnx.NodeProto, index: int | None, nodes: Sequence[ir.Node]) -> str:
+def _operator(kernel: onnx.NodeProto, index: int | None, nodes: Sequence[ir.Node]) -> str:
     """The operator that ``kernel`` was in the model."""
-    kind = KINDS[kernel.op_type]
-    return kind if index is None else KINDS.get(nodes[index].op_type, kind)
+    operator = OPERATORS[kernel.op_type]
+    return operator if index is None else OPERATORS.get(nodes[index].op_type, operator)
 
 
 def _is_float(node: ir.Node) -> bool:
-    """Whether a kernel computes floating-point numbers, as far as is known; integer operators stand for such."""
+    """Whether a kernel computes floating-point numbers, as far as is known; quantized operators stand for such."""
     if node.op_type in INTEGER:
         return True
-    kind = node.outputs[0].dtype
-    return kind is None or kind.is_floating_point()
+    dtype = node.outputs[0].dtype
+    return dtype is None or dtype.is_floating_point()
 
 
 def _round_trips(graph: onnx.GraphProto) -> Iterator[str]:
+    """The inputs of QuantizeLinear nodes whose output nothing but a DequantizeLinear reads."""
     readers: dict[str, set[str]] = {}
     for node in graph.node:
         for name in node.input:
@@ -193,7 +202,8 @@ def _round_trips(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _dequantized_constants(graphs: Sequence[onnx.GraphProto]) -> Iterator[str]:
-    constants = {item.name for graph in graphs for item in graph.initializer}
+    """Initializers that a DequantizeLinear reads; a body reads those of the graphs around it."""
+    constants = {initializer.name for graph in graphs for initializer in graph.initializer}
     for graph in graphs:
         for node in graph.node:
             if node.op_type == "DequantizeLinear" and node.input[0] in constants:

@@ -43,10 +43,10 @@ FLOAT = {
     "NhwcFusedConv": "Conv",
     "RNN": "RNN",
 }
-KINDS = {**FLOAT, **INTEGER}
+OPERATORS = {**FLOAT, **INTEGER}
 _MARK = re.compile(r"#(\d+)#")
 _BLOCKED = "_nchwc"  # a Conv in ONNX Runtime's blocked layout has the name of its output and this
-MADE = -1
+ADDED = -1  # index of a kernel that ONNX Runtime adds
 
 
 def mark(nodes: Iterable[ir.Node]) -> None:
@@ -63,25 +63,28 @@ def origins(kernels: Sequence[onnx.NodeProto], nodes: Sequence[ir.Node]) -> list
         nodes: Those of the model that was loaded, as ``mark`` named them.
 
     Returns:
-        For each kernel an index into ``nodes``; ``None`` where it cannot be told; ``MADE`` if it was none in the
-        model: a Mul by a constant for each channel runs as a Conv in the blocked layout.
+        For each kernel an index into ``nodes``; ``None`` where it cannot be told; ``ADDED`` if it was not a kernel in
+        the model: a Mul by a constant for each channel runs as a Conv in the blocked layout.
     """
-    found = [int(told[1]) if (told := _MARK.search(kernel.name)) else None for kernel in kernels]
-    claimed = {index for index in found if index is not None}
+    # 1. By the mark in the kernel's name.
+    indices = [int(match[1]) if (match := _MARK.search(kernel.name)) else None for kernel in kernels]
+    claimed = {index for index in indices if index is not None}
     index_of = {id(node): index for index, node in enumerate(nodes)}
-    makers = {output.name: node for node in nodes for output in node.outputs if output.name}
+    producers = {output.name: node for node in nodes for output in node.outputs if output.name}
+    # 2. Those of the blocked layout by the name of their output, from which the node is searched backwards. Exact names
+    #    go first, so that a name that only contains an output's cannot claim the node of another kernel.
     blocked = {place: kernel.name.removesuffix(_BLOCKED) for place, kernel in enumerate(kernels)}
-    for place in sorted(blocked, key=lambda place: blocked[place] not in makers):  # those that are told exactly first
-        if found[place] is None and kernels[place].name.endswith(_BLOCKED):
-            output = _output_in(blocked[place], makers)
-            found[place] = None if output is None else _kernel_before(makers[output], index_of, claimed)
-    return found
+    for place in sorted(blocked, key=lambda place: blocked[place] not in producers):
+        if indices[place] is None and kernels[place].name.endswith(_BLOCKED):
+            output = _output_in(blocked[place], producers)
+            indices[place] = None if output is None else _kernel_before(producers[output], index_of, claimed)
+    return indices
 
 
 def _output_in(name: str, outputs: Iterable[str]) -> str | None:
     """The output that ``name`` is made from: itself, or with what ONNX Runtime puts in front or behind (``_mul``)."""
-    found = (output for output in outputs if name == output or _is_part(output, name))
-    return max(found, key=len, default=None)
+    candidates = (output for output in outputs if name == output or _is_part(output, name))
+    return max(candidates, key=len, default=None)
 
 
 def _is_part(output: str, name: str) -> bool:
@@ -89,21 +92,21 @@ def _is_part(output: str, name: str) -> bool:
 
 
 def _kernel_before(node: ir.Node, index_of: Mapping[int, int], claimed: set[int]) -> int:
-    """The nearest kernel at or before ``node``, an activation or addition fused into it, that no other claims.
+    """The nearest kernel at or before ``node``, an activation or addition fused into it, that is not claimed yet.
 
     Returns:
-        Its index; ``MADE`` if there is none.
+        Its index; ``ADDED`` if there is none.
     """
     waiting = [node]
     for current in waiting:
         index = index_of.get(id(current))
         if index is None:
             continue
-        if current.op_type in KINDS:
+        if current.op_type in OPERATORS:
             if index not in claimed:
                 claimed.add(index)
                 return index
             continue
         producers = (value.producer() for value in current.inputs if value is not None)
         waiting += [producer for producer in producers if producer is not None and producer not in waiting]
-    return MADE
+    return ADDED

@@ -41,10 +41,10 @@ def element_type(type_text: str) -> ir.DataType | None:
     return _NAMES.get(name) or getattr(ir.DataType, name.upper(), None)
 
 
-def is_odd(type_text: str) -> bool:
-    """Whether ``type_text`` is a tensor of a type that numpy lacks."""
-    kind = element_type(type_text)
-    return type_text.startswith("tensor(") and kind is not None and kind not in _PLAIN
+def needs_ort_value(type_text: str) -> bool:
+    """Whether ``type_text`` is a tensor of a type that numpy lacks, so that only an ``OrtValue`` can hold it."""
+    dtype = element_type(type_text)
+    return type_text.startswith("tensor(") and dtype is not None and dtype not in _PLAIN
 
 
 def from_feed(value: Any, type_text: str) -> Any:
@@ -52,7 +52,7 @@ def from_feed(value: Any, type_text: str) -> Any:
     if value is None or isinstance(value, (list, tuple, dict)):
         return list(value) if isinstance(value, tuple) else value
     array = np.asarray(value)
-    if is_odd(type_text):
+    if needs_ort_value(type_text):
         return _from_raw(ir.Tensor(array, dtype=element_type(type_text)))
     return array
 
@@ -80,13 +80,14 @@ def from_tensor(tensor: ir.TensorProtocol) -> ort.OrtValue:
         array = np.ascontiguousarray(tensor.numpy())
         raw = array.view(np.dtype(f"u{array.itemsize}"))
         return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, int(tensor.dtype))
-    roomy = np.empty(tensor.shape.numpy(), np.uint8)
+    buffer = np.empty(tensor.shape.numpy(), np.uint8)
     packed = np.frombuffer(tensor.tobytes(), np.uint8)
-    roomy.reshape(-1)[: packed.size] = packed
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(roomy, int(tensor.dtype))
+    buffer.reshape(-1)[: packed.size] = packed
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(buffer, int(tensor.dtype))
 
 
 def _from_raw(tensor: ir.TensorProtocol) -> ort.OrtValue:
+    """A copy of ``tensor`` in memory of ONNX Runtime's own, 4-bit elements packed as it packs them."""
     import onnxruntime  # noqa: PLC0415 - heavy: loaded when something is run
 
     value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(tensor.shape.numpy()), int(tensor.dtype))
@@ -99,12 +100,12 @@ def to_numpy(value: ort.OrtValue) -> NDArray[np.generic] | None:
     """A tensor out of ``run_with_ort_values`` as an array, of ``ml_dtypes`` where numpy lacks its type."""
     if not value.has_value():
         return None
-    kind = ir.DataType(value.element_type())
+    dtype = ir.DataType(value.element_type())
     packed = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    return _unpack(packed, kind, tuple(value.shape()))
+    return _unpack(packed, dtype, tuple(value.shape()))
 
 
-def _unpack(packed: bytes, kind: ir.DataType, shape: tuple[int, ...]) -> NDArray[np.generic]:
-    if kind.bitwidth >= 8:
-        return np.frombuffer(packed, kind.numpy()).reshape(shape)
-    return ir.PackedTensor(np.frombuffer(packed, np.uint8), kind, shape=ir.Shape(shape)).numpy()
+def _unpack(packed: bytes, dtype: ir.DataType, shape: tuple[int, ...]) -> NDArray[np.generic]:
+    if dtype.bitwidth >= 8:
+        return np.frombuffer(packed, dtype.numpy()).reshape(shape)
+    return ir.PackedTensor(np.frombuffer(packed, np.uint8), dtype, shape=ir.Shape(shape)).numpy()

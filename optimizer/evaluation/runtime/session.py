@@ -1,8 +1,8 @@
-"""ONNX Runtime: sessions, runs, and which operators really run.
+"""ONNX Runtime: sessions and runs.
 
-This is the only file that imports onnxruntime. Models go to it as bytes, without a file. What would not fit into
-one protobuf message (2 GB), or lies in external files, goes as a skeleton's bytes plus the big initializers as values
-over their own, often memory-mapped, arrays: nothing is written to disk and no weight is copied but by the session.
+Only this package imports onnxruntime. Models go to it as bytes, without a file. What would not fit into one protobuf
+message (2 GB), or lies in external files, goes as a skeleton's bytes plus the big initializers as values over their
+own, often memory-mapped, arrays: nothing is written to disk and no weight is copied but by the session.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Session:
         self.outputs = tuple(_slot(arg, unranked) for arg in raw.get_outputs())
         self.overridable = tuple(_slot(arg, unranked) for arg in raw.get_overridable_initializers())
         self._types = {slot.name: slot.type for slot in (*self.inputs, *self.overridable)}
-        self._odd = [slot.name for slot in self.outputs if ort_values.is_odd(slot.type)]
-        self._plain = [slot.name for slot in self.outputs if not ort_values.is_odd(slot.type)]
+        self._ort_value_outputs = [slot.name for slot in self.outputs if ort_values.needs_ort_value(slot.type)]
+        self._numpy_outputs = [slot.name for slot in self.outputs if not ort_values.needs_ort_value(slot.type)]
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run one inference.
@@ -85,24 +85,33 @@ class Session:
         Raises:
             ReferenceRunError: With ONNX Runtime's reason on one line.
         """
+        # Two runs where some outputs have no numpy type: run() refuses those, and gives sequences and maps as Python
+        # values.
         try:
             ready = self._ready(feeds)
-            found = dict(zip(self._plain, self._raw.run(self._plain, ready), strict=True)) if self._plain else {}
-            if self._odd:
-                wrapped = {key: ort_values.wrap(item) for key, item in ready.items()}
-                values = self._raw.run_with_ort_values(self._odd, wrapped)
-                found.update((name, ort_values.to_numpy(value)) for name, value in zip(self._odd, values, strict=True))
-            return {slot.name: found[slot.name] for slot in self.outputs}
+            outputs = (
+                dict(zip(self._numpy_outputs, self._raw.run(self._numpy_outputs, ready), strict=True))
+                if self._numpy_outputs
+                else {}
+            )
+            if self._ort_value_outputs:
+                wrapped = {key: ort_values.wrap(value) for key, value in ready.items()}
+                values = self._raw.run_with_ort_values(self._ort_value_outputs, wrapped)
+                outputs.update(
+                    (name, ort_values.to_numpy(value))
+                    for name, value in zip(self._ort_value_outputs, values, strict=True)
+                )
+            return {slot.name: outputs[slot.name] for slot in self.outputs}
         except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
             raise ReferenceRunError(f"ONNX Runtime cannot run the model: {reason(error)}") from error
 
     def runner(self, feeds: Sequence[Mapping[str, Any]]) -> Callable[[], object]:
         """A function that runs one inference with as little around it as possible, on each of ``feeds`` in turn."""
         ready = [self._ready(feed) for feed in feeds]
-        call, names, count, turn = self._raw.run, self._plain, len(ready), -1
-        if self._odd:  # run() would refuse them, and empty names would mean all outputs
+        call, names, count, turn = self._raw.run, self._numpy_outputs, len(ready), -1
+        if self._ort_value_outputs:  # run() would refuse them, and empty names would mean all outputs
             names = [slot.name for slot in self.outputs]
-            ready = [{key: ort_values.wrap(item) for key, item in feed.items()} for feed in ready]
+            ready = [{key: ort_values.wrap(value) for key, value in feed.items()} for feed in ready]
             call = self._raw.run_with_ort_values
 
         def run() -> object:

@@ -7,6 +7,8 @@ value is the median over neighbouring samples::
     pair = median_i log(candidate_i / reference_i)        neighbours in time share what else the machine does
     ratio = exp(median over pairs)                        interval: percentile bootstrap over pairs
 
+(B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993).
+
 The interval of a median of five pairs is their minimum to their maximum. More pairs are measured while nothing is
 decided: neither the whole interval on one side of 1 ± 0.02, nor a ratio inside it with an interval that holds 1.
 """
@@ -113,17 +115,19 @@ def compare(  # noqa: PLR0913 - two sides, two clocks, and how long
             When it ends before five pairs, the verdict is ``same``.
     """
     deadline = wall() + time_limit
-    measured: list[Pair] = []
+    pairs_measured: list[Pair] = []
     while True:
-        begun = wall()
-        share = (deadline - begun) / max(pairs - len(measured), 1)
-        watch = _Watch(clock, wall, begun + share)
-        candidate_first = len(measured) % 2 == 1
-        measured.append(_fresh_pair(reference, candidate, watch, candidate_first=candidate_first))
-        result = summarize(measured)
+        # 1. A fresh pair, in alternating order, in its share of the time that is left.
+        start = wall()
+        share = (deadline - start) / max(pairs - len(pairs_measured), 1)
+        clocks = _Clocks(clock, wall, start + share)
+        candidate_first = len(pairs_measured) % 2 == 1
+        pairs_measured.append(_fresh_pair(reference, candidate, clocks, candidate_first=candidate_first))
+        # 2. Until it is decided, or no time is left for another one.
+        result = summarize(pairs_measured)
         now = wall()
-        enough = len(measured) >= _MOST_PAIRS or (len(measured) >= pairs and _decided(result))
-        if enough or now + (now - begun) > deadline:
+        enough = len(pairs_measured) >= _MOST_PAIRS or (len(pairs_measured) >= pairs and _decided(result))
+        if enough or now + (now - start) > deadline:
             return result
 
 
@@ -152,19 +156,21 @@ def summarize(measured: Sequence[Pair]) -> Latency:
 
 def bootstrap_median(values: NDArray[np.float64]) -> tuple[float, float]:
     """The 95 % percentile interval of the median of ``values``; the same values give the same interval."""
-    drawn = np.random.default_rng(0).choice(values, (_RESAMPLES, len(values)))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    # 1. Samples of the same size, with repetition. 2. The interval of their medians.
+    resamples = np.random.default_rng(0).choice(values, (_RESAMPLES, len(values)))
+    low, high = np.percentile(np.median(resamples, axis=1), [2.5, 97.5])
     return float(low), float(high)
 
 
 def _decided(result: Latency) -> bool:
+    """Whether more pairs would tell nothing: a verdict, or a ratio inside the margin with an interval that holds 1."""
     if result.verdict != "same":
         return True
     return abs(result.ratio - 1) <= MARGIN and result.low <= 1 <= result.high
 
 
 @dataclass(frozen=True)
-class _Watch:
+class _Clocks:
     """The clock of samples, the clock of the time limit, and when a pair must be done."""
 
     clock: Clock
@@ -173,10 +179,10 @@ class _Watch:
 
     def sample(self, run: Run, repeats: int) -> float:
         """Seconds of one run, over ``repeats`` runs."""
-        begun = self.clock()
+        start = self.clock()
         for _ in range(repeats):
             run()
-        return max((self.clock() - begun) / repeats, 1e-9)
+        return max((self.clock() - start) / repeats, 1e-9)
 
     def both(self, reference: Run, candidate: Run, repeats: int, *, candidate_first: bool) -> tuple[float, float]:
         """Neighbouring samples of the two, the reference's first in the result."""
@@ -186,45 +192,50 @@ class _Watch:
         return self.sample(reference, repeats), self.sample(candidate, repeats)
 
 
-def _fresh_pair(reference: Factory, candidate: Factory, watch: _Watch, *, candidate_first: bool) -> Pair:
+def _fresh_pair(reference: Factory, candidate: Factory, clocks: _Clocks, *, candidate_first: bool) -> Pair:
+    # 1. Sessions in the order of the samples: what is allocated first may lie better in memory.
     if candidate_first:
-        new = candidate()
-        old = reference()
+        candidate_run = candidate()
+        reference_run = reference()
     else:
-        old = reference()
-        new = candidate()
-    begun = watch.wall()
-    samples = [watch.both(old, new, 1, candidate_first=candidate_first)]
-    if (watch.wall() - begun) / 2 < _SLOW_SECONDS:  # that was the warm-up
-        samples = [watch.both(old, new, 1, candidate_first=candidate_first)]
+        reference_run = reference()
+        candidate_run = candidate()
+    # 2. A warm-up, unless a run is slow; then how often a short run is repeated for one sample.
+    start = clocks.wall()
+    samples = [clocks.both(reference_run, candidate_run, 1, candidate_first=candidate_first)]
+    if (clocks.wall() - start) / 2 < _SLOW_SECONDS:
+        samples = [clocks.both(reference_run, candidate_run, 1, candidate_first=candidate_first)]
         repeats = max(1, math.ceil(_SAMPLE_SECONDS / max(samples[0])))
         samples = []
     else:
         repeats = 1
-    samples += _by_turns(old, new, repeats, watch, had=len(samples), candidate_first=not candidate_first)
+    # 3. Samples by turns, and the median of their ratios.
+    samples += _by_turns(
+        reference_run, candidate_run, repeats, clocks, samples_before=len(samples), candidate_first=not candidate_first
+    )
     array = np.array(samples)
     log_ratio = float(np.median(np.log(array[:, 1] / array[:, 0])))
     return Pair(log_ratio, *(float(seconds) for seconds in np.median(array, axis=0)))
 
 
 def _by_turns(  # noqa: PLR0913 - the inner loop
-    old: Run, new: Run, repeats: int, watch: _Watch, *, had: int, candidate_first: bool
+    reference: Run, candidate: Run, repeats: int, clocks: _Clocks, *, samples_before: int, candidate_first: bool
 ) -> list[tuple[float, float]]:
-    """Sample the two by turns until there are enough samples or the time is up; at least one with those ``had``."""
+    """Sample the two by turns until there are enough samples or the time is up; one at least, with those before."""
     samples: list[tuple[float, float]] = []
-    begun = watch.wall()
-    collecting = gc.isenabled()
+    start = clocks.wall()
+    collecting = gc.isenabled()  # a collection inside a sample would be timed with it
     gc.disable()
     try:
         while True:
-            now = watch.wall()
+            now = clocks.wall()
             count = len(samples)
-            if count >= _LEAST_SAMPLES and now - begun >= _PAIR_SECONDS:
+            if count >= _LEAST_SAMPLES and now - start >= _PAIR_SECONDS:
                 break
-            per_sample = (now - begun) / count if count else 0.0
-            if count + had and now + per_sample > watch.deadline:
+            per_sample = (now - start) / count if count else 0.0
+            if count + samples_before and now + per_sample > clocks.deadline:
                 break
-            samples.append(watch.both(old, new, repeats, candidate_first=candidate_first))
+            samples.append(clocks.both(reference, candidate, repeats, candidate_first=candidate_first))
             candidate_first = not candidate_first
     finally:
         if collecting:

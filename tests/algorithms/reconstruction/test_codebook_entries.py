@@ -8,7 +8,7 @@ import pytest
 from optimizer.algorithms.reconstruction.codebook_entries import Codebook, codebook, fitted
 from optimizer.algorithms.reconstruction.least_squares import Fit
 from optimizer.contract.passes import Context
-from optimizer.evaluation.calibration.sweep import giving
+from optimizer.evaluation.calibration.sweep import with_outputs
 from optimizer.evaluation.runtime.session import session
 from optimizer.graph import constants, queries
 from optimizer.io.model import clone
@@ -43,10 +43,10 @@ def test_every_form_is_found(kind, coding):
     name = node.inputs[1].name
     feed = {value.name: np.zeros([dim if isinstance(dim, int) else 2 for dim in value.shape], np.float32)
             for value in model.graph.inputs}  # fmt: skip
-    read = session(giving(model, [name])).run(feed)[name]
+    read = session(with_outputs(model, [name])).run(feed)[name]
     np.testing.assert_array_equal(found.matrix(), im2col.as_matrix(node, read))
     found.write(found.entries() * 2)
-    read = session(giving(model, [name])).run(feed)[name]
+    read = session(with_outputs(model, [name])).run(feed)[name]
     np.testing.assert_array_equal(found.matrix(), im2col.as_matrix(node, read))
 
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 import optimizer
-from optimizer.evaluation.calibration.data_checks import check, wanted, warnings
+from optimizer.evaluation.calibration.data_checks import check, values_to_observe, warnings
 from optimizer.evaluation.calibration.sweep import observe
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>'
@@ -43,7 +43,7 @@ def test_right_data_is_met_with_silence():
 
 
 def test_only_the_first_normalization_is_looked_at():
-    assert wanted(normalized()) == {"x": None, "y": None, "c": 1}
+    assert values_to_observe(normalized()) == {"x": None, "y": None, "c": 1}
 
 
 @pytest.mark.parametrize("wrong", [{"scale": 255}, {"scale": 1 / 255}, {"shift": 5}])
@@ -60,7 +60,7 @@ def test_branches_have_first_normalizations_of_their_own():
         " e = Neg(z) f = BatchNormalization(e, s, s, s, s) y = Add(d, f)",
         "(float[N,2] x, float[N,2] z, float[2] s) => (float[N,2] y)",
     )
-    assert wanted(model) == {"x": 1, "z": None, "s": None, "y": None, "e": 1}
+    assert values_to_observe(model) == {"x": 1, "z": None, "s": None, "y": None, "e": 1}
 
 
 @pytest.mark.parametrize(("mean", "variance"), [("0, 0", "1, 1"), ("0.1, 0", "0, 0")])

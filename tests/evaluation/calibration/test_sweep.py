@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from optimizer.errors import DataError, ReferenceRunError, UsageError
-from optimizer.evaluation.calibration.sweep import giving, observable, observe, visit
+from optimizer.evaluation.calibration.sweep import observable, observe, visit, with_outputs
 from optimizer.evaluation.runtime import session
 from optimizer.statistics.tensor_statistics import Range
 
@@ -57,7 +57,7 @@ def test_the_model_is_left_alone():
 
 
 def test_a_group_runs_only_what_it_needs():
-    part = giving(ir.from_onnx_text(CHAIN), ["a"])
+    part = with_outputs(ir.from_onnx_text(CHAIN), ["a"])
     assert [node.op_type for node in part.graph] == ["Constant", "Mul"]
     assert [value.name for value in part.graph.outputs] == ["a"]
 
@@ -67,7 +67,7 @@ def test_unused_weights_go_and_inputs_stay():
         <float[4] w = {{1, 1, 1, 1}}, float[4] d = {{2, 2, 2, 2}}>
         {{ a = Neg(x) b = Add(a, w) c = Mul(b, d) y = Mul(c, z) }}"""
     model = ir.from_onnx_text(text)
-    part = giving(model, ["a"])
+    part = with_outputs(model, ["a"])
     assert "w" not in part.graph.initializers
     assert [slot.name for slot in session.session(part).inputs] == ["x", "z"]
     ones = {"x": np.ones((1, 4), np.float32), "z": np.ones(4, np.float32)}

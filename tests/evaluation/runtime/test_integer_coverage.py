@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx import TensorProto
 
 from optimized_ops import optimized_ops
-from optimizer.evaluation.runtime.integer_coverage import Count, Left, coverage
+from optimizer.evaluation.runtime.integer_coverage import FloatKernel, KernelCount, coverage
 from optimizer.evaluation.runtime.kernel_origins import FLOAT, INTEGER
 from qdq import Qdq
 
@@ -24,7 +24,7 @@ def seen(net, names=True):
     assert [node.name for node in model.graph] == before
     ops = optimized_ops(model)
     assert found.integer == sum(ops.get(op_type, 0) for op_type in INTEGER)
-    assert found.total - found.integer == sum(ops.get(op_type, 0) for op_type in FLOAT) == len(found.left_float)
+    assert found.total - found.integer == sum(ops.get(op_type, 0) for op_type in FLOAT) == len(found.float_kernels)
     assert (found.quantize, found.dequantize) == (ops.get("QuantizeLinear", 0), ops.get("DequantizeLinear", 0))
     json.dumps(found.to_dict())
     return found
@@ -43,8 +43,8 @@ def test_a_float_model():
     net.output(net.node("Add", net.node("Conv", value, float_weight(net, 16, 16, 3, 3)), side))
     convs = [node.name for node in net.nodes if node.op_type == "Conv"]
     found = seen(net)
-    assert found.kernels == {"Conv": Count(0, 3)}
-    assert sorted(left.name for left in found.left_float) == sorted(convs)
+    assert found.kernels == {"Conv": KernelCount(0, 3)}
+    assert sorted(left.name for left in found.float_kernels) == sorted(convs)
     assert found.text() == "int8: 0 of 3 Conv; 3 left float"
 
 
@@ -57,8 +57,8 @@ def test_mixed_kernels_and_their_names():
     value = net.node("MatMul", net.pair(value), net.weight(256, 8, axis=1))
     net.output(net.node("Add", value, net.bias(8)))
     found = seen(net)
-    assert found.kernels == {"Conv": Count(1, 2), "MatMul": Count(1, 1)}, "MatMul + Add became a QGemm"
-    assert found.left_float == (Left(left, "Conv"),)
+    assert found.kernels == {"Conv": KernelCount(1, 2), "MatMul": KernelCount(1, 1)}, "MatMul + Add became a QGemm"
+    assert found.float_kernels == (FloatKernel(left, "Conv"),)
     assert found.text() == "int8: 1 of 2 Conv, 1 of 1 MatMul; 1 left float"
     assert found.round_trips == found.dequantized_weights == ()
 
@@ -68,7 +68,7 @@ def test_nodes_without_names_are_called_by_their_output():
     value = net.node("Conv", net.input(1, 16, 8, 8), float_weight(net, 16, 16, 3, 3))
     net.output(net.node("MatMul", value, float_weight(net, 6, 4)))
     found = seen(net, names=False)
-    assert {left.name for left in found.left_float} == {node.output[0] for node in net.nodes}
+    assert {left.name for left in found.float_kernels} == {node.output[0] for node in net.nodes}
 
 
 def test_half_precision_and_a_scale_that_is_folded_into_a_conv():
@@ -80,7 +80,7 @@ def test_half_precision_and_a_scale_that_is_folded_into_a_conv():
     weight = net.constant(np.ones((16, 16, 3, 3), np.float16))
     net.output(net.node("Conv", half, weight), kind=TensorProto.FLOAT16)
     found = seen(net)
-    assert {left.name for left in found.left_float} == {node.name for node in net.nodes if node.op_type == "Conv"}
+    assert {left.name for left in found.float_kernels} == {node.name for node in net.nodes if node.op_type == "Conv"}
 
 
 def test_a_product_that_runs_as_a_conv_is_none_of_the_kernels():
@@ -92,9 +92,9 @@ def test_a_product_that_runs_as_a_conv_is_none_of_the_kernels():
     net.output(net.node("Conv", scaled, float_weight(net, 16, 16, 3, 3)))
     found = coverage(ir.from_proto(net.model()))
     assert optimized_ops(ir.from_proto(net.model()))["Conv"] == 3
-    assert found.kernels == {"Conv": Count(0, 2)}
+    assert found.kernels == {"Conv": KernelCount(0, 2)}
     assert not found.is_quantized
-    assert {left.name for left in found.left_float} == {node.name for node in net.nodes if node.op_type == "Conv"}
+    assert {left.name for left in found.float_kernels} == {node.name for node in net.nodes if node.op_type == "Conv"}
 
 
 def test_what_did_not_fuse_is_named():
@@ -121,7 +121,7 @@ def test_weights_only_and_dynamic_kernels():
     product = net.node("Cast", net.node("MatMulInteger", quantized, weight, zero_point, weight_zero), to=1)
     net.output(net.node("Mul", product, net.node("Mul", scale, net.constant(np.float32(0.1)))))
     found = seen(net)
-    assert found.kernels == {"MatMul": Count(2, 2)}
+    assert found.kernels == {"MatMul": KernelCount(2, 2)}
     assert found.weights_only == 1
     assert found.text() == "int8: 2 of 2 MatMul; 1 of them by their weights only"
 
@@ -134,8 +134,8 @@ def test_a_branch_is_counted_too():
     other.output(other.node("Conv", value, float_weight(other, 16, 16, 3, 3)))
     branches = {"then_branch": branch.model().graph, "else_branch": other.model().graph}
     net.output(net.node("If", condition, **branches))
-    assert seen(net).kernels == {"Conv": Count(1, 2)}
-    assert seen(net).left_float == (Left(other.nodes[0].name, "Conv"),)
+    assert seen(net).kernels == {"Conv": KernelCount(1, 2)}
+    assert seen(net).float_kernels == (FloatKernel(other.nodes[0].name, "Conv"),)
 
 
 def test_products_of_integers_are_no_kernels():
@@ -144,7 +144,7 @@ def test_products_of_integers_are_no_kernels():
     net.output(net.node("MatMul", value, value), kind=TensorProto.INT32)
     net.output(net.node("LSTM", net.input(3, 1, 8), *[float_weight(net, 1, 32, 8)] * 2, hidden_size=8))
     found = coverage(ir.from_proto(net.model()))
-    assert found.kernels == {"LSTM": Count(0, 1)}
+    assert found.kernels == {"LSTM": KernelCount(0, 1)}
 
 
 def test_a_model_without_kernels():

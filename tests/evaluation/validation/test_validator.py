@@ -135,7 +135,7 @@ def test_randomness_goes_through_branches():
 
 
 def test_answers_that_do_not_fit_are_computed_again(monkeypatch):
-    monkeypatch.setattr("optimizer.evaluation.validation.reference_outputs._ROOM", 100)
+    monkeypatch.setattr("optimizer.evaluation.validation.reference_outputs._MOST_BYTES", 100)
     checked = Validator(built("y = Tanh(x)"), feeds())
     assert checked.check_exact(built("y = Tanh(x)")).ok
     assert not checked.check_exact(built("y = Sin(x)")).ok
