@@ -23,7 +23,7 @@ from optimizer.io.external_data import MappedTensor, byte_count
 from optimizer.io.protos.skeleton import SMALL, Placeholder, skeleton_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message  # type: ignore[import-untyped]  # ships no types
 
@@ -178,7 +178,7 @@ def _pack(placeholders: Sequence[Placeholder]) -> tuple[list[StoredTensor], int]
 
     Placeholders of the same data get one place.
     """
-    places: dict[object, StoredTensor] = {}
+    places: dict[Hashable, StoredTensor] = {}
     end = 0
     for placeholder in placeholders:
         tensor, message = placeholder.tensor, placeholder.message

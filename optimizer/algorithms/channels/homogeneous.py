@@ -116,7 +116,7 @@ def pads_elsewhere(node: ir.Node, channels: Channels) -> bool:
     """Whether a Pad adds zeros or copies of elements, to other axes than that of channels."""
     mode = node.attributes.get_string("mode", "constant")
     has_amounts = len(node.inputs) > 1
-    fill: object = node.attributes.get_float("value", 0.0)
+    fill: float | None = node.attributes.get_float("value", 0.0)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         array = constants.constant_array(node.inputs[2], 1)
         fill = None if array is None else float(array.reshape(-1)[0])

@@ -17,14 +17,14 @@ Corrected:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import onnx
 
 from optimizer.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 
     import onnx_ir as ir
 
@@ -181,7 +181,7 @@ def _remove_function_infos(graph: onnx.GraphProto, preserved: Preserved) -> None
     )
 
 
-def _remove_where(doomed: Sequence[bool], messages: Any) -> None:
+def _remove_where(doomed: Sequence[bool], messages: MutableSequence[_Message]) -> None:
     """Remove the messages that ``doomed`` marks from a repeated field, in runs: each removal moves all that follow."""
     end = len(doomed)
     while end > 0:
@@ -192,7 +192,7 @@ def _remove_where(doomed: Sequence[bool], messages: Any) -> None:
         end = start - 1
 
 
-def _remove_repeated(annotations: Any) -> None:
+def _remove_repeated(annotations: MutableSequence[onnx.TensorAnnotation]) -> None:
     seen: set[str] = set()
     repeated = []
     for annotation in annotations:

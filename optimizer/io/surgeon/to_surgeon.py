@@ -20,9 +20,9 @@ from optimizer.io.surgeon.attributes import is_shown
 from optimizer.io.surgeon.types import RECORD, Record, TensorValues, shown_shape, shown_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Mapping, Sequence
 
-    Tensors = MutableMapping[ir.Value, gs.Tensor]
+    Tensors = ChainMap[ir.Value, gs.Tensor]
 
 
 def to_graph(model: ir.Model) -> gs.Graph:
@@ -48,7 +48,11 @@ def _opsets(imports: Mapping[str, int]) -> tuple[int | None, list[onnx.OperatorS
 
 
 def _graph(
-    source: ir.Graph, outer: ChainMap[ir.Value, gs.Tensor], opset: int | None, domains: Any, functions: Any = None
+    source: ir.Graph,
+    outer: Tensors,
+    opset: int | None,
+    domains: Sequence[onnx.OperatorSetIdProto],
+    functions: list[gs.Function] | None = None,
 ) -> gs.Graph:
     tensors = outer.new_child()
     graph = gs.Graph(name=source.name or "", doc_string=source.doc_string or "", opset=opset, import_domains=domains)
@@ -71,7 +75,7 @@ def _graph(
 
 def _function(function: ir.Function) -> gs.Function:
     opset, domains = _opsets(function.opset_imports)
-    tensors: ChainMap[ir.Value, gs.Tensor] = ChainMap()
+    tensors: Tensors = ChainMap()
     inputs = [_tensor(value, tensors) for value in function.inputs]
     nodes = _nodes(function.graph, tensors, opset, domains)
     gs_function = gs.Function(
@@ -94,12 +98,16 @@ def _shown_of(graph: gs.Graph) -> dict[str, Any]:
     return {"name": graph.name, "doc_string": graph.doc_string, "nodes": list(graph.nodes)}
 
 
-def _default(attribute: ir.Attr, tensors: Any, opset: int | None, domains: Any) -> Any:
+def _default(
+    attribute: ir.Attr, tensors: Tensors, opset: int | None, domains: Sequence[onnx.OperatorSetIdProto]
+) -> Any:
     """The default of a function's attribute; ``None`` if it has none, or one that GraphSurgeon does not know."""
     return _shown(attribute, tensors, opset, domains) if is_shown(attribute) else None
 
 
-def _nodes(source: ir.Graph, tensors: Any, opset: int | None, domains: Any) -> list[gs.Node]:
+def _nodes(
+    source: ir.Graph, tensors: Tensors, opset: int | None, domains: Sequence[onnx.OperatorSetIdProto]
+) -> list[gs.Node]:
     # All outputs first: a subgraph may read a value of a node that comes later, and then has to find it here
     for node in source:
         for value in node.outputs:
@@ -108,7 +116,7 @@ def _nodes(source: ir.Graph, tensors: Any, opset: int | None, domains: Any) -> l
     return [_node(node, tensors, opset, domains) for node in source]
 
 
-def _node(node: ir.Node, tensors: Any, opset: int | None, domains: Any) -> gs.Node:
+def _node(node: ir.Node, tensors: Tensors, opset: int | None, domains: Sequence[onnx.OperatorSetIdProto]) -> gs.Node:
     attributes = {}
     for name, attribute in node.attributes.items():
         if attribute.type == ir.AttributeType.GRAPHS:
@@ -129,7 +137,7 @@ def _node(node: ir.Node, tensors: Any, opset: int | None, domains: Any) -> gs.No
     return gs_node
 
 
-def _shown(attribute: ir.Attr, tensors: Any, opset: int | None, domains: Any) -> Any:
+def _shown(attribute: ir.Attr, tensors: Tensors, opset: int | None, domains: Sequence[onnx.OperatorSetIdProto]) -> Any:
     if attribute.is_ref():
         return gs.Node.AttributeRef(attribute.ref_attr_name, misc.convert_from_onnx_attr_type(int(attribute.type)))
     if attribute.type == ir.AttributeType.GRAPH:

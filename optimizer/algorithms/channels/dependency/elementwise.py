@@ -67,7 +67,7 @@ def has_no_channels(value: ir.Value | None, channel_axis: ChannelAxis) -> bool:
     if value is None:
         return True
     tensor = constant_tensor(value)
-    sizes: Sequence[object] | None = None if value.shape is None else list(value.shape)
+    sizes: Sequence[int | ir.SymbolicDim] | None = None if value.shape is None else list(value.shape)
     if tensor is not None:
         sizes = tuple(tensor.shape.numpy())
     return sizes is not None and (len(sizes) < channel_axis.from_end or sizes[-channel_axis.from_end] == 1)

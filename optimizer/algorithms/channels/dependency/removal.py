@@ -116,7 +116,7 @@ def replace_input(
 def _resize(value: ir.Value, from_end: int, size: int) -> None:
     if value.shape is None or len(value.shape) < from_end:
         return
-    sizes: list[Any] = list(value.shape)
+    sizes: list[int | ir.SymbolicDim] = list(value.shape)
     sizes[-from_end] = size
     value.shape = ir.Shape(sizes)
 

@@ -54,7 +54,7 @@ def reshape(groups: ChannelGroups, node: ir.Node) -> str:
     return ""
 
 
-def _is_identifiable(size: object) -> bool:
+def _is_identifiable(size: int | ir.SymbolicDim) -> bool:
     """Whether a dimension is a number or has a name, so that it can be known to be another's."""
     return isinstance(size, int) or getattr(size, "value", None) is not None
 
@@ -63,8 +63,8 @@ def _by_elements_behind(
     groups: ChannelGroups,
     output: ir.Value,
     channel_axis: ChannelAxis,
-    source_dims: Sequence[object],
-    output_dims: Sequence[object],
+    source_dims: Sequence[int | ir.SymbolicDim],
+    output_dims: Sequence[int | ir.SymbolicDim],
 ) -> ChannelAxis | None:
     """The channel axis of the result, by how many elements lie behind each axis.
 
@@ -133,7 +133,7 @@ def _unify_neighbours(groups: ChannelGroups, channel_axis: ChannelAxis, from_end
     return ChannelAxis(from_end, channel_axis.channel_ids[::width])
 
 
-def _product(sizes: Sequence[object]) -> int | None:
+def _product(sizes: Sequence[int | ir.SymbolicDim]) -> int | None:
     numbers = [size for size in sizes if isinstance(size, int)]
     return math.prod(numbers) if len(numbers) == len(sizes) else None
 

@@ -69,7 +69,7 @@ class _Terms:
 
     groups: ChannelGroups
     width_groups: WidthGroups
-    sizes: Mapping[str, Sequence[object]]
+    sizes: Mapping[str, Sequence[int | ir.SymbolicDim]]
     seconds: Mapping[ir.Node, float] | None = None
     prices: list[float] = field(default_factory=list)
     axes: list[tuple[CostAxis, CostAxis]] = field(default_factory=list)
@@ -88,7 +88,7 @@ class _Terms:
             self.prices.append(price)
             self.axes.append((first, second))
 
-    def dims(self, value: ir.Value | None) -> list[object]:
+    def dims(self, value: ir.Value | None) -> list[int | ir.SymbolicDim]:
         """The shape of ``value``, as far as it is known."""
         if value is None:
             return []
@@ -102,7 +102,10 @@ class _Terms:
 
 
 def macs(
-    graph: ir.Graph, groups: ChannelGroups, width_groups: WidthGroups, sizes: Mapping[str, Sequence[object]]
+    graph: ir.Graph,
+    groups: ChannelGroups,
+    width_groups: WidthGroups,
+    sizes: Mapping[str, Sequence[int | ir.SymbolicDim]],
 ) -> Costs:
     """Multiply-accumulate operations.
 
@@ -202,5 +205,5 @@ def _positions(linear_node: linear_nodes.LinearNode, terms: _Terms) -> int:
     return _size(sizes[:-1])
 
 
-def _size(sizes: Iterable[object]) -> int:
+def _size(sizes: Iterable[int | ir.SymbolicDim]) -> int:
     return math.prod(size for size in sizes if isinstance(size, int))

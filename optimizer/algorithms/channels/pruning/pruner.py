@@ -75,7 +75,7 @@ class Pruning:
 
     model: ir.Model
     multiple: int
-    sizes: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    sizes: Mapping[str, Sequence[int | ir.SymbolicDim]] = field(default_factory=dict)
     moments: Mapping[str, SecondMoments] = field(default_factory=dict)
     groups: ChannelGroups = field(init=False)
     width_groups: WidthGroups = field(init=False)
@@ -189,7 +189,7 @@ class Pruning:
         return pruned
 
 
-def sizes_of(model: ir.Model, feed: Mapping[str, Any]) -> dict[str, list[object]]:
+def sizes_of(model: ir.Model, feed: Mapping[str, Any]) -> dict[str, list[int | ir.SymbolicDim]]:
     """Shapes of the values of ``model`` by name where its inputs have the shapes of ``feed``."""
     # Shapes of intermediate values are those of dynamic inputs: forget them, and infer from those of the feed
     copy = clone(model)
