@@ -305,6 +305,12 @@ def test_new_initializers_get_no_value_info():
     assert [info.name for info in to_proto(model).graph.value_info] == ["h"]
 
 
+def test_an_initializer_that_is_an_output_keeps_the_text_of_the_output():
+    proto = base()
+    proto.graph.output.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4], doc_string="given out"))
+    assert difference(proto, to_proto(load(proto))) is None
+
+
 def test_a_later_field_is_refused_by_name():
     data = base().SerializeToString() + b"\x9a\x3f\x03abc"  # field 1011
     with pytest.raises(ModelError, match=r"a field that onnx .* does not know cannot be kept"):

@@ -172,7 +172,11 @@ def _remove_made_up(graph: ir.Graph, scope: ScopeProto, preserved: Preserved) ->
     """Remove the infos of initializers that were not in the file; onnx-ir writes all of them first."""
     initializers, infos = graph.initializers.data, scope.value_info
     end = next((index for index, info in enumerate(infos) if info.name not in initializers), len(infos))
-    _remove_where([not _says_more(info) and info.name not in preserved.infos for info in infos[:end]], infos)
+    is_made_up = [
+        info.name not in preserved.infos and (not _says_more(info) or initializers[info.name].is_graph_output())
+        for info in infos[:end]
+    ]  # what an info of a graph output says more, the output says
+    _remove_where(is_made_up, infos)
 
 
 def _remove_function_infos(graph: onnx.GraphProto, preserved: Preserved) -> None:
