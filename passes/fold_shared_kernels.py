@@ -77,26 +77,29 @@ class FoldSharedKernels(Pass):
         for halvings in range(_HALVINGS if evaluator is not None and self.tolerance else 0):
             tolerance = self.tolerance / 2**halvings
             context.progress.begin(f"tolerance={tolerance:.3g}")
-            result = self._folded(clone(model), context, tolerance)
+            result = self._folded(model, context, tolerance)
             if not result.changes or evaluator is None or evaluator.budget_used(result.model) <= context.budget_limit:
                 return result
         return self._folded(model, context, self.tolerance if evaluator is None else 0.0)
 
     def _folded(self, model: ir.Model, context: Context, tolerance: float) -> PassResult:
+        work = clone(model)  # shapes are inferred in it: where nothing goes, the model is given back without them
         wish = FoldOptions(widths.resolve(self.multiple), tolerance)
         changes, notes = Counter[str](), list[Note]()
         for number in range(_ROUNDS):
             context.progress(number / _ROUNDS)
-            shape_inference.infer(model)
-            rewriter = Rewriter(model, context.sites)
+            shape_inference.infer(work)
+            rewriter = Rewriter(work, context.sites)
             made = Counter[str]()
             notes = []
-            for part in traversal.with_subgraphs(model.graph):
-                folded = fold(part, queries.opset_version(model), wish, rewriter)
+            for part in traversal.with_subgraphs(work.graph):
+                folded = fold(part, queries.opset_version(work), wish, rewriter)
                 made.update(folded.changes)
                 notes += folded.notes
             if not made:
                 break
             changes.update(made)
-        choices = {"tolerance": tolerance} if changes and self.tolerance else {}
-        return PassResult(model, {f"{kind} channels removed": n for kind, n in sorted(changes.items())}, notes, choices)
+        if not changes:
+            return PassResult(model, {}, notes)
+        choices = {"tolerance": tolerance} if self.tolerance else {}
+        return PassResult(work, {f"{kind} channels removed": n for kind, n in sorted(changes.items())}, notes, choices)

@@ -106,7 +106,7 @@ class InsertQdq(NodeFilterOptions, Pass):
         )
         work = Int8Search.of(model, units, evaluator, options)
         if context.choices is not None:
-            chosen = frozenset(context.choices["units"])
+            chosen = frozenset(context.choices["units"]) & work.units.keys()
         else:
             chosen = work.search(context.budget_limit, context.progress) if self.search else work.everything()
         notes = [Note(one.name, f"left float: {one.reason}") for one in left]

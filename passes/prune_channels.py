@@ -8,8 +8,13 @@ reads them is repaired in ``optimizer.algorithms.channels.pruning.repair``, and 
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
+=======
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+>>>>>>> ca9d08c (optimizer.testing: what every pass promises, as checks for passes of anybody)
 
 from optimizer.algorithms.channels import widths
 from optimizer.algorithms.channels.pruning.importance import NEED_DATA, Importance
@@ -19,6 +24,7 @@ from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.options import Only
 from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import PreconditionError, UsageError
+from optimizer.io.model import clone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,10 +96,17 @@ class PruneChannels(NodeFilterOptions, Pass):
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Remove channels of ``model``."""
-        shape_inference.infer(model)
+        work = clone(model)
+        shape_inference.infer(work)  # on a copy: where nothing goes, the model is given back without them
         has_data = context.evaluator is not None and context.evaluator.has_data
         importance = ("error" if has_data else "l2") if self.importance == "auto" else self.importance
         repair = has_data if self.repair == "auto" else self.repair
         multiple = widths.resolve(self.multiple)
         goal = Goal(self.macs, self.params, self.latency)
+<<<<<<< HEAD
         return PruningRun(model, context, goal, importance, repair, multiple, self.node_filter).run()
+=======
+        choice = NodeFilter(self.include, self.exclude)
+        result = PruningRun(work, context, goal, importance, repair, multiple, choice).run()
+        return result if result.changes else replace(result, model=model)
+>>>>>>> ca9d08c (optimizer.testing: what every pass promises, as checks for passes of anybody)

@@ -21,6 +21,7 @@ from optimizer.contract.options import ShareBelowOne, at_least
 from optimizer.contract.passes import Gain, Pass
 from optimizer.errors import UsageError
 from optimizer.graph.tensors import store_sparse
+from optimizer.io.model import clone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,8 +102,10 @@ class PruneMagnitude(NodeFilterOptions, Pass):
         Raises:
             ModelError: If external data cannot be read.
         """
-        result = PruneSearch(model, context, self.plan).run()
-        if self.store == "dense" or not result.changes:
+        result = PruneSearch(clone(model), context, self.plan).run()  # on a copy, which gets shapes
+        if not result.changes:
+            return replace(result, model=model)
+        if self.store == "dense":
             return result
         initializers = result.model.graph.initializers
         names = [name for name in result.choices["pruned"] if name in initializers]

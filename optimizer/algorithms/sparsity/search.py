@@ -131,6 +131,7 @@ class PruneSearch:
         done = refit_all(model, self.model, found, evaluator, trusts_names=True)
         choices = {**result.choices, "refitted": True}
         changes = {**result.changes, "kernels fitted to their answers": len(done.weights)}
+        changes = {kind: count for kind, count in changes.items() if count}
         return replace(result, model=model, changes=changes, choices=choices)
 
     def _built(self, memory: _PruningMemory, level: int, less: frozenset[str]) -> PassResult:

@@ -94,9 +94,10 @@ class PruningRun:
             skipped.note("the model", "has no channels that may go")
             return PassResult(self.model, {}, skipped.notes())
         if self.context.choices is not None:
-            gone = _by_position(pruning, self.context.choices.get("removed", {}))
+            chosen = _by_position(pruning, self.context.choices.get("removed", {}))
         else:
-            gone = units(self._permitted(pruning, self._portions(pruning, skipped)))
+            chosen = units(self._portions(pruning, skipped))
+        gone = self._permitted(pruning, chosen)
         if not gone:
             return PassResult(self.model, {}, skipped.notes())
         pruned = pruning.build(gone)
@@ -177,14 +178,14 @@ class PruningRun:
                 return pruning.seconds(node_seconds)
         return pruning.macs()
 
-    def _permitted(self, pruning: Pruning, portions: Sequence[Portion]) -> list[Portion]:
-        sites = self.context.sites
-        members = pruning.width_groups.members
+    def _permitted(self, pruning: Pruning, chosen: Sequence[int]) -> tuple[int, ...]:
+        """Those of the units ``chosen`` whose width group may be touched."""
+        groups, sites = pruning.width_groups, self.context.sites
         allowed = {
-            number: sites.permits(STEP.name, members[number].site)
-            for number in dict.fromkeys(portion.width_group for portion in portions)
+            number: sites.permits(STEP.name, groups.members[number].site)
+            for number in dict.fromkeys(groups.of[root] for root in chosen)
         }
-        return [portion for portion in portions if allowed[portion.width_group]]
+        return tuple(root for root in chosen if allowed[groups.of[root]])
 
     def _note_frozen(self, pruning: Pruning, skipped: SkippedNodes) -> None:
         skipped.unmatched(self.choice.unmatched(self.model))
