@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from optimizer.io.model import load, save
+    from optimizer.testing import check_pass
 
 _HOMES = {
     "errors": (
@@ -50,6 +51,7 @@ _HOMES = {
     "contract.skipped": ("SkippedNodes",),
     "contract.surgeon_pass": ("SurgeonPass",),
     "engine.report": ("Report",),
+    "testing": ("check_pass",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -76,6 +78,7 @@ __all__ = [
     "Step",
     "SurgeonPass",
     "UsageError",
+    "check_pass",
     "load",
     "optimize",
     "save",

@@ -8,13 +8,8 @@ reads them is repaired in ``optimizer.algorithms.channels.pruning.repair``, and 
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
-=======
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
->>>>>>> ca9d08c (optimizer.testing: what every pass promises, as checks for passes of anybody)
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from optimizer.algorithms.channels import widths
 from optimizer.algorithms.channels.pruning.importance import NEED_DATA, Importance
@@ -103,10 +98,5 @@ class PruneChannels(NodeFilterOptions, Pass):
         repair = has_data if self.repair == "auto" else self.repair
         multiple = widths.resolve(self.multiple)
         goal = Goal(self.macs, self.params, self.latency)
-<<<<<<< HEAD
-        return PruningRun(model, context, goal, importance, repair, multiple, self.node_filter).run()
-=======
-        choice = NodeFilter(self.include, self.exclude)
-        result = PruningRun(work, context, goal, importance, repair, multiple, choice).run()
+        result = PruningRun(work, context, goal, importance, repair, multiple, self.node_filter).run()
         return result if result.changes else replace(result, model=model)
->>>>>>> ca9d08c (optimizer.testing: what every pass promises, as checks for passes of anybody)

@@ -11,8 +11,8 @@
         result = check_pass(DropAbs(), "model.onnx")        # on a model of yours
         assert result.changes == {"nodes removed": 1}
 
-A check that fails raises an ``AssertionError`` of one line: the pass, the model, the promise, and what does not hold. The
-promises are in ``optimizer.testing.promises``, the models in ``optimizer.testing.models``. Needs no test library.
+A check that fails raises an ``AssertionError`` of one line: the pass, the model, what does not hold, and the promise.
+The promises are in ``optimizer.testing.promises``, the models in ``optimizer.testing.models``. Needs no test library.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from optimizer.contract.passes import PassResult, Sites
+from optimizer.errors import UsageError, no_such
 from optimizer.testing.models import models
 from optimizer.testing.promises import PROMISES
 from optimizer.testing.trials import Subject, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from optimizer.contract.passes import Pass
@@ -35,22 +36,24 @@ if TYPE_CHECKING:
 __all__ = ["check_pass", "pass_checks"]
 
 
-def check_pass(
+def check_pass(  # noqa: PLR0913 - the pass, the model, and by keyword how it is run
     pass_: Pass,
     model: Any,
     *,
     data: str | Path | Iterable[Mapping[str, Any]] | None = None,
     sites: Sites | None = None,
     may_run: bool = True,
+    promises: Collection[str] = (),
 ) -> PassResult:
-    """Check all promises of ``pass_`` on ``model``.
+    """Check the promises of ``pass_`` on ``model``.
 
     Args:
         pass_: The pass, with its options.
         model: What ``optimizer.load`` takes; it is not changed.
         data: Feeds, as ``optimizer.optimize`` takes them; made up if there are none.
-        sites: Steps and places that are denied to it.
+        sites: Steps and places that are denied to it; told what it was permitted.
         may_run: Whether models may be run; if not, ``context.evaluator`` is missing, as under ``--no-run``.
+        promises: Names of those to check, as ``pass_checks`` gives them; all if there are none.
 
     Returns:
         What the pass gave.
@@ -58,10 +61,16 @@ def check_pass(
     Raises:
         AssertionError: If a promise does not hold, with the pass, the promise and what is wrong.
         PreconditionError: If the pass refuses the model.
+        UsageError: If there is no promise of that name.
     """
     trial = Trial(pass_, Subject("the model", model, data, may_run), sites or Sites())
-    for promise in PROMISES:
-        _hold(promise, trial)
+    by_name = {_name(promise): promise for promise in PROMISES}
+    for name in promises or by_name:
+        if name not in by_name:
+            raise UsageError(no_such("promise", name, list(by_name)))
+        _hold(by_name[name], trial)
+    if sites is not None:
+        sites.permitted.update(dict.fromkeys(trial.plain.permitted))
     if trial.plain.refusal is not None:
         raise trial.plain.refusal
     return trial.plain.result

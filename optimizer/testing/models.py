@@ -1,8 +1,8 @@
 """The small models that promises are tried on, as ONNX text.
 
-Each has something that has broken a pass before: weights in initializers, Constant nodes and subgraphs, behind Identity,
-Cast and Transpose, shared or overridable; bodies of If and Loop, functions; dynamic shapes, half precision, old operator
-sets; no nodes, no names, integers in place of weights. All carry doc strings and metadata wherever there is room.
+Each has something that has broken a pass before: weights in initializers, Constant nodes and subgraphs, behind
+Identity, Cast and Transpose, shared or overridable; bodies of If and Loop, functions; dynamic shapes, half precision,
+old operator sets; no nodes, no names, no floats. All carry doc strings and metadata wherever there is room.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx
@@ -35,15 +34,15 @@ _LONGEST_SUMMARY = 120
 def is_a_value(trial: Trial) -> str:
     """A pass is a frozen dataclass that its options make again, with a name, a summary, a gain, and named steps."""
     tried = trial.tried
-    if not is_dataclass(tried) or not type(tried).__dataclass_params__.frozen:  # type: ignore[attr-defined]  # of every dataclass
-        return "is no frozen dataclass"
+    if not _is_frozen(type(tried)):
+        return "is no frozen dataclass: decorate it with @dataclass(frozen=True)"
     if type(tried)(**tried.options()) != tried:
         return f"is not made again by its options {tried.options()}"
     if not _NAME.fullmatch(tried.name):
         return f"is called {tried.name!r}: names are small letters and digits, words with dashes between"
     if not tried.summary or "\n" in tried.summary or len(tried.summary) > _LONGEST_SUMMARY:
         return f"has no summary of one line of up to {_LONGEST_SUMMARY} characters"
-    if not isinstance(tried.gain, Gain):
+    if tried.gain not in list(Gain):
         return f"has the gain {tried.gain!r}, which is none of optimizer.Gain"
     names = [step.name for step in tried.steps() if isinstance(step, Step)]
     return "" if len(set(names)) == len(tried.steps()) else f"has steps that are no Step, or share a name: {names}"
@@ -95,7 +94,7 @@ def keeps_names_unique(trial: Trial) -> str:
             for run in (trial.before, *trial.runs)
         )
         if new := set().union(*after) - before:
-            return f"two {kind} are called {min(new)!r}"
+            return f"two {kind} are called {min(name for _, name in new)!r}"
     return ""
 
 
@@ -225,6 +224,12 @@ PROMISES: tuple[Promise, ...] = (
 )
 
 
+def _is_frozen(kind: type[object]) -> bool:
+    """Whether ``kind`` itself, and not only a class above it, is a frozen dataclass."""
+    parameters: Any = kind.__dict__.get("__dataclass_params__")
+    return parameters is not None and bool(parameters.frozen)
+
+
 def _structure(trial: Trial, run: Run) -> str:
     """Why the result is not well formed, as far as the reference is."""
     try:
@@ -267,8 +272,8 @@ def _lost_domain(before: Run, after: Run) -> str:
     return f"lost the operator set of {min(lost)!r}, which is in use" if lost else ""
 
 
-def _node_names(model: ir.Model) -> Iterator[str]:
-    return (node.name for node in traversal.nodes(model) if node.name)
+def _node_names(model: ir.Model) -> Iterator[tuple[int, str]]:
+    return ((0, node.name) for node in traversal.nodes(model) if node.name)
 
 
 def _value_names(model: ir.Model) -> Iterator[tuple[int, str]]:

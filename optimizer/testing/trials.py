@@ -124,12 +124,11 @@ class Trial:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """The plain run, and the one under ``--no-run``, if it gave something else."""
+        if self.subject.setup is None:
+            return (self.plain,)
         blind = self.run(may_run=False)
-        return (
-            (self.plain,)
-            if blind.result.changes == self.plain.result.changes and blind.content == self.plain.content
-            else (self.plain, blind)
-        )
+        is_same = (blind.result.changes, blind.content) == (self.plain.result.changes, self.plain.content)
+        return (self.plain,) if is_same else (self.plain, blind)
 
     @cached_property
     def replayed(self) -> Run:

@@ -15,7 +15,7 @@ from optimizer.errors import UsageError
 from optimizer.evaluation.runtime.session import session
 from optimizer.graph import constants
 from optimizer.io.model import byte_size, clone, load, to_proto
-from pass_checks import checked_run
+from optimizer.testing import check_pass
 from passes.prune_magnitude import PruneMagnitude
 from pruning_nets import FILLED, NET, evaluator_for, model, planted_feeds, weight
 
@@ -54,7 +54,7 @@ def values(given: ir.Model):
 
 @pytest.mark.parametrize("text", KINDS.values(), ids=KINDS)
 def test_every_kind_reaches_its_sparsity_exactly(text):
-    result = checked_run(PruneMagnitude(sparsity=0.25, **ALL), model(text))
+    result = check_pass(PruneMagnitude(sparsity=0.25, **ALL), model(text), may_run=False)
     array = kernel_array(result.model)
     assert np.sum(array == 0) == round(array.size * 0.25) == result.changes["weights set to 0"]
     assert result.changes["kernels pruned"] == 1
@@ -65,7 +65,7 @@ def test_every_kind_reaches_its_sparsity_exactly(text):
 def test_of_each_group_along_the_input_channels_some_stay(text, pattern):
     if "Conv" in text and pattern.endswith("8"):
         return
-    result = checked_run(PruneMagnitude(pattern=pattern, **ALL), model(text))
+    result = check_pass(PruneMagnitude(pattern=pattern, **ALL), model(text), may_run=False)
     keep, of = map(int, pattern.split(":"))
     array = kernel_array(result.model)
     if array.ndim == 2:
@@ -102,7 +102,7 @@ NOTHING = {
 
 @pytest.mark.parametrize(("text", "options", "reason"), NOTHING.values(), ids=NOTHING)
 def test_what_is_left_alone_and_why(text, options, reason):
-    result = checked_run(PruneMagnitude(**options), model(text))
+    result = check_pass(PruneMagnitude(**options), model(text), may_run=False)
     assert not result.changes
     assert reason in " ".join(note.reason for note in result.notes)
 
@@ -112,14 +112,14 @@ def test_zeros_that_were_there_are_no_gain():
     array = FILLED["w"].copy()
     array[:12] = 0
     before.graph.initializers["w"].const_value = ir.tensor(array, name="w")
-    assert not checked_run(PruneMagnitude(sparsity=0.5, **ALL), before).changes
-    result = checked_run(PruneMagnitude(sparsity=0.75, **ALL), before)
+    assert not check_pass(PruneMagnitude(sparsity=0.5, **ALL), before, may_run=False).changes
+    result = check_pass(PruneMagnitude(sparsity=0.75, **ALL), before, may_run=False)
     assert result.changes["weights set to 0"] == 96
     assert "75.0% of 384 weights of kernels, 50.0% before" in [note.reason for note in result.notes]
 
 
 def test_threshold():
-    result = checked_run(PruneMagnitude(threshold=0.3, **ALL), model(KINDS["Conv"]))
+    result = check_pass(PruneMagnitude(threshold=0.3, **ALL), model(KINDS["Conv"]), may_run=False)
     array = kernel_array(result.model)
     np.testing.assert_array_equal(array == 0, np.abs(FILLED["k"]) < 0.3)
 
@@ -131,7 +131,7 @@ TWO = """g (float[M, 24] x) => (float[M, 24] y) <float[1] w = {0}, float[1] wt =
 def test_global_takes_the_smallest_of_all():
     before = model(TWO)
     before.graph.initializers["wt"].const_value = ir.tensor(FILLED["wt"] * 100, name="wt")
-    result = checked_run(PruneMagnitude(sparsity=0.5, scope="global", **ALL), before)
+    result = check_pass(PruneMagnitude(sparsity=0.5, scope="global", **ALL), before, may_run=False)
     counts = {name: int(np.sum(result.model.graph.initializers[name].const_value.numpy() == 0)) for name in ("w", "wt")}
     assert sum(counts.values()) == 384
     assert counts["w"] > 370
@@ -172,7 +172,7 @@ def test_options_that_exclude_each_other(options):
 
 def test_sparse_where_that_is_smaller():
     before = model(KINDS["MatMul"])
-    dense = checked_run(PruneMagnitude(sparsity=0.9, **ALL), before).model
+    dense = check_pass(PruneMagnitude(sparsity=0.9, **ALL), before, may_run=False).model
     result = PruneMagnitude(sparsity=0.9, store="sparse", **ALL).run(clone(before), Context(before))
     assert result.changes["weights stored sparse"] == 1
     assert byte_size(result.model) < byte_size(dense) / 2
