@@ -23,6 +23,7 @@ from optimizer.analysis import shape_inference
 from optimizer.analysis.symbolic.expressions import is_known
 from optimizer.analysis.symbolic.shape_values import ShapeValues
 from optimizer.graph import constants, queries, traversal
+from optimizer.graph.operators import Trait, having
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _ROUNDS = 3
 
 # Operator -> (input that holds the data, input that holds the weight)
 _CONV = {"Conv": (0, 1), "FusedConv": (0, 1), "ConvInteger": (0, 1), "NhwcConv": (0, 1), "QLinearConv": (0, 3)}
-_RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
+_RECURRENT = having(Trait.RECURRENT) | {"DynamicQuantizeLSTM"}
 _MATMUL = {
     "MatMul",
     "MatMulInteger",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optimizer.graph import constants, queries, traversal
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,7 +29,7 @@ def random_outputs(model: ir.Model) -> frozenset[str]:
 
 
 def _is_random(node: ir.Node, functions: set[ir.OperatorIdentifier]) -> bool:
-    if queries.is_standard(node, *queries.RANDOM_OPS) or node.op_identifier() in functions:
+    if queries.is_standard(node, *having(Trait.RANDOM)) or node.op_identifier() in functions:
         return True
     if queries.is_standard(node, "Dropout") and len(node.inputs) > 2 and node.inputs[2] is not None:
         mode = constants.constant_array(node.inputs[2], 1)

@@ -5,10 +5,10 @@ Imports nothing of onnxhone but ``optimizer.errors``. Import its modules, and sa
     traversal         every graph and node of a model, in order
     queries           what a node, a value or a graph is, by its neighbours
     constants         what is known before any run, and what may become of it
-    editing           who reads what, what takes whose place, what goes
-    names, scopes     names in use, and which of them a subgraph sees
-    operators         what operators are
-    kernels           Conv, ConvTranspose, Gemm, MatMul, and their weights; ``weight_sources``: behind views
+    editing           uses that move, values that replace others, nodes that go
+    names             names in use and free ones; ``graph_tree``: which of them a subgraph sees
+    operators         what operators are: one table of their properties
+    linear_nodes      Conv, ConvTranspose, Gemm, MatMul, and their weights; ``weight_sources``: behind views
     tensors, sparse   how tensors are stored; ``file_size``: how many bytes they take
     permutations      arithmetic of Transpose
 """

@@ -1,4 +1,4 @@
-"""Edits of a graph: who reads what, what takes whose place, what goes."""
+"""Edits of a graph: uses that move, values that replace others, nodes that go."""
 
 from __future__ import annotations
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from optimizer.graph import queries, traversal
 from optimizer.graph.names import NameGenerator
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import onnx_ir as ir
 
-_SEES_OUTSIDE = ("If", "Loop", "Scan", "SequenceMap")
+_SEES_OUTSIDE = having(Trait.SEES_OUTSIDE)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimizer.graph import constants, queries
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+OPS = having(Trait.LINEAR)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,6 @@ if TYPE_CHECKING:
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
-RANDOM_OPS = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
-
-
 def is_standard(node: ir.Node, *op_types: str) -> bool:
     """Whether ``node`` is an operator of the ONNX standard, and one of ``op_types`` if any are given."""
     return node.domain in STANDARD_DOMAINS and (not op_types or node.op_type in op_types)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimizer.graph.linear_nodes import as_linear
+from optimizer.graph.operators import Trait, having
 from optimizer.statistics.conv_windows import WindowAxis, padding
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from optimizer.graph.linear_nodes import LinearNode
 
-_PRODUCTS = frozenset({"Gemm", "MatMul"})
+_PRODUCTS = having(Trait.PRODUCT)
 
 
 def refusal(node: ir.Node) -> str | None:

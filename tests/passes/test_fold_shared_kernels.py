@@ -488,3 +488,36 @@ def test_channels_on_an_axis_that_a_product_does_not_sum_over_say_nothing_of_its
         w3=numbers(4, 3, seed=1),
     )
     assert not folded(planted).changes
+
+
+def test_a_constant_channel_is_not_clipped_by_a_bound_that_a_run_tells():
+    planted = net(
+        """(float[1,2,4,4] x, float[3,2,1,1] w1, float[3] s, float[3,3,1,1] w2) => (float[1,3,4,4] y)
+        { a = Conv(x, w1, s)  m = ReduceMax<keepdims = 0>(x)  b = Clip(a, m)  y = Conv(b, w2) }""",
+        w1=np.pad(numbers(2, 2, 1, 1), ((0, 1), (0, 0), (0, 0), (0, 0))),
+        s=[1, 2, -3],
+        w2=numbers(3, 3, 1, 1, seed=1),
+    )
+    assert not folded(planted).changes
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "b = LpPool<kernel_shape = [2, 2]>(a)",
+        "b = GlobalLpPool<p = 2>(a)",
+        "c = Abs(a)  b = Mean(a, c)",
+        "b = Tan(a)",
+        "b = Shrink<lambd = 0.1>(a)",
+    ],
+)
+def test_parallel_or_equal_channels_behind_any_operator_of_the_table(step):
+    is_homogeneous = "Tan" not in step and "Shrink" not in step
+    one = numbers(2, 2, 1, 1) / 4
+    planted = net(
+        f"""(float[1,2,4,4] x, float[4,2,1,1] w1, float[3,4,1,1] w2) => (float[N,3,H,W] y)
+        {{ a = Conv(x, w1)  {step}  y = Conv(b, w2) }}""",
+        w1=np.concatenate([one, 2 * one if is_homogeneous else one]),
+        w2=numbers(3, 4, 1, 1, seed=1),
+    )
+    assert folded(planted, rounding=10).changes == {"shared channels removed": 2}

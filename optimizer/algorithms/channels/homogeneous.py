@@ -32,14 +32,16 @@ import numpy as np
 
 from optimizer.algorithms.channels.axes import MOVES, Channels, keeps_size, moved, reshaped
 from optimizer.graph import constants, operators, queries
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import onnx_ir as ir
 
-_UNARY = frozenset({"Relu", "LeakyRelu", "PRelu", "Abs", "Neg", "Identity"})
-_POOLS = frozenset({"MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"})
+_UNARY = (having(Trait.UNARY) & having(Trait.HOMOGENEOUS)) | {"PRelu"}  # whose slope does not scale
+# Powers and roots round: after an LpPool a power of two may change a bit.
+_POOLS = having(Trait.POOLING) - {"LpPool", "GlobalLpPool"}
 _NO_BOUND = 1e30  # exporters write the largest float where there is none
 _MAX_RANK = 8
 

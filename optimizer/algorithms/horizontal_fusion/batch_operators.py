@@ -10,25 +10,17 @@ import math
 from typing import TYPE_CHECKING
 
 from optimizer.graph import constants, queries
+from optimizer.graph.operators import Trait, broadcasts, having
+from optimizer.graph.permutations import axes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     import onnx_ir as ir
 
-_ONE_MOVES = frozenset(
-    {
-        *("Abs", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Neg"),
-        *("Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu"),
-        *("Cast", "Ceil", "Floor", "Identity", "Log", "Reciprocal", "Round", "Sign", "Sin", "Cos"),
-        *("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"),
-        *("Conv", "ConvTranspose", "InstanceNormalization", "GroupNormalization", "LRN"),
-    }
-)
-_BROADCAST = frozenset({"Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum"})
-_REDUCTIONS = frozenset({"ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"})
-_AXES_ARE_INPUT = {"ReduceSum": 13}
-_SOFTMAX_CHANGED, _PADS_ARE_INPUT, _REDUCE_CHANGED = 13, 11, 18
+_BROADCASTING, _REDUCING = having(Trait.BROADCASTING), having(Trait.REDUCING)
+_ONE_MOVES = having(Trait.BATCH_INDEPENDENT) - _BROADCASTING
+_SOFTMAX_CHANGED, _PADS_ARE_INPUT = 13, 11
 
 
 def acts_alone(node: ir.Node, moving: Collection[int], opset: int) -> bool:
@@ -43,16 +35,19 @@ def acts_alone(node: ir.Node, moving: Collection[int], opset: int) -> bool:
     rank = next(iter(ranks)) if len(ranks) == 1 else None
     if not queries.is_standard(node) or queries.has_references(node) or len(node.outputs) != 1 or not rank:
         return False
-    if node.op_type in _BROADCAST:
-        return all(i in moving or _is_same_for_all(value, rank) for i, value in enumerate(node.inputs))
+    if node.op_type in _BROADCASTING:
+        return broadcasts(node.op_type, opset) and all(
+            i in moving or _is_same_for_all(value, rank) for i, value in enumerate(node.inputs)
+        )
     if node.op_type == "Concat":
         return len(moving) == len(node.inputs) and node.attributes.get_int("axis", 0) % rank > 0
     if set(moving) != {0}:
         return False
     if node.op_type in _ONE_MOVES:
         return True
-    if node.op_type in _REDUCTIONS:
-        return _reduction(node, rank, opset)
+    if node.op_type in _REDUCING:
+        axes = axes_of(node)
+        return bool(axes) and all(axis % rank > 0 for axis in axes or ())
     rule = _RULES.get(node.op_type)
     return rule is not None and rule(node, rank, opset)
 
@@ -111,14 +106,6 @@ def _pad(node: ir.Node, rank: int, opset: int) -> bool:
     else:
         pads = constants.constant_ints(node.inputs[1]) if len(node.inputs) < 4 else None
     return pads is not None and len(pads) == 2 * rank and pads[0] == pads[rank] == 0
-
-
-def _reduction(node: ir.Node, rank: int, opset: int) -> bool:
-    if opset < _AXES_ARE_INPUT.get(node.op_type, _REDUCE_CHANGED):
-        axes: Sequence[int] | None = node.attributes.get_ints("axes", [])
-    else:
-        axes = constants.constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
-    return bool(axes) and all(axis % rank > 0 for axis in axes or ())
 
 
 _RULES: dict[str, Callable[[ir.Node, int, int], bool]] = {

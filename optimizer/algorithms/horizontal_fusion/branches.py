@@ -18,15 +18,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optimizer.algorithms.horizontal_fusion.batch_operators import acts_alone
-from optimizer.graph import queries, traversal
+from optimizer.graph import linear_nodes, queries, traversal
 from optimizer.graph.operators import attributes_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
     import onnx_ir as ir
-
-_SEEDS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass
@@ -72,7 +70,7 @@ def seeds(graph: ir.Graph) -> list[list[ir.Node]]:
     """The kernels of ``graph`` itself that share a weight and all else but their inputs, in groups of at least two."""
     by_key: dict[Hashable, list[ir.Node]] = defaultdict(list)
     for node in traversal.in_order(graph):
-        key = attributes_key(node) if queries.is_standard(node, *_SEEDS) and len(node.inputs) > 1 else None
+        key = attributes_key(node) if queries.is_standard(node, *linear_nodes.OPS) and len(node.inputs) > 1 else None
         if key is not None and _dims(node.inputs[0]):
             by_key[node.op_type, key, node.inputs[1:], _dims(node.inputs[0])].append(node)
     return [nodes for nodes in by_key.values() if len(nodes) > 1]

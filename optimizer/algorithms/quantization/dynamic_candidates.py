@@ -15,13 +15,13 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.graph import queries, weight_sources
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from optimizer.graph.weight_sources import ConstantOrigin
 
 OLDEST_OPSET = 11  # of DynamicQuantizeLinear
-PRODUCTS = frozenset({"MatMul", "Gemm"})
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+PRODUCTS, RECURRENT = having(Trait.PRODUCT), having(Trait.RECURRENT)
 LEAST_COLUMNS = 64  # with fewer, quantizing x costs what the product gains
 ONE_ROW = 4  # so many times the elements does a weight need to pay where x has a single row
 

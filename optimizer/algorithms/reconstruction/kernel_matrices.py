@@ -19,6 +19,7 @@ from optimizer.algorithms.rewriting.stored_constants import stored_constants
 from optimizer.graph import constants, queries, traversal, weight_sources
 from optimizer.graph.graph_tree import GraphTree
 from optimizer.graph.linear_nodes import OPS, as_linear
+from optimizer.graph.operators import Trait, having
 from optimizer.graph.sparse import SparseTensor
 from optimizer.statistics import im2col, second_moments
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from optimizer.contract.skipped import SkippedNodes
 
 _INTEGER_KERNELS = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_RECURRENT = having(Trait.RECURRENT)
 
 
 @dataclass(frozen=True)

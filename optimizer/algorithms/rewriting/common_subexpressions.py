@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optimizer.graph import constants, editing, queries, traversal
-from optimizer.graph.operators import attributes_key
+from optimizer.graph.operators import Trait, attributes_key, having
 from optimizer.graph.tensors import content_key
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 _DOMAINS = frozenset({*queries.STANDARD_DOMAINS, "ai.onnx.ml"})
-_SEES_OUTSIDE = ("If", "Loop", "Scan", "SequenceMap")
-_NEVER = queries.RANDOM_OPS | {"Dropout", "Constant", "SequenceEmpty", "BatchNormalization"}
+_SEES_OUTSIDE = having(Trait.SEES_OUTSIDE)
+_NEVER = having(Trait.RANDOM) | {"Dropout", "Constant", "SequenceEmpty", "BatchNormalization"}
 
 
 def merge_equal(model: ir.Model, step: Step, sites: Sites) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from optimizer.graph import queries, traversal
 from optimizer.graph.constants import constant_array, constant_tensor
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
 
 ShapeOf = Callable[["ir.Value"], "ir.Shape | None"]
 
-_MOVING = frozenset(
-    {
-        "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Slice", "Expand", "Concat",
-        "Tile", "Split", "Gather", "Clip", "Max", "Min", "Where", "Pad", "CastLike", "SequenceConstruct", "Optional",
-    }
-)  # fmt: skip
+# Besides what moves elements: what retypes them, bounds them, or passes on those that it does not replace.
+_MOVING = having(Trait.MOVING) | {
+    *("Cast", "CastLike", "Clip", "Max", "Min", "Where", "Pad"),
+    *("SequenceConstruct", "Optional"),
+}
 _MOVED_INDEX = {"Where": (1, 2), "Concat": None, "Max": None, "Min": None, "SequenceConstruct": None}  # else input 0
 _COMPARING = frozenset({"Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"})
 _INDEX_OPS = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1, "Scatter": 1}

@@ -22,6 +22,7 @@ from optimizer.evaluation.validation.metrics import is_discrete
 from optimizer.evaluation.validation.output_error import Difference, difference
 from optimizer.evaluation.validation.tolerance import Tolerance, has_floats, loosest, shrunk_by_an_ulp, tolerance
 from optimizer.graph import queries, traversal
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _SLOW_SECONDS = 5.0  # runs without optimizations are skipped where one takes longer
 _NOISE_FEEDS = 4
-_MOVING = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice")
+_MOVING = having(Trait.MOVING) - {"Concat"}  # which may join it with what else
 
 
 @dataclass(frozen=True)

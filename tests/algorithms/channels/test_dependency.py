@@ -150,3 +150,11 @@ def test_softmax_goes_over_one_axis_since_opset_13(opset):
     )
     is_pinned = any("Softmax" in reason for reason in reasons(groups))
     assert is_pinned == (opset == 11)
+
+
+def test_a_sum_that_broadcasts_by_attribute_stops_what_it_reads():
+    text = """(float[1,2,4,4] x, float[3,2,1,1] w1, float[3] b, float[5,3,1,1] w2) => (float[1,5,4,4] y)
+    { a = Conv(x, w1)  c = Add<axis = 1, broadcast = 1>(a, b)  y = Conv(c, w2) }"""
+    groups, _ = found(text, opset=6, w1=ones(3, 2, 1, 1), b=ones(3), w2=ones(5, 3, 1, 1))
+    assert "read by Add of an opset that broadcasts by attribute" in " ".join(reasons(groups))
+    assert not groups.consumers

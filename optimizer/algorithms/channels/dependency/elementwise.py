@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optimizer.algorithms.channels.dependency.groups import ChannelAxis
-from optimizer.graph import queries
+from optimizer.graph import operators, queries
 from optimizer.graph.constants import constant_ints, constant_tensor
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def elementwise(groups: ChannelGroups, node: ir.Node) -> str:
     """Operands with channels are unified; constants of one number a channel are sliced."""
     channel_axes = [groups.axis_of(value) for value in node.inputs]
     with_channels = [channel_axis for channel_axis in channel_axes if channel_axis is not None]
+    if with_channels and not operators.broadcasts(node.op_type, groups.opset):
+        return f"read by {node.op_type} of an opset that broadcasts by attribute"
     wide = [channel_axis for channel_axis in with_channels if channel_axis.size > 1] or with_channels
     if not wide:
         return ""

@@ -31,7 +31,7 @@ from optimizer.algorithms.channels.dependency.groups import ChannelAxis, Channel
 from optimizer.algorithms.channels.dependency.reshapes import reshape
 from optimizer.algorithms.channels.homogeneous import pads_elsewhere, resizes_elsewhere
 from optimizer.graph import constants, queries, traversal
-from optimizer.graph.operators import has_one_output
+from optimizer.graph.operators import Trait, has_one_output, having
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,24 +41,6 @@ if TYPE_CHECKING:
 
     Rule: TypeAlias = "Callable[[ChannelGroups, ir.Node], str]"
 
-_ACTIVATIONS = (
-    "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Relu", "Selu", "Sigmoid",
-    "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
-)  # fmt: skip
-_FUNCTIONS = (
-    "Abs", "Cast", "Ceil", "Cos", "Erf", "Exp", "Floor", "Identity", "IsInf", "IsNaN", "Log", "Neg", "Not",
-    "Reciprocal", "Round", "Sign", "Sin", "Sqrt", "Tan",
-)  # fmt: skip
-UNARY = frozenset({*_ACTIVATIONS, *_FUNCTIONS})
-NARY = frozenset({
-    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
-    "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
-})  # fmt: skip
-_POOLS = ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
-_REDUCTIONS = (
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
 _SINCE_ONE_AXIS = 13  # from this opset on, Softmax goes over one axis
 
 
@@ -225,18 +207,18 @@ def _looked_at(consumer: ir.Node, index: int, rank: int) -> range | set[int]:
     return range(rank)
 
 
-_SEVERAL = frozenset({"Split", "GRU", "LSTM", "RNN"})
+_SEVERAL = having(Trait.RECURRENT) | {"Split"}
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(UNARY, carried),
-    **dict.fromkeys(NARY, elementwise.elementwise),
-    **dict.fromkeys(_POOLS, _spatial),
-    **dict.fromkeys((*_REDUCTIONS, "Transpose", "Squeeze", "Unsqueeze"), _moved),
+    **dict.fromkeys(having(Trait.UNARY), carried),
+    **dict.fromkeys(having(Trait.BROADCASTING), elementwise.elementwise),
+    **dict.fromkeys(having(Trait.POOLING), _spatial),
+    **dict.fromkeys((*having(Trait.REDUCING), "Transpose", "Squeeze", "Unsqueeze"), _moved),
     **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), _normalization),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization"), _over_axes),
     **dict.fromkeys(("Reshape", "Flatten"), reshape),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     **dict.fromkeys(("Conv", "ConvTranspose"), linear.convolution),
-    **dict.fromkeys(("GRU", "LSTM", "RNN"), linear.recurrent),
+    **dict.fromkeys(having(Trait.RECURRENT), linear.recurrent),
     "Dropout": _dropout,
     "Pad": _pad,
     "Shape": _shape,

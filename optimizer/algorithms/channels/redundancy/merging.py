@@ -17,6 +17,7 @@ import onnx_ir as ir
 from optimizer.algorithms.channels.dependency.removal import replace_input
 from optimizer.algorithms.channels.redundancy.linear_facts import array_of
 from optimizer.graph import constants, editing, linear_nodes, queries
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.channels.redundancy.redundant import Reading, Redundancy
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_RECURRENT = having(Trait.RECURRENT)
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.channels.dependency import operators
 from optimizer.algorithms.channels.dependency.elementwise import has_no_channels
 from optimizer.algorithms.channels.redundancy.facts import ChannelFacts, ValueNumbers, concatenated
 from optimizer.algorithms.channels.redundancy.linear_facts import array_of, kernel_facts
 from optimizer.analysis import constant_evaluation
 from optimizer.graph import constants
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -33,13 +33,11 @@ if TYPE_CHECKING:
 
     from optimizer.algorithms.channels.dependency.groups import ChannelAxis, ChannelGroups
 
-_POOLS = frozenset({"MaxPool", "GlobalMaxPool", "GlobalAveragePool", "Resize", "Upsample", "Dropout"})
-_MOVES = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Slice", "Gather", "Split", "Concat"})
-_STEADY = _POOLS | _MOVES | {"ReduceMean", "ReduceMax", "ReduceMin"}
-_LINEAR_TOO = {"Relu", "LeakyRelu", "Abs", "Neg", "AveragePool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2"}
-_LINEAR = _STEADY | _LINEAR_TOO
-_ZERO = frozenset({"AveragePool", "GlobalLpPool", "LpPool", "Pad", "ReduceSum", "ReduceL1", "ReduceL2"})
-_SAME = frozenset({"Identity"})
+# Resize, Upsample and Dropout are means, and a Pad hands on factors, where ``channel_groups`` lets channels through:
+# not cropped, not training, filled with zeros.
+_STEADY = having(Trait.IDEMPOTENT) | {"Resize", "Upsample", "Dropout"}
+_HOMOGENEOUS = having(Trait.HOMOGENEOUS) | _STEADY | {"Pad", "PRelu"}  # PRelu: see where its slope is looked at
+_UNARY, _BROADCASTING = having(Trait.UNARY), having(Trait.BROADCASTING)
 
 
 class ChannelAnalysis:
@@ -77,7 +75,7 @@ class ChannelAnalysis:
         elif node.op_type == "MatMul":
             # A product of two activations; a constant weight is a producer, see above
             facts = self._matrices(*(self._factor(value, channel_axis) for value in node.inputs))
-        elif node.op_type in operators.NARY:
+        elif node.op_type in _BROADCASTING:
             facts = self._elementwise(node, channel_axis)
         elif output in self.groups.selected and first is not None:
             # Split, Slice, Gather, and Flatten, which repeats channels
@@ -114,9 +112,11 @@ class ChannelAnalysis:
         return self.value_numbers.with_constants(derived, np.where(are_equal, operands[0].constant, math.nan))
 
     def _unary(self, node: ir.Node, index: int, facts: ChannelFacts) -> ChannelFacts:
-        if node.op_type in _SAME:
+        if node.op_type == "Identity":
             return facts
-        derived = self.value_numbers.derived((_operation_key(node), index), [facts], linear=node.op_type in _LINEAR)
+        derived = self.value_numbers.derived(
+            (_operation_key(node), index), [facts], linear=node.op_type in _HOMOGENEOUS
+        )
         return self.value_numbers.with_constants(derived, self._constants(node, facts))
 
     def _constants(self, node: ir.Node, facts: ChannelFacts) -> NDArray[np.float64]:
@@ -127,12 +127,12 @@ class ChannelAnalysis:
             return facts.constant
         if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") != "constant":
             return facts.constant
-        # 2. Zeros of a border, or a sum of terms that are not counted here: only 0 stays what it is
-        if node.op_type in _ZERO:
-            return np.where(facts.constant == 0, 0.0, math.nan)
-        # 3. Elementwise functions are computed
-        if node.op_type in operators.UNARY:
+        # 2. Elementwise functions are computed
+        if node.op_type in _UNARY:
             return self._computed(node, [facts.constant])
+        # 3. Zeros of a border, or a sum of terms that are not counted here: only 0 stays what it is
+        if node.op_type in _HOMOGENEOUS:
+            return np.where(facts.constant == 0, 0.0, math.nan)
         return unknown
 
     def _computed(self, node: ir.Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -142,15 +142,17 @@ class ChannelAnalysis:
         result = np.full(size, math.nan)
         # Numbers are in float64 here; the function is of the type that the model computes in
         dtypes = [None if value is None or value.dtype is None else value.dtype for value in node.inputs]
-        if not is_known.any() or any(dtype is None for dtype in dtypes[: len(operands)]):
+        parameters = node.inputs[len(operands) :]
+        parameter_arrays = [constants.constant_array(value, 1) for value in parameters]
+        are_constant = [value is None for value in parameters] == [array is None for array in parameter_arrays]
+        if not is_known.any() or not are_constant or any(dtype is None for dtype in dtypes[: len(operands)]):
             return result
         arrays: list[NDArray[np.generic] | None] = [
             np.broadcast_to(operand, (size,))[is_known].astype(dtype.numpy())
             for operand, dtype in zip(operands, dtypes, strict=False)
             if dtype is not None
         ]
-        arrays += [constants.constant_array(value, 1) for value in node.inputs[len(operands) :]]
-        results = constant_evaluation.run(node, self.groups.opset, arrays)
+        results = constant_evaluation.run(node, self.groups.opset, [*arrays, *parameter_arrays])
         if results is not None and results[0].shape == (np.count_nonzero(is_known),):
             result[is_known] = results[0]
         return result
@@ -194,7 +196,7 @@ class ChannelAnalysis:
         if node.op_type == "PRelu":
             operands[1] = replace(operands[1], scale=operands[0].scale)  # a factor does not change the slope
         derived = self.value_numbers.derived(
-            node.op_type, operands, linear=node.op_type in {"Max", "Min", "PRelu", "Sum"}
+            (node.op_type, _attributes_key(node)), operands, linear=node.op_type in _HOMOGENEOUS
         )
         return self.value_numbers.with_constants(
             derived, self._computed(node, [operand.constant for operand in operands])
@@ -291,8 +293,11 @@ def _input_facts(analysis: ChannelAnalysis, node: ir.Node) -> list[ChannelFacts]
 
 def _operation_key(node: ir.Node) -> Hashable:
     """A key of what ``node`` does to its first input; other inputs are told apart by identity."""
-    attributes = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
-    return node.domain, node.op_type, attributes, tuple(id(value) for value in node.inputs[1:])
+    return node.domain, node.op_type, _attributes_key(node), tuple(id(value) for value in node.inputs[1:])
+
+
+def _attributes_key(node: ir.Node) -> Hashable:
+    return tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
 
 
 def _sees_border(node: ir.Node) -> bool:

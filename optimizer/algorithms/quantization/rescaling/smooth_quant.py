@@ -24,6 +24,7 @@ from optimizer.algorithms.quantization.rescaling.sources import norm_source, wei
 from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.contract.passes import Sites
 from optimizer.graph import constants, linear_nodes
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.quantization.rescaling.rescale import Rescaler
     from optimizer.graph.linear_nodes import LinearNode
 
-_PRODUCTS = frozenset({"MatMul", "Gemm"})
+_PRODUCTS = having(Trait.PRODUCT)
 _UNSEEN = 2.0**-12  # of the largest: smaller channels count as so large, or a dead one would take all the range
 OUTLIER = 8.0  # a Mul is worth it where the largest channel is so many times the median
 

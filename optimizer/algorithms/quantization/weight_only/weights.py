@@ -11,25 +11,22 @@ import onnx_ir as ir
 from optimizer.algorithms.quantization.weight_rows import RowLayout
 from optimizer.algorithms.rewriting.stored_constants import stored_constants
 from optimizer.graph import constants, queries, weight_sources
+from optimizer.graph.operators import Trait, having
 from optimizer.graph.sparse import SparseTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from optimizer.algorithms.rewriting.stored_constants import StoredConstant
     from optimizer.graph.graph_tree import GraphTree
 
-PRODUCTS = frozenset({"MatMul", "Gemm"})
-_POSITIONS = {
-    "Conv": (1,),
-    "ConvTranspose": (1,),
-    "MatMul": (0, 1),
-    "Gemm": (0, 1),
-    "LSTM": (1, 2),
-    "GRU": (1, 2),
-    "RNN": (1, 2),
+PRODUCTS, _RECURRENT = having(Trait.PRODUCT), having(Trait.RECURRENT)
+_POSITIONS: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(having(Trait.LINEAR), (1,)),
+    **dict.fromkeys(PRODUCTS, (0, 1)),
+    **dict.fromkeys(_RECURRENT, (1, 2)),
     "Gather": (0,),
     "Slice": (0,),
 }
@@ -141,7 +138,7 @@ def _obstacle(holder: StoredConstant, others: list[str], types: Collection[ir.Da
 def _layout(holder: StoredConstant, node: ir.Node, position: int) -> RowLayout:
     """The rows that belong to output channels of ``node``, as far as views between it and the constant let them."""
     shape = holder.shape
-    if node.op_type in {"LSTM", "GRU", "RNN"} and len(shape) == 3:
+    if node.op_type in _RECURRENT and len(shape) == 3:
         return RowLayout(shape, 2)
     if node.op_type not in PRODUCTS or len(shape) != 2:
         return RowLayout(shape, len(shape) - 1 if node.op_type in _ALONG_LAST_AXIS else 1)

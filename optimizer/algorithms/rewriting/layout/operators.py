@@ -13,27 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optimizer.graph import constants, permutations, queries
+from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
-_UNARY_NAMES = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
-    "HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh "
-    "Softplus Softsign Sqrt Tan Tanh ThresholdedRelu"
-)
-_BROADCASTING_NAMES = (
-    "Add And BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or "
-    "Pow PRelu Sub Sum Where Xor"
-)
-_REDUCING_NAMES = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
-)
-UNARY, BROADCASTING, REDUCING = (
-    frozenset(names.split()) for names in (_UNARY_NAMES, _BROADCASTING_NAMES, _REDUCING_NAMES)
-)
+_UNARY, _BROADCASTING, _REDUCING = (having(each) for each in (Trait.UNARY, Trait.BROADCASTING, Trait.REDUCING))
 _ONE_AXIS = frozenset({"Concat", "Split", "Softmax", "LogSoftmax", "Hardmax", "ArgMax", "ArgMin"})
 _OLDEST_OPSET = 8
 _SOFTMAX_OF_ONE_AXIS = 13
@@ -62,7 +49,7 @@ def permuted(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
     """How ``node`` computes on axes permuted by ``perm``; ``None`` if that is not known."""
     if not queries.is_standard(node) or opset < _OLDEST_OPSET or not node.inputs or queries.has_references(node):
         return None
-    if node.op_type in BROADCASTING:
+    if node.op_type in _BROADCASTING:
         return _broadcasting(node, perm)
     if queries.rank(node.inputs[0]) == len(perm):
         change = _reading(node, perm, opset)
@@ -73,11 +60,11 @@ def permuted(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
 
 def _reading(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:
     """The change of a node whose first input has the axes."""
-    if node.op_type in UNARY:
+    if node.op_type in _UNARY:
         return Change((0,))
     if node.op_type in _ONE_AXIS:
         return _one_axis(node, perm, opset)
-    if node.op_type in REDUCING:
+    if node.op_type in _REDUCING:
         return _reducing(node, perm)
     match node.op_type:
         case "Pad":
