@@ -82,7 +82,7 @@ def round_once(
         axis: The axis of the channels, each of which has to keep its precision; ``None``: the whole has to.
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        result = exact.astype(kind)
+        result = np.asarray(exact, dtype=kind)  # an array even where arithmetic made a scalar of one of rank 0
     if not np.isfinite(result).all():
         return None
     others = None if axis is None else tuple(i for i in range(exact.ndim) if i != axis)
