@@ -2,7 +2,8 @@
 
 Sizes and values come from what the model declares and what its graph says; a plan is taken only if ONNX Runtime runs
 it, else the next is tried. Where the model has dynamic dimensions, every second feed has other sizes, if these run: a
-rewrite that is right at one size only must be caught.
+rewrite that is right at one size only must be caught. Polygraphy's ``DataLoader`` makes up inputs too, by type and
+shape alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from optimizer.errors import ReferenceRunError
 from optimizer.evaluation.feeds import input_values, sets
 from optimizer.evaluation.feeds import shapes as feed_shapes
 from optimizer.evaluation.feeds.input_roles import Clues, clues
-from optimizer.evaluation.feeds.input_values import Wanted
+from optimizer.evaluation.feeds.input_values import InputSpec
 from optimizer.evaluation.runtime.ort_values import element_type
 from optimizer.evaluation.runtime.session import Session, Slot, session
 from optimizer.io.model import clone
@@ -39,18 +40,38 @@ _SEQUENCE_ITEMS = 2
 
 @dataclass(frozen=True)
 class Style:
-    """How values are chosen: ``ints`` bounds integers that nothing else does; ``wild``: odd feeds have any floats."""
+    """How values are chosen.
 
-    ints: int | None = None
-    wild: bool = True
+    Attributes:
+        int_limit: Bounds integers that nothing else does.
+        wild_floats: Whether floats may be negative and large in odd feeds.
+    """
+
+    int_limit: int | None = None
+    wild_floats: bool = True
 
 
-_STYLES = (Style(), Style(wild=False), Style(ints=2), Style(ints=1), Style(ints=2, wild=False))
+_STYLES = (
+    Style(),
+    Style(wild_floats=False),
+    Style(int_limit=2),
+    Style(int_limit=1),
+    Style(int_limit=2, wild_floats=False),
+)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that makes feed number n: the same recipe makes the same feeds."""
+class FeedGenerator:
+    """Makes feed number n; equal generators make equal feeds.
+
+    Attributes:
+        slots: The inputs of the session.
+        ports: Their dimensions, fixed and free.
+        clues: What the graph says about each input.
+        plans: Sizes of the free dimensions, taken in turn.
+        style: How values are chosen.
+        seed: Seed of all values.
+    """
 
     slots: tuple[Slot, ...]
     ports: tuple[Port, ...]
@@ -63,25 +84,25 @@ class Recipe:
         """Feed number ``number``."""
         plan = self.plans[number % len(self.plans)]
         sizes = {port.name: feed_shapes.shape_of(port, plan) for port in self.ports}
-        made: Feed = {}
+        feed: Feed = {}
         for position, slot in enumerate(self.slots):
             rng = np.random.default_rng([self.seed, number, position])
-            made[slot.name] = self._value(slot, sizes, number, rng)
-        return made
+            feed[slot.name] = self._value(slot, sizes, number, rng)
+        return feed
 
     def _value(self, slot: Slot, sizes: Mapping[str, tuple[int, ...]], number: int, rng: np.random.Generator) -> Any:
-        kind = element_type(slot.type)
-        if kind is None:
+        dtype = element_type(slot.type)
+        if dtype is None:
             raise ReferenceRunError(
                 f"no inputs can be generated for {slot.name!r} of type {slot.type}; give some with --data"
             )
-        wanted = Wanted(
-            slot.name, np.dtype(kind.numpy()), sizes[slot.name], self.clues[slot.name], number, sizes,
-            wild=self.style.wild, ints=self.style.ints,
+        spec = InputSpec(
+            slot.name, np.dtype(dtype.numpy()), sizes[slot.name], self.clues[slot.name], number, sizes,
+            wild_floats=self.style.wild_floats, int_limit=self.style.int_limit,
         )  # fmt: skip
         if "seq(" in slot.type:
-            return [input_values.value(wanted, rng) for _ in range(_SEQUENCE_ITEMS)]
-        return input_values.value(wanted, rng)
+            return [input_values.value(spec, rng) for _ in range(_SEQUENCE_ITEMS)]
+        return input_values.value(spec, rng)
 
 
 def generate(
@@ -105,23 +126,26 @@ def generate(
         UsageError: If ``shapes`` does not fit the model.
         ReferenceRunError: If the model does not load, or no plan runs; it names ``--shape`` and ``--data``.
     """
+    # 1. What is fixed, by the model or the user, and what is free.
     loaded = session(model, threads=threads)
-    given = dict(shapes or {})
+    user_shapes = dict(shapes or {})
     ports = tuple(_port(slot, model) for slot in loaded.inputs)
-    feed_shapes.check_shapes(given, ports)
-    fixed = feed_shapes.pinned(ports, given)
+    feed_shapes.check_shapes(user_shapes, ports)
+    fixed = feed_shapes.pinned(ports, user_shapes)
     free = {key: role for key, role in feed_shapes.roles(ports).items() if key not in fixed}
-    recipe = Recipe(loaded.inputs, ports, _clues(model, loaded.inputs), (), Style(), seed)
-    recipe = _first_that_runs(recipe, loaded, fixed, free)
-    recipe, notes = _vary(recipe, loaded, fixed, free)
-    validation = next(feeds for limit, feeds in _COUNTS if _macs(model, recipe) <= limit)
-    return sets.split(recipe.feed, count or 3 * validation, "generated", notes)
+    # 2. The first sizes and style that run, and second sizes that run too.
+    generator = FeedGenerator(loaded.inputs, ports, _clues(model, loaded.inputs), (), Style(), seed)
+    generator = _first_that_runs(generator, loaded, fixed, free)
+    generator, notes = _vary(generator, loaded, fixed, free)
+    # 3. Fewer feeds for models of many MACs.
+    validation = next(feeds for limit, feeds in _COUNTS if _macs(model, generator) <= limit)
+    return sets.split(generator.feed, count or 3 * validation, "generated", notes)
 
 
-def _macs(model: ir.Model, recipe: Recipe) -> int:
-    """MACs of a run at the sizes of the recipe's first plan, as far as they are known."""
+def _macs(model: ir.Model, generator: FeedGenerator) -> int:
+    """MACs of a run at the sizes of the generator's first plan; 0 if they are unknown."""
     sized = clone(model)
-    sizes = {port.name: feed_shapes.shape_of(port, recipe.plans[0]) for port in recipe.ports}
+    sizes = {port.name: feed_shapes.shape_of(port, generator.plans[0]) for port in generator.ports}
     for value in sized.graph.inputs:
         if value.name in sizes and isinstance(value.type, ir.TensorType):
             value.shape = ir.Shape(sizes[value.name])
@@ -130,14 +154,14 @@ def _macs(model: ir.Model, recipe: Recipe) -> int:
 
 def _port(slot: Slot, model: ir.Model) -> Port:
     declared = next((value for value in model.graph.inputs if value.name == slot.name), None)
-    kind = element_type(slot.type)
-    discrete = kind is not None and not kind.is_floating_point()
+    dtype = element_type(slot.type)
+    discrete = dtype is not None and not dtype.is_floating_point()
     if declared is None or declared.shape is None:
-        return feed_shapes.port(
+        return feed_shapes.declared_port(
             slot.name, [None] * len(_UNKNOWN_RANK) if not slot.ranked else slot.shape, discrete=discrete
         )
     dims = [dim if isinstance(dim, int) else dim.value for dim in declared.shape]
-    return feed_shapes.port(slot.name, dims, discrete=discrete)
+    return feed_shapes.declared_port(slot.name, dims, discrete=discrete)
 
 
 def _clues(model: ir.Model, slots: Sequence[Slot]) -> dict[str, Clues]:
@@ -155,69 +179,71 @@ def _clues(model: ir.Model, slots: Sequence[Slot]) -> dict[str, Clues]:
     return {slot.name: clues(by_name[slot.name], shape_of) for slot in slots}
 
 
-def _first_that_runs(recipe: Recipe, loaded: Session, fixed: Plan, free: Mapping[Key, feed_shapes.Role]) -> Recipe:
+def _first_that_runs(
+    generator: FeedGenerator, loaded: Session, fixed: Plan, free: Mapping[Key, feed_shapes.Role]
+) -> FeedGenerator:
     """The first plan and style that run, finite ones before others."""
-    runs: Recipe | None = None
-    trouble = "it has no inputs"
+    fallback: FeedGenerator | None = None
+    reason = "it has no inputs"
     deadline = time.monotonic() + _SEARCH_SECONDS
     for style in _STYLES:
         for plan in feed_shapes.plans(free):
-            candidate = replace(recipe, plans=({**fixed, **plan},), style=style)
+            candidate = replace(generator, plans=({**fixed, **plan},), style=style)
             try:
                 finite = _trial(candidate, loaded, (0, 1))
             except ReferenceRunError as error:
-                trouble = str(error)
+                reason = str(error)
             else:
-                runs = runs or candidate
+                # Outputs of NaN or infinity compare nothing: they serve only if no style gives finite ones.
+                fallback = fallback or candidate
                 if finite:
                     return candidate
                 break
             if time.monotonic() > deadline:
                 break
-    if runs is None:
+    if fallback is None:
         raise ReferenceRunError(
-            f"no generated inputs run ({trouble});"
-            " give shapes with --shape name:1,3,224,224, or real inputs with --data"
+            f"no generated inputs run ({reason}); give shapes with --shape name:1,3,224,224, or real inputs with --data"
         )
-    return runs
+    return fallback
 
 
 def _vary(
-    recipe: Recipe, loaded: Session, fixed: Plan, free: Mapping[Key, feed_shapes.Role]
-) -> tuple[Recipe, tuple[str, ...]]:
+    generator: FeedGenerator, loaded: Session, fixed: Plan, free: Mapping[Key, feed_shapes.Role]
+) -> tuple[FeedGenerator, tuple[str, ...]]:
     """Add a plan of other sizes, if one runs."""
-    first = recipe.plans[0]
+    first = generator.plans[0]
     for plan in feed_shapes.other_plans({key: first[key] for key in free}, free):
-        candidate = replace(recipe, plans=(first, {**fixed, **plan}))
+        candidate = replace(generator, plans=(first, {**fixed, **plan}))
         try:
             _trial(candidate, loaded, (1,))
         except ReferenceRunError:
             continue
         return candidate, (
-            f"inputs were generated: {_described(recipe, first)}, and {_described(recipe, {**fixed, **plan})}",
+            f"inputs were generated: {_described(generator, first)}, and {_described(generator, {**fixed, **plan})}",
         )
     extra = ("no other sizes of the dynamic dimensions run",) if free else ()
-    return recipe, (f"inputs were generated: {_described(recipe, first)}", *extra)
+    return generator, (f"inputs were generated: {_described(generator, first)}", *extra)
 
 
-def _trial(recipe: Recipe, loaded: Session, numbers: Sequence[int]) -> bool:
+def _trial(generator: FeedGenerator, loaded: Session, numbers: Sequence[int]) -> bool:
     """Run some feeds; whether all float outputs are finite.
 
     Raises:
         ReferenceRunError: If ONNX Runtime cannot run one.
     """
-    outputs = [output for number in numbers for output in loaded.run(recipe.feed(number)).values()]
+    outputs = [output for number in numbers for output in loaded.run(generator.feed(number)).values()]
     return all(_finite(output) for output in outputs)
 
 
 def _finite(output: Any) -> bool:
     if isinstance(output, list):
-        return all(_finite(item) for item in output)
+        return all(_finite(element) for element in output)
     if not isinstance(output, np.ndarray) or output.dtype.kind != "f":
         return True
     return bool(np.isfinite(output).all())
 
 
-def _described(recipe: Recipe, plan: Plan) -> str:
-    shown = (f"{port.name}:{','.join(map(str, feed_shapes.shape_of(port, plan)))}" for port in recipe.ports)
+def _described(generator: FeedGenerator, plan: Plan) -> str:
+    shown = (f"{port.name}:{','.join(map(str, feed_shapes.shape_of(port, plan)))}" for port in generator.ports)
     return " ".join(shown) or "no inputs"

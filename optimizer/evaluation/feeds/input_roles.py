@@ -1,8 +1,8 @@
 """What a graph tells about the values that an input may take.
 
-From the input the walk goes forward through operators that only move or retype elements, into subgraphs too, and
-collects where it arrives: an index into a table of so many rows, a comparison with a constant, a shape, an axis. The
-narrowest bound of all arrivals holds.
+Users of the input are followed through operators that only move or retype elements, into subgraphs too. Each consumer
+that is reached says something: an index into a table of so many rows, a comparison with a constant, a shape, an axis.
+The narrowest bound of all consumers holds.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _MOVING = having(Trait.MOVING) | {
 _MOVED_INDEX = {"Where": (1, 2), "Concat": None, "Max": None, "Min": None, "SequenceConstruct": None}  # else input 0
 _COMPARING = frozenset({"Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"})
 _INDEX_OPS = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1, "Scatter": 1}
-_MOST_VALUES = 200  # values that one walk visits
+_MOST_VALUES = 200  # values that are visited from one input
 _MOST_CONSTANT_ELEMENTS = 64
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """An operator that an input reaches unchanged, and as which of its inputs."""
+class Consumer:
+    """A node that reads elements of an input unchanged, and as which of its own inputs."""
 
     node: ir.Node
     index: int
 
     @property
-    def place(self) -> tuple[str, int]:
-        """Operator and input number."""
+    def operand(self) -> tuple[str, int]:
+        """Operator type and input number."""
         return self.node.op_type, self.index
 
 
@@ -59,40 +59,45 @@ class Clues:
     """What the graph says about an input.
 
     Attributes:
-        arrivals: Operators that it reaches, nearest first.
-        rows: Ids stay below this; ``None`` if nothing bounds them.
+        consumers: Nodes that it reaches, nearest first.
+        id_limit: Indices stay below this; ``None`` if nothing bounds them.
         compared: Constants that it is compared with.
         equal: Those among them that it is tested for equality with.
         shape_of: The declared or inferred shape of any value of the graph.
     """
 
-    arrivals: tuple[Arrival, ...] = ()
-    rows: int | None = None
+    consumers: tuple[Consumer, ...] = ()
+    id_limit: int | None = None
     compared: tuple[float, ...] = ()
     equal: tuple[float, ...] = ()
     shape_of: ShapeOf = declared_shape
 
 
 def clues(value: ir.Value, shape_of: ShapeOf = declared_shape) -> Clues:
-    """Walk the graph from ``value``; ``shape_of`` tells the rows of tables that are computed."""
-    arrivals = tuple(_walk(value))
-    bounds = [rows for arrival in arrivals if (rows := _rows(arrival, shape_of)) is not None]
+    """Follow the users of ``value``.
+
+    Args:
+        value: An input of the graph.
+        shape_of: Shapes of values, for the rows of tables that are computed.
+    """
+    consumers = tuple(_consumers(value))
+    bounds = [rows for consumer in consumers if (rows := _rows(consumer, shape_of)) is not None]
     compared, equal = [], []
-    for arrival in arrivals:
-        if arrival.node.op_type in _COMPARING and len(arrival.node.inputs) == 2:
-            constants = _constants(arrival.node.inputs[1 - arrival.index])
+    for consumer in consumers:
+        if consumer.node.op_type in _COMPARING and len(consumer.node.inputs) == 2:
+            constants = _constants(consumer.node.inputs[1 - consumer.index])
             compared += constants
-            equal += constants if arrival.node.op_type == "Equal" else []
+            equal += constants if consumer.node.op_type == "Equal" else []
     return Clues(
-        arrivals, min(bounds, default=None), tuple(dict.fromkeys(compared)), tuple(dict.fromkeys(equal)), shape_of
+        consumers, min(bounds, default=None), tuple(dict.fromkeys(compared)), tuple(dict.fromkeys(equal)), shape_of
     )
 
 
-def _walk(start: ir.Value) -> Iterator[Arrival]:
+def _consumers(start: ir.Value) -> Iterator[Consumer]:
     queue, seen = [start], {id(start)}
     for value in queue:
         for use in value.uses():
-            yield Arrival(use.node, use.idx)
+            yield Consumer(use.node, use.idx)
             for following in _moved_to(use.node, use.idx):
                 if id(following) not in seen and len(seen) < _MOST_VALUES:
                     seen.add(id(following))
@@ -116,12 +121,12 @@ def _body_inputs(node: ir.Node, index: int) -> list[ir.Value]:
     return [body.inputs[index]] if body is not None and index < len(body.inputs) else []
 
 
-def _rows(arrival: Arrival, shape_of: ShapeOf) -> int | None:
-    """The size of the table that an arrival is an index into."""
-    node, index = arrival.node, arrival.index
+def _rows(consumer: Consumer, shape_of: ShapeOf) -> int | None:
+    """The size of the table that ``consumer`` takes the input as an index into; ``None`` if it does not."""
+    node, index = consumer.node, consumer.index
     if _INDEX_OPS.get(node.op_type) == index:
         return _dim(node.inputs[0], node.attributes.get_int("axis", 0), shape_of)
-    match arrival.place:
+    match consumer.operand:
         case (("GatherND" | "ScatterND"), 1):
             depth = _dim(node.inputs[1], -1, shape_of) or 1
             sizes = [_dim(node.inputs[0], axis, shape_of) for axis in range(depth)]
@@ -152,7 +157,7 @@ def _constants(value: ir.Value | None) -> list[float]:
     for _ in range(8):
         array = constant_array(value, _MOST_CONSTANT_ELEMENTS)
         if array is not None:
-            return [float(item) for item in array.ravel()] if np.issubdtype(array.dtype, np.number) else []
+            return [float(element) for element in array.ravel()] if np.issubdtype(array.dtype, np.number) else []
         producer = None if value is None else value.producer()
         if producer is None or producer.op_type not in _MOVING or not producer.inputs:
             return []

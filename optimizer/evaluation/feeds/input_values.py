@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimizer.evaluation.feeds.operator_values import Ask, elements, value_for
+from optimizer.evaluation.feeds.operator_values import Operand, elements, value_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from optimizer.evaluation.feeds.input_roles import Arrival, Clues
+    from optimizer.evaluation.feeds.input_roles import Clues, Consumer
 
 Array = "NDArray[np.generic]"
 _MASK = re.compile(r"mask|valid|padding")
@@ -34,7 +34,7 @@ _WORDS = ("onnx", "Runtime", "graph", "model", "a b", "")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class InputSpec:
     """An input that needs a value.
 
     Attributes:
@@ -44,8 +44,8 @@ class Wanted:
         clues: What the graph says about it.
         number: Number of the feed.
         shapes: Shapes of all inputs in this feed.
-        wild: Whether floats may be negative and large in odd feeds.
-        ints: Upper limit of integers that nothing else bounds; ``None`` for the type's own habit.
+        wild_floats: Whether floats may be negative and large in odd feeds.
+        int_limit: Upper limit of integers that nothing else bounds; ``None`` for the type's own habit.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Wanted:
     clues: Clues
     number: int
     shapes: Mapping[str, tuple[int, ...]]
-    wild: bool = True
-    ints: int | None = None
+    wild_floats: bool = True
+    int_limit: int | None = None
 
     @property
     def odd(self) -> bool:
@@ -63,117 +63,125 @@ class Wanted:
         return self.number % 2 == 1
 
 
-def value(wanted: Wanted, rng: np.random.Generator) -> NDArray[np.generic]:
-    """The value of one input."""
-    for arrival in wanted.clues.arrivals:
-        found = _by_operator(wanted, arrival)
-        if found is not None:
-            return found
-    kind = wanted.dtype.kind
-    if kind == "O":
-        return np.array(rng.choice(_WORDS, wanted.shape), dtype=object)
-    if kind == "b":
-        return np.asarray(_mask(wanted, bool))
-    if kind in "iu":
-        whole = np.asarray(_integers(wanted, rng)).astype(wanted.dtype)
-        divides = any(arrival.place in _DIVISORS for arrival in wanted.clues.arrivals)
-        return np.where(whole == 0, np.ones_like(whole), whole) if divides else whole
-    if kind == "c":
-        return (rng.standard_normal(wanted.shape) + 1j * rng.standard_normal(wanted.shape)).astype(wanted.dtype)
-    if _is_small_integer(wanted.dtype):
-        return rng.integers(0, 2, wanted.shape).astype(wanted.dtype)
-    return _floats(wanted, rng).astype(wanted.dtype)
+def value(spec: InputSpec, rng: np.random.Generator) -> NDArray[np.generic]:
+    """The value of one input, of its dtype and shape."""
+    # 1. What an operator demands: the shape of a Reshape, the axes of a reduction.
+    for consumer in spec.clues.consumers:
+        operand_value = _by_operator(spec, consumer)
+        if operand_value is not None:
+            return operand_value
+    # 2. By type: strings, booleans, integers, complex numbers, 4- and 2-bit integers of ml_dtypes, floats.
+    type_kind = spec.dtype.kind
+    if type_kind == "O":
+        return np.array(rng.choice(_WORDS, spec.shape), dtype=object)
+    if type_kind == "b":
+        return np.asarray(_mask(spec, bool))
+    if type_kind in "iu":
+        integers = np.asarray(_integers(spec, rng)).astype(spec.dtype)
+        # An integer division by zero can end the process.
+        divides = any(consumer.operand in _DIVISORS for consumer in spec.clues.consumers)
+        return np.where(integers == 0, np.ones_like(integers), integers) if divides else integers
+    if type_kind == "c":
+        return (rng.standard_normal(spec.shape) + 1j * rng.standard_normal(spec.shape)).astype(spec.dtype)
+    if _is_small_integer(spec.dtype):
+        return rng.integers(0, 2, spec.shape).astype(spec.dtype)
+    return _floats(spec, rng).astype(spec.dtype)
 
 
-def _by_operator(wanted: Wanted, arrival: Arrival) -> NDArray[np.generic] | None:
-    def shape_of(item: ir.Value | None) -> tuple[int, ...] | None:
-        if item is None:
+def _by_operator(spec: InputSpec, consumer: Consumer) -> NDArray[np.generic] | None:
+    def shape_of(value: ir.Value | None) -> tuple[int, ...] | None:
+        if value is None:
             return None
-        if item.name is not None and item.name in wanted.shapes and item.is_graph_input():
-            return wanted.shapes[item.name]
-        shape = wanted.clues.shape_of(item)
+        if value.name is not None and value.name in spec.shapes and value.is_graph_input():
+            return spec.shapes[value.name]
+        shape = spec.clues.shape_of(value)
         return shape.numpy() if shape is not None and shape.is_static() else None
 
-    ask = Ask(arrival.node, elements(wanted.shape), wanted.number, shape_of)
-    found = value_for(arrival.node.op_type, arrival.index, ask)
-    if found is None:
+    operand = Operand(consumer.node, elements(spec.shape), spec.number, shape_of)
+    operand_value = value_for(consumer.node.op_type, consumer.index, operand)
+    if operand_value is None:
         return None
-    array = np.asarray(found)
-    if array.ndim and array.size != elements(wanted.shape):
+    array = np.asarray(operand_value)
+    if array.ndim and array.size != elements(spec.shape):
         return None
-    return (array.reshape(wanted.shape) if array.ndim else np.full(wanted.shape, array)).astype(wanted.dtype)
+    return (array.reshape(spec.shape) if array.ndim else np.full(spec.shape, array)).astype(spec.dtype)
 
 
-def _integers(wanted: Wanted, rng: np.random.Generator) -> Any:
-    name, clues = _words(wanted.name), wanted.clues
+def _integers(spec: InputSpec, rng: np.random.Generator) -> Any:
+    # 1. By name: masks, token types, positions, lengths.
+    name, clues = _words(spec.name), spec.clues
     if _MASK.search(name):
-        return _mask(wanted, np.int64)
-    if _TYPE.search(name) and wanted.shape:
-        return np.zeros(wanted.shape, np.int64)
-    if _POSITION.search(name) and wanted.shape:
-        return np.broadcast_to(np.arange(wanted.shape[-1]) % (clues.rows or wanted.shape[-1] or 1), wanted.shape)
-    if _LENGTH.search(name) and len(wanted.shape) <= 1:
-        return np.full(wanted.shape, _length(wanted))
-    if clues.rows is not None:
-        return rng.integers(0, max(clues.rows, 1), wanted.shape)
-    if clues.equal and not wanted.shape:
-        return _compared(wanted)
-    if wanted.ints is not None:
-        return rng.integers(0, wanted.ints, wanted.shape)
-    if wanted.dtype.itemsize == 1:
-        info = np.iinfo(wanted.dtype)
-        return rng.integers(info.min, info.max, wanted.shape, endpoint=True)
-    return rng.integers(1, 10, wanted.shape)
+        return _mask(spec, np.int64)
+    if _TYPE.search(name) and spec.shape:
+        return np.zeros(spec.shape, np.int64)
+    if _POSITION.search(name) and spec.shape:
+        return np.broadcast_to(np.arange(spec.shape[-1]) % (clues.id_limit or spec.shape[-1] or 1), spec.shape)
+    if _LENGTH.search(name) and len(spec.shape) <= 1:
+        return np.full(spec.shape, _length(spec))
+    # 2. By the graph: rows of a table, constants that a scalar is compared with.
+    if clues.id_limit is not None:
+        return rng.integers(0, max(clues.id_limit, 1), spec.shape)
+    if clues.equal and not spec.shape:
+        return _compared(spec)
+    # 3. By the style that is tried; bytes in their whole range, as pixels are; else small numbers that are not 0.
+    if spec.int_limit is not None:
+        return rng.integers(0, spec.int_limit, spec.shape)
+    if spec.dtype.itemsize == 1:
+        info = np.iinfo(spec.dtype)
+        return rng.integers(info.min, info.max, spec.shape, endpoint=True)
+    return rng.integers(1, 10, spec.shape)
 
 
-def _compared(wanted: Wanted) -> int:
+def _compared(spec: InputSpec) -> int:
     """A scalar that is tested against constants takes each in turn, then another, so that every branch runs."""
-    choices = [int(item) for item in wanted.clues.equal]
-    return (*choices, choices[0] // 2)[wanted.number % (len(choices) + 1)]
+    choices = [int(constant) for constant in spec.clues.equal]
+    return (*choices, choices[0] // 2)[spec.number % (len(choices) + 1)]
 
 
-def _mask(wanted: Wanted, dtype: type) -> NDArray[np.generic]:
+def _mask(spec: InputSpec, dtype: type) -> NDArray[np.generic]:
     """Ones; in odd feeds the last quarter of the last axis is masked out."""
-    mask: NDArray[np.generic] = np.ones(wanted.shape, dtype)
-    if wanted.odd and wanted.shape:
-        mask[..., wanted.shape[-1] - wanted.shape[-1] // 4 :] = 0
-    if not wanted.shape and wanted.odd and dtype is bool:
+    mask: NDArray[np.generic] = np.ones(spec.shape, dtype)
+    if spec.odd and spec.shape:
+        mask[..., spec.shape[-1] - spec.shape[-1] // 4 :] = 0
+    if not spec.shape and spec.odd and dtype is bool:
         return np.zeros((), dtype)
     return mask
 
 
-def _length(wanted: Wanted) -> int:
+def _length(spec: InputSpec) -> int:
     """The size of the axis that a length is about: of the input that shares most of its name, else of the largest."""
-    others = {name: shape for name, shape in wanted.shapes.items() if name != wanted.name and len(shape) > 1}
+    others = {name: shape for name, shape in spec.shapes.items() if name != spec.name and len(shape) > 1}
     if not others:
         return 1
-    stem = _LENGTH.sub("", _words(wanted.name)).strip("_")
+    stem = _LENGTH.sub("", _words(spec.name)).strip("_")
     named = [name for name in others if stem and stem in _words(name)]
     shape = others[named[0]] if named else max(others.values(), key=elements)
     size = shape[1] if len(shape) == 2 else max(shape[1:])
-    return max(1, size * 3 // 4) if wanted.odd else size
+    return max(1, size * 3 // 4) if spec.odd else size
 
 
-def _floats(wanted: Wanted, rng: np.random.Generator) -> NDArray[np.float64]:
-    shape = wanted.shape
-    if _STATE.search(_words(wanted.name)):
-        return 0.1 * rng.standard_normal(shape) if wanted.odd else np.zeros(shape)
-    if _MASK.search(_words(wanted.name)):
-        return _mask(wanted, np.float64).astype(np.float64)
+def _floats(spec: InputSpec, rng: np.random.Generator) -> NDArray[np.float64]:
+    # 1. By name: states, masks. 2. By shape: images, sound. 3. Numbers in 0..1, in odd feeds around 0.
+    shape = spec.shape
+    if _STATE.search(_words(spec.name)):
+        return 0.1 * rng.standard_normal(shape) if spec.odd else np.zeros(shape)
+    if _MASK.search(_words(spec.name)):
+        return _mask(spec, np.float64).astype(np.float64)
     if len(shape) == 4 and min(shape[2:], default=0) > 8:
-        return _image(shape, rng, wild=wanted.odd and wanted.wild)
+        return _image(shape, rng, wild_floats=spec.odd and spec.wild_floats)
     if elements(shape) >= 2048 and len(shape) <= 2:
-        return _audio(shape, rng, loud=wanted.odd)
-    if wanted.odd and wanted.wild:
+        return _audio(shape, rng, loud=spec.odd)
+    if spec.odd and spec.wild_floats:
         return rng.standard_normal(shape)
     return rng.random(shape)
 
 
-def _image(shape: tuple[int, ...], rng: np.random.Generator, *, wild: bool) -> NDArray[np.float64]:
+def _image(shape: tuple[int, ...], rng: np.random.Generator, *, wild_floats: bool) -> NDArray[np.float64]:
     """Smooth blobs and fine noise in 0..1, or around 0 with deviation 1; channels first or last.
 
     White noise alone would leave most networks with nearly the same answer for every feed.
     """
+    # 1. At most 8 x 8 random values, stretched to the size of the image.
     axes = (1, 2) if shape[-1] <= 4 < shape[1] else (2, 3)
     coarse = list(shape)
     for axis in axes:
@@ -181,21 +189,23 @@ def _image(shape: tuple[int, ...], rng: np.random.Generator, *, wild: bool) -> N
     blobs = rng.random(coarse)
     for axis in axes:
         blobs = _stretch(blobs, axis, shape[axis])
+    # 2. A tenth of noise, and the normalization that image models are trained with, about.
     picture = np.clip(0.9 * blobs + 0.1 * rng.random(shape), 0, 1)
-    return (picture - 0.5) / 0.25 if wild else picture
+    return (picture - 0.5) / 0.25 if wild_floats else picture
 
 
 def _stretch(array: NDArray[np.float64], axis: int, size: int) -> NDArray[np.float64]:
     """Linear interpolation along ``axis`` to ``size``."""
-    places = np.linspace(0, array.shape[axis] - 1, size)
-    below = np.minimum(places.astype(int), array.shape[axis] - 1)
+    coordinates = np.linspace(0, array.shape[axis] - 1, size)
+    below = np.minimum(coordinates.astype(int), array.shape[axis] - 1)
     above = np.minimum(below + 1, array.shape[axis] - 1)
-    share = np.reshape(places - below, [-1 if axis == other else 1 for other in range(array.ndim)])
-    return np.asarray(np.take(array, below, axis) * (1 - share) + np.take(array, above, axis) * share)
+    weight = np.reshape(coordinates - below, [-1 if axis == dimension else 1 for dimension in range(array.ndim)])
+    return np.asarray(np.take(array, below, axis) * (1 - weight) + np.take(array, above, axis) * weight)
 
 
 def _audio(shape: tuple[int, ...], rng: np.random.Generator, *, loud: bool) -> NDArray[np.float64]:
-    """A few decaying tones and noise along the last long axis, at most about 0.1, or 0.5 if loud."""
+    """A few swelling tones and noise along the last axis, at most about 0.1, or 0.5 if loud."""
+    # Noise, and four tones whose loudness swells slowly; time in samples, pitch in radians a sample.
     time = np.arange(elements(shape)).reshape(shape)
     sound = 0.02 * rng.standard_normal(shape)
     for pitch in rng.uniform(0.01, 0.6, 4):

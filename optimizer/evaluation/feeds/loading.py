@@ -54,7 +54,7 @@ def load_feeds(
     return _from_iterable(data, inputs, overridable, extras)
 
 
-def _shown(inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool) -> frozenset[str] | None:
+def _visible_names(inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool) -> frozenset[str] | None:
     """The names that a feed shows, where it may hold more."""
     return frozenset(slot.name for slot in (*inputs, *overridable)) if extras else None
 
@@ -62,13 +62,13 @@ def _shown(inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool) ->
 def _from_folder(folder: Path, inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool) -> Split:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; it should hold .npz feeds or test_data_set_* folders")
-    parts = [folder / "calib", folder / "valid"]
-    shown = _shown(inputs, overridable, extras)
-    if any(part.is_dir() for part in parts):
-        loaders = (_loader(part, inputs, overridable, extras) for part in parts)
-        calibration, validation = (FeedSet(load, range(count), shown) for load, count in loaders)
+    folders = [folder / "calib", folder / "valid"]
+    visible = _visible_names(inputs, overridable, extras)
+    if any(subfolder.is_dir() for subfolder in folders):
+        loaders = (_loader(subfolder, inputs, overridable, extras) for subfolder in folders)
+        calibration, validation = (FeedSet(load, range(count), visible) for load, count in loaders)
         return two_sets(calibration, validation, "files")
-    return split(*_loader(folder, inputs, overridable, extras), "files", names=shown)
+    return split(*_loader(folder, inputs, overridable, extras), "files", names=visible)
 
 
 def _loader(
@@ -101,7 +101,7 @@ def _from_iterable(
             return checked(data[number], inputs, overridable, f"feed {number}", extras=extras)
 
         load(0)
-        return split(load, len(data), "iterable", names=_shown(inputs, overridable, extras))
+        return split(load, len(data), "iterable", names=_visible_names(inputs, overridable, extras))
     return _spooled(data, inputs, overridable, extras)
 
 
@@ -110,7 +110,7 @@ def _spooled(
 ) -> Split:
     """Read a one-shot iterable once; its feeds wait in temporary files, which vanish with the last use of them."""
     spool = _Spool()
-    names = _shown(inputs, overridable, extras)
+    names = _visible_names(inputs, overridable, extras)
     count = 0
     for feed in data:
         ready = checked(feed, inputs, overridable, f"feed {count}", extras=extras)
@@ -124,13 +124,13 @@ def _spooled(
 
 
 def _extra(value: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-    """What is no input, as an array that can wait in a file."""
+    """An array of a feed that is not an input, in a form that can wait in a file."""
     try:
         array = np.asarray(value)
     except ValueError:
         array = np.empty(0, object)
     if array.dtype.kind not in "biufcSU":
-        raise DataError(f"{name!r} of a feed is no plain array; give the feeds as a list, or save plain arrays")
+        raise DataError(f"{name!r} of a feed is not a plain array; give the feeds as a list, or save plain arrays")
     return array
 
 

@@ -1,7 +1,8 @@
 """Values for inputs that an operator reads as something else than data: shapes, axes, counts, scales.
 
-The table has one line for each such input of an operator. A value may depend on the shape of the operator's data and on
-the output shape that the model declares: a Reshape to a declared [2, 12] is fed [2, 12].
+The table has one line for each such input of an operator; what the inputs mean is in the ONNX operator specification.
+A value may depend on the shape of the operator's data and on the output shape that the model declares: a Reshape to a
+declared [2, 12] is fed [2, 12].
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _FAR = 10_000  # a slice end beyond every dimension
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What is asked for: an input of ``node``.
+class Operand:
+    """An input of ``node`` that needs a value.
 
     Attributes:
         node: The operator that reads it.
@@ -50,146 +51,151 @@ class Ask:
         return axis + len(self.data) if axis < 0 else axis
 
 
-def value_for(op_type: str, index: int, ask: Ask) -> Any:
+def value_for(op_type: str, index: int, operand: Operand) -> Any:
     """What to feed to input ``index`` of ``op_type``: a number or a list, or ``None`` if it takes plain data."""
+    # All reductions alike: input 1 holds axes, from opset 13 or 18 on.
     if op_type.startswith("Reduce") and index == 1:
-        return list(range(ask.count))
+        return list(range(operand.count))
     rule = _TABLE.get((op_type, index))
-    return None if rule is None else rule(ask)
+    return None if rule is None else rule(operand)
 
 
-def _declared(ask: Ask, otherwise: Any) -> Any:
-    return list(ask.out) if len(ask.out) == ask.count else otherwise
+def _declared(operand: Operand, otherwise: Any) -> Any:
+    return list(operand.out) if len(operand.out) == operand.count else otherwise
 
 
-def _reshape(ask: Ask) -> Any:
-    return _declared(ask, [-1, *[1] * (ask.count - 1)] if ask.count else [])
+def _reshape(operand: Operand) -> Any:
+    return _declared(operand, [-1, *[1] * (operand.count - 1)] if operand.count else [])
 
 
-def _tile(ask: Ask) -> Any:
-    if len(ask.out) == len(ask.data) == ask.count:
-        return [max(1, out // max(size, 1)) for out, size in zip(ask.out, ask.data, strict=True)]
-    return 1 + ask.number % 2
+def _tile(operand: Operand) -> Any:
+    if len(operand.out) == len(operand.data) == operand.count:
+        return [max(1, out // max(size, 1)) for out, size in zip(operand.out, operand.data, strict=True)]
+    return 1 + operand.number % 2
 
 
-def _pads(ask: Ask) -> Any:
-    if len(ask.out) == len(ask.data) and 2 * len(ask.data) == ask.count:
-        return [0] * len(ask.data) + [out - size for out, size in zip(ask.out, ask.data, strict=True)]
+def _pads(operand: Operand) -> Any:
+    # (begins..., ends...): nothing in front, and behind what the declared output has more.
+    if len(operand.out) == len(operand.data) and 2 * len(operand.data) == operand.count:
+        return [0] * len(operand.data) + [out - size for out, size in zip(operand.out, operand.data, strict=True)]
     return 1
 
 
-def _ends(ask: Ask) -> Any:
-    return _declared(ask, _FAR)
+def _ends(operand: Operand) -> Any:
+    return _declared(operand, _FAR)
 
 
-def _top_k(ask: Ask) -> Any:
-    axis = ask.axis(-1)
-    return ask.out[axis] if axis < len(ask.out) else 1
+def _top_k(operand: Operand) -> Any:
+    axis = operand.axis(-1)
+    return operand.out[axis] if axis < len(operand.out) else 1
 
 
-def _split_sizes(ask: Ask) -> Any:
-    axis = ask.axis(0)
-    parts = [ask.shape_of(value) for value in ask.node.outputs]
-    if all(part is not None and axis < len(part) for part in parts):
-        return [part[axis] for part in parts if part is not None]
-    if axis >= len(ask.data) or not ask.count:
+def _split_sizes(operand: Operand) -> Any:
+    axis = operand.axis(0)
+    shapes = [operand.shape_of(value) for value in operand.node.outputs]
+    if all(shape is not None and axis < len(shape) for shape in shapes):
+        return [shape[axis] for shape in shapes if shape is not None]
+    if axis >= len(operand.data) or not operand.count:
         return 1
-    size, rest = divmod(ask.data[axis], ask.count)
-    return [size] * (ask.count - 1) + [size + rest]
+    # No declared outputs: equal sizes, the remainder in the last.
+    size, remainder = divmod(operand.data[axis], operand.count)
+    return [size] * (operand.count - 1) + [size + remainder]
 
 
-def _scales(ask: Ask) -> Any:
-    if len(ask.out) == len(ask.data) == ask.count:
-        return [out / max(size, 1) for out, size in zip(ask.out, ask.data, strict=True)]
+def _scales(operand: Operand) -> Any:
+    if len(operand.out) == len(operand.data) == operand.count:
+        return [out / max(size, 1) for out, size in zip(operand.out, operand.data, strict=True)]
     return 1
 
 
-def _squeezed(ask: Ask) -> Any:
-    return [axis for axis, size in enumerate(ask.data) if size == 1][: ask.count] or 0
+def _squeezed(operand: Operand) -> Any:
+    return [axis for axis, size in enumerate(operand.data) if size == 1][: operand.count] or 0
 
 
-def _lengths(axis_of: Callable[[Ask], int]) -> Callable[[Ask], Any]:
-    def rule(ask: Ask) -> Any:
-        axis = axis_of(ask)
-        return ask.data[axis] if axis < len(ask.data) else 1
+def _lengths(axis_of: Callable[[Operand], int]) -> Callable[[Operand], Any]:
+    def rule(operand: Operand) -> Any:
+        axis = axis_of(operand)
+        return operand.data[axis] if axis < len(operand.data) else 1
 
     return rule
 
 
-def _frame(ask: Ask) -> Any:
-    window = ask.shape_of(ask.node.inputs[2]) if len(ask.node.inputs) > 2 else None
+def _frame(operand: Operand) -> Any:
+    window = operand.shape_of(operand.node.inputs[2]) if len(operand.node.inputs) > 2 else None
     return window[0] if window else 16
 
 
-def _time_axis(ask: Ask) -> int:
-    return ask.node.attributes.get_int("time_axis", 0)
+def _time_axis(operand: Operand) -> int:
+    return operand.node.attributes.get_int("time_axis", 0)
 
 
-def _kv_length(ask: Ask) -> Any:
-    keys = ask.shape_of(ask.node.inputs[1])
+def _kv_length(operand: Operand) -> Any:
+    keys = operand.shape_of(operand.node.inputs[1])
     return keys[-2] if keys is not None and len(keys) > 1 else 1
 
 
-def _columns(ask: Ask) -> Any:
-    return list(ask.out[2:]) if len(ask.out) == ask.count + 2 else 4
+def _columns(operand: Operand) -> Any:
+    return list(operand.out[2:]) if len(operand.out) == operand.count + 2 else 4
 
 
-def _block(ask: Ask) -> Any:
-    if len(ask.out) < 2 or len(ask.data) != 3 or not ask.count:
+def _block(operand: Operand) -> Any:
+    if len(operand.out) < 2 or len(operand.data) != 3 or not operand.count:
         return 1
-    return [1] * (ask.count - 1) + [ask.data[1] // max(ask.out[1], 1)]
+    return [1] * (operand.count - 1) + [operand.data[1] // max(operand.out[1], 1)]
 
 
-def _depth(ask: Ask) -> Any:
-    axis = ask.node.attributes.get_int("axis", -1)
-    return ask.out[axis] if -len(ask.out) <= axis < len(ask.out) else 10
+def _depth(operand: Operand) -> Any:
+    axis = operand.node.attributes.get_int("axis", -1)
+    return operand.out[axis] if -len(operand.out) <= axis < len(operand.out) else 10
 
 
-def _dft_length(ask: Ask) -> Any:
-    return ask.data[-2] if len(ask.data) > 1 else 16
+def _dft_length(operand: Operand) -> Any:
+    return operand.data[-2] if len(operand.data) > 1 else 16
 
 
 _CHANCE = 0.5
-_TABLE: Mapping[tuple[str, int], Callable[[Ask], Any]] = {
+_TABLE: Mapping[tuple[str, int], Callable[[Operand], Any]] = {
     ("Reshape", 1): _reshape,
-    ("Expand", 1): lambda ask: _declared(ask, 1),
-    ("ConstantOfShape", 0): lambda ask: _declared(ask, 2),
-    ("RandomNormal", 0): lambda ask: _declared(ask, 2),
+    ("Expand", 1): lambda operand: _declared(operand, 1),
+    ("ConstantOfShape", 0): lambda operand: _declared(operand, 2),
+    ("RandomNormal", 0): lambda operand: _declared(operand, 2),
     ("Tile", 1): _tile,
     ("Pad", 1): _pads,
     ("Pad", 2): lambda _: 0,
-    ("Pad", 3): lambda ask: list(range(ask.count)),
+    ("Pad", 3): lambda operand: list(range(operand.count)),
     ("Slice", 1): lambda _: 0,
     ("Slice", 2): _ends,
-    ("Slice", 3): lambda ask: list(range(ask.count)),
+    ("Slice", 3): lambda operand: list(range(operand.count)),
     ("Slice", 4): lambda _: 1,
     ("TopK", 1): _top_k,
     ("Range", 0): lambda _: 0,
-    ("Range", 1): lambda ask: 4 + ask.number % 3,
+    ("Range", 1): lambda operand: 4 + operand.number % 3,
     ("Range", 2): lambda _: 1,
     ("OneHot", 1): _depth,
     ("OneHot", 2): lambda _: [0, 1],
-    ("Unsqueeze", 1): lambda ask: list(range(ask.count)),
+    ("Unsqueeze", 1): lambda operand: list(range(operand.count)),
     ("Squeeze", 1): _squeezed,
     ("Split", 1): _split_sizes,
-    ("SplitToSequence", 1): lambda ask: ask.data[ask.axis(0)] if ask.count == 1 and ask.data else _split_sizes(ask),
+    ("SplitToSequence", 1): lambda operand: (
+        operand.data[operand.axis(0)] if operand.count == 1 and operand.data else _split_sizes(operand)
+    ),
     ("Upsample", 1): _scales,
-    ("Resize", 1): lambda ask: [0] * (ask.count // 2) + [1] * (ask.count - ask.count // 2),
+    ("Resize", 1): lambda operand: [0] * (operand.count // 2) + [1] * (operand.count - operand.count // 2),
     ("Resize", 2): _scales,
-    ("Resize", 3): lambda ask: _declared(ask, list(ask.data[len(ask.data) - ask.count :]) or 1),
-    ("Loop", 0): lambda ask: 3 + ask.number % 2,
+    ("Resize", 3): lambda operand: _declared(operand, list(operand.data[len(operand.data) - operand.count :]) or 1),
+    ("Loop", 0): lambda operand: 3 + operand.number % 2,
     ("Loop", 1): lambda _: True,
-    ("If", 0): lambda ask: ask.number % 2 == 0,
+    ("If", 0): lambda operand: operand.number % 2 == 0,
     ("CumSum", 1): lambda _: 0,
     ("CumProd", 1): lambda _: 0,
-    ("Trilu", 1): lambda ask: ask.number % 2,
+    ("Trilu", 1): lambda operand: operand.number % 2,
     ("Attention", 6): _kv_length,
     ("ConvInteger", 2): lambda _: 1,
     ("ConvInteger", 3): lambda _: 1,
     ("Dropout", 1): lambda _: 0.1,
     ("Dropout", 2): lambda _: False,
-    ("QuantizeLinear", 1): lambda ask: 0.02 + 0.01 * (ask.number % 3),
-    ("DequantizeLinear", 1): lambda ask: 0.02 + 0.01 * (ask.number % 3),
+    ("QuantizeLinear", 1): lambda operand: 0.02 + 0.01 * (operand.number % 3),
+    ("DequantizeLinear", 1): lambda operand: 0.02 + 0.01 * (operand.number % 3),
     ("QLinearConv", 1): lambda _: 0.02,
     ("QLinearConv", 4): lambda _: 0.02,
     ("QLinearConv", 6): lambda _: 0.05,
@@ -217,15 +223,17 @@ _TABLE: Mapping[tuple[str, int], Callable[[Ask], Any]] = {
     ("MelWeightMatrix", 2): lambda _: 8192,
     ("MelWeightMatrix", 3): lambda _: 0,
     ("MelWeightMatrix", 4): lambda _: 4096,
-    ("STFT", 1): lambda ask: max(1, _frame(ask) // 2),
+    ("STFT", 1): lambda operand: max(1, _frame(operand) // 2),
     ("STFT", 3): _frame,
     ("DFT", 1): _dft_length,
-    ("DFT", 2): lambda ask: max(len(ask.data) - 2, 0),
+    ("DFT", 2): lambda operand: max(len(operand.data) - 2, 0),
     ("Col2Im", 1): _columns,
     ("Col2Im", 2): _block,
-    ("CenterCropPad", 1): lambda ask: _declared(ask, 2),
-    ("AffineGrid", 1): lambda ask: [*ask.data[:1], 1, *ask.out[1:-1]] if len(ask.out) == ask.count else 2,
-    ("MaxUnpool", 2): lambda ask: _declared(ask, 4),
+    ("CenterCropPad", 1): lambda operand: _declared(operand, 2),
+    ("AffineGrid", 1): lambda operand: (
+        [*operand.data[:1], 1, *operand.out[1:-1]] if len(operand.out) == operand.count else 2
+    ),
+    ("MaxUnpool", 2): lambda operand: _declared(operand, 4),
     ("BitShift", 1): lambda _: 1,
 }
 

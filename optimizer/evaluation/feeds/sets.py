@@ -45,7 +45,7 @@ class FeedSet(Sequence[Feed]):
 
     def spread(self, most: int) -> FeedSet:
         """At most ``most`` feeds, evenly spread over all."""
-        return self.only([at * len(self) // most for at in range(most)]) if len(self) > most else self
+        return self.only([index * len(self) // most for index in range(most)]) if len(self) > most else self
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -107,11 +107,18 @@ def split(
 
 
 def two_sets(calibration: FeedSet, validation: FeedSet, origin: Origin, notes: Sequence[str] = ()) -> Split:
-    """A split whose two sets are given; every third block of the calibration feeds selects."""
+    """A split whose two sets are given; every third block of the calibration feeds selects.
+
+    Args:
+        calibration: What passes may look at.
+        validation: What the verdicts are passed on.
+        origin: Where the feeds come from.
+        notes: What the report should say about them.
+    """
     count = len(calibration)
-    block = [at * min(_BLOCKS, count) // count for at in range(count)]
-    selects = [at for at in range(count) if block[at] % _SPLIT == 0]
-    fits = [at for at in range(count) if block[at] % _SPLIT] or selects
+    block = [index * min(_BLOCKS, count) // count for index in range(count)]
+    selects = [index for index in range(count) if block[index] % _SPLIT == 0]
+    fits = [index for index in range(count) if block[index] % _SPLIT] or selects
     return Split(calibration, calibration.only(fits), calibration.only(selects), validation, origin, tuple(notes))
 
 
@@ -123,17 +130,17 @@ def check_names(
     Raises:
         DataError: Naming ``where`` it is from, and what is missing or unknown.
     """
-    known = [slot.name for slot in (*slots, *optional)]
+    names_of_model = [slot.name for slot in (*slots, *optional)]
     missing = [slot.name for slot in slots if slot.name not in names and not slot.type.startswith("optional(")]
     if missing:
         raise DataError(
-            f"{where}: no input {', '.join(map(repr, missing))}; the model needs {', '.join(map(repr, known))}"
+            f"{where}: no input {', '.join(map(repr, missing))}; the model needs {', '.join(map(repr, names_of_model))}"
         )
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in names_of_model]
     if unknown and not extras:
         raise DataError(
-            f"{where}: {', '.join(map(repr, unknown))} is no input of the model;"
-            f" it has {', '.join(map(repr, known)) or 'none'}"
+            f"{where}: {', '.join(map(repr, unknown))} is not an input of the model;"
+            f" it has {', '.join(map(repr, names_of_model)) or 'none'}"
         )
 
 
@@ -150,8 +157,8 @@ def check_array(dtype: np.dtype[Any], shape: Sequence[int], slot: Slot, where: s
         return
     if len(shape) != len(slot.shape):
         raise DataError(f"{where}: input {slot.name!r} has rank {len(shape)}, the model takes {_shape_text(slot)}")
-    for axis, (size, wanted) in enumerate(zip(shape, slot.shape, strict=True)):
-        if isinstance(wanted, int) and wanted >= 0 and size != wanted:
+    for axis, (size, declared) in enumerate(zip(shape, slot.shape, strict=True)):
+        if isinstance(declared, int) and declared >= 0 and size != declared:
             raise DataError(
                 f"{where}: input {slot.name!r} has shape {_listed(shape)},"
                 f" the model takes {_shape_text(slot)} (axis {axis})"
@@ -161,7 +168,7 @@ def check_array(dtype: np.dtype[Any], shape: Sequence[int], slot: Slot, where: s
 def checked(
     feed: Mapping[str, Any], slots: Sequence[Slot], optional: Sequence[Slot], where: str, *, extras: bool = False
 ) -> Feed:
-    """``feed`` with values as the model takes them; ``extras`` that are no inputs stay as they are.
+    """``feed`` with values as the model takes them; ``extras`` that are not inputs stay as they are.
 
     Raises:
         DataError: If it does not fit.
@@ -175,8 +182,8 @@ def checked(
 
 def numpy_type(slot: Slot) -> np.dtype[Any] | None:
     """The numpy (or ``ml_dtypes``) type of the elements of ``slot``; ``None`` if it has none."""
-    kind = element_type(slot.type)
-    return None if kind is None else np.dtype(kind.numpy())
+    dtype = element_type(slot.type)
+    return None if dtype is None else np.dtype(dtype.numpy())
 
 
 def _value(value: Any, slot: Slot, where: str) -> Any:
@@ -186,8 +193,8 @@ def _value(value: Any, slot: Slot, where: str) -> Any:
         raise DataError(f"{where}: input {slot.name!r} is None, the model takes {slot.type}")
     if slot.type.startswith(("seq(", "optional(seq(")):
         if not isinstance(value, (list, tuple)):
-            raise DataError(f"{where}: input {slot.name!r} is no list, the model takes {slot.type}")
-        return [_array(item, slot, where) for item in value]
+            raise DataError(f"{where}: input {slot.name!r} is not a list, the model takes {slot.type}")
+        return [_array(element, slot, where) for element in value]
     return value if "map(" in slot.type else _array(value, slot, where)
 
 
@@ -205,20 +212,20 @@ def _array(value: Any, slot: Slot, where: str) -> np.ndarray[Any, np.dtype[Any]]
 def _from_plain(value: Any, slot: Slot, where: str) -> np.ndarray[Any, np.dtype[Any]]:
     """Python numbers and lists, and arrays of other libraries, take the input's type where that loses nothing."""
     try:
-        found = np.asarray(value)
+        array = np.asarray(value)
         expected = numpy_type(slot)
-        plain = isinstance(value, (bool, int, float, str, list, tuple))
-        return found.astype(expected, casting="same_kind") if plain and expected is not None else found
+        is_plain = isinstance(value, (bool, int, float, str, list, tuple))
+        return array.astype(expected, casting="same_kind") if is_plain and expected is not None else array
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where}: input {slot.name!r} is no array of {slot.type}: {error}") from error
+        raise DataError(f"{where}: input {slot.name!r} is not an array of {slot.type}: {error}") from error
 
 
-def _same_type(found: np.dtype[Any], expected: np.dtype[Any]) -> bool:
+def _same_type(actual: np.dtype[Any], expected: np.dtype[Any]) -> bool:
     if expected.kind == "O":  # strings
-        return found.kind in "OUS"
-    if found.kind == "V" and found.names is None:  # how .npz keeps bfloat16 and its like
-        return expected.kind not in "fiubc" and found.itemsize == expected.itemsize
-    return found == expected
+        return actual.kind in "OUS"
+    if actual.kind == "V" and actual.names is None:  # how .npz keeps bfloat16 and its like
+        return expected.kind not in "fiubc" and actual.itemsize == expected.itemsize
+    return actual == expected
 
 
 def _shape_text(slot: Slot) -> str:

@@ -42,7 +42,13 @@ _GRAIN = 32  # what networks that halve five times need
 
 @dataclass(frozen=True)
 class Port:
-    """An input whose size is to be chosen: fixed sizes are ints, free ones are keys; ``discrete`` if no floats."""
+    """An input of the model and its dimensions.
+
+    Attributes:
+        name: The input's name.
+        dims: Fixed sizes are ints; free dimensions are keys, equal where the size has to be.
+        discrete: Whether its elements are not floats.
+    """
 
     name: str
     dims: tuple[int | Key, ...]
@@ -58,12 +64,16 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, colon, sizes = text.rpartition(":")
-        parts = [part.strip() for part in sizes.split(",")] if sizes.strip() else []
-        if not colon or not name or not all(part.isascii() and part.isdigit() for part in parts):
-            raise UsageError(f"--shape {text!r} is no shape; write it as name:1,3,224,224")
+        digits = [text_of_size.strip() for text_of_size in sizes.split(",")] if sizes.strip() else []
+        if (
+            not colon
+            or not name
+            or not all(text_of_size.isascii() and text_of_size.isdigit() for text_of_size in digits)
+        ):
+            raise UsageError(f"--shape {text!r} is not a shape; write it as name:1,3,224,224")
         if name in shapes:
             raise UsageError(f"--shape names input {name!r} twice")
-        shapes[name] = tuple(int(part) for part in parts)
+        shapes[name] = tuple(int(text_of_size) for text_of_size in digits)
     return shapes
 
 
@@ -77,14 +87,18 @@ def check_shapes(shapes: Mapping[str, Sequence[int]], ports: Sequence[Port]) -> 
     for name, shape in shapes.items():
         port = by_name.get(name)
         if port is None:
-            raise UsageError(f"--shape names {name!r}, which is no input; the model has {', '.join(by_name) or 'none'}")
-        wanted = [dim if isinstance(dim, int) else "?" for dim in port.dims]
-        fits = len(shape) == len(wanted) and all(w in {"?", size} for w, size in zip(wanted, shape, strict=True))
+            raise UsageError(
+                f"--shape names {name!r}, which is not an input; the model has {', '.join(by_name) or 'none'}"
+            )
+        declared = [dim if isinstance(dim, int) else "?" for dim in port.dims]
+        fits = len(shape) == len(declared) and all(
+            declared_size in {"?", size} for declared_size, size in zip(declared, shape, strict=True)
+        )
         if not fits:
-            raise UsageError(f"--shape {name}:{_listed(shape)} does not fit the model, which takes {_listed(wanted)}")
+            raise UsageError(f"--shape {name}:{_listed(shape)} does not fit the model, which takes {_listed(declared)}")
 
 
-def port(name: str, shape: Sequence[int | str | None], *, discrete: bool = False) -> Port:
+def declared_port(name: str, shape: Sequence[int | str | None], *, discrete: bool = False) -> Port:
     """An input as the model declares it; a dimension with a real name is shared by that name."""
     dims: list[int | Key] = []
     for axis, size in enumerate(shape):
@@ -98,29 +112,29 @@ def port(name: str, shape: Sequence[int | str | None], *, discrete: bool = False
 def pinned(ports: Sequence[Port], shapes: Mapping[str, Sequence[int]]) -> Plan:
     """The sizes that the user's ``shapes`` give to free dimensions, also of other inputs if they share a name."""
     plan: Plan = {}
-    for item in ports:
-        for dim, size in zip(item.dims, shapes.get(item.name, item.dims), strict=True):
+    for port in ports:
+        for dim, size in zip(port.dims, shapes.get(port.name, port.dims), strict=True):
             if not isinstance(dim, int) and isinstance(size, int):
                 plan[dim] = size
     return plan
 
 
-def shape_of(item: Port, plan: Mapping[Key, int]) -> tuple[int, ...]:
+def shape_of(port: Port, plan: Mapping[Key, int]) -> tuple[int, ...]:
     """The shape of an input under ``plan``."""
-    return tuple(dim if isinstance(dim, int) else plan[dim] for dim in item.dims)
+    return tuple(dim if isinstance(dim, int) else plan[dim] for dim in port.dims)
 
 
 def roles(ports: Sequence[Port]) -> dict[Key, Role]:
-    """What each free dimension is; where inputs disagree, batch wins, then what a float input says."""
-    found: dict[Key, Role] = {}
-    for item in sorted(ports, key=lambda item: item.discrete):
-        for axis, dim in enumerate(item.dims):
+    """The role of each free dimension; where inputs disagree, batch wins, then the role in a float input."""
+    role_by_key: dict[Key, Role] = {}
+    for port in sorted(ports, key=lambda port: port.discrete):
+        for axis, dim in enumerate(port.dims):
             if isinstance(dim, int):
                 continue
-            role = _role(item, axis)
-            if dim not in found or role == "batch":
-                found[dim] = role
-    return found
+            role = _role(port, axis)
+            if dim not in role_by_key or role == "batch":
+                role_by_key[dim] = role
+    return role_by_key
 
 
 def plans(free: Mapping[Key, Role]) -> Iterator[Plan]:
@@ -139,15 +153,18 @@ def other_plans(plan: Plan, free: Mapping[Key, Role]) -> Iterator[Plan]:
 
     Dimensions that were equal first become different, so that a rewrite which mixes them up is caught.
     """
+    # For each set of dimensions: the factors of each role in order, first another one for each dimension, then all the
+    # same.
     keys = [list(free), [key for key in free if free[key] != "batch"], [key for key in free if free[key] == "batch"]]
     tried: list[Plan] = [plan]
     for subset in keys:
         ranks = max((len(_OTHER[free[key]]) for key in subset), default=0)
         for rank, step in itertools.product(range(ranks), (1, 0)):
-            numbered = [key for key in subset if free[key] != "batch"]
-            places = {key: rank + step * numbered.index(key) if key in numbered else rank for key in subset}
+            varied = [key for key in subset if free[key] != "batch"]
+            factor_indices = {key: rank + step * varied.index(key) if key in varied else rank for key in subset}
             changed = {
-                key: _scaled(plan[key], _at(_OTHER[free[key]], place), free[key]) for key, place in places.items()
+                key: _scaled(plan[key], _at(_OTHER[free[key]], factor_index), free[key])
+                for key, factor_index in factor_indices.items()
             }
             candidate = {**plan, **changed}
             if candidate not in tried:
@@ -161,34 +178,42 @@ def _scaled(size: int, factor: float, role: Role) -> int:
     return max(1, round(size * factor / grain)) * grain
 
 
-def _candidates(kinds: Sequence[Role]) -> Iterator[tuple[int, ...]]:
-    lists = [_SIZES[kind] for kind in kinds]
-    longest = max((len(sizes) for sizes in lists), default=1)
-    steady = [kind == "batch" for kind in kinds]  # the batch is varied last: it seldom is what is wrong
+def _candidates(roles: Sequence[Role]) -> Iterator[tuple[int, ...]]:
+    """Sizes for dimensions of ``roles``, in the order of the module's docstring."""
+    sizes_by_dim = [_SIZES[role] for role in roles]
+    longest = max((len(sizes) for sizes in sizes_by_dim), default=1)
+    is_batch = [role == "batch" for role in roles]  # the batch is varied last: it seldom is what is wrong
+    # 1. The same rank of every list, the defaults first.
     for rank in range(longest):
-        yield tuple(sizes[0] if still else _at(sizes, rank) for sizes, still in zip(lists, steady, strict=True))
-    for index, sizes in sorted(enumerate(lists), key=lambda item: steady[item[0]]):
+        yield tuple(
+            sizes[0] if fixed else _at(sizes, rank) for sizes, fixed in zip(sizes_by_dim, is_batch, strict=True)
+        )
+    # 2. One dimension varied, the others at their default.
+    for index, sizes in sorted(enumerate(sizes_by_dim), key=lambda indexed: is_batch[indexed[0]]):
         for size in sizes:
-            yield tuple(size if other == index else first[0] for other, first in enumerate(lists))
+            yield tuple(
+                size if position == index else sizes_of_dim[0] for position, sizes_of_dim in enumerate(sizes_by_dim)
+            )
+    # 3. The same rank again, batches too; then all combinations of the first four.
     for rank in range(longest):
-        yield tuple(_at(sizes, rank) for sizes in lists)
-    yield from itertools.product(*(sizes[:4] for sizes in lists))
+        yield tuple(_at(sizes, rank) for sizes in sizes_by_dim)
+    yield from itertools.product(*(sizes[:4] for sizes in sizes_by_dim))
 
 
-def _role(item: Port, axis: int) -> Role:
-    rank = len(item.dims)
-    name = str(item.dims[axis]).lower()
-    if "batch" in name or (axis == 0 and rank >= 2) or (rank == 1 and item.discrete):
+def _role(port: Port, axis: int) -> Role:
+    rank = len(port.dims)
+    name = str(port.dims[axis]).lower()
+    if "batch" in name or (axis == 0 and rank >= 2) or (rank == 1 and port.discrete):
         return "batch"
-    if rank == 4 and not item.discrete:
+    if rank == 4 and not port.discrete:
         return "image"
-    if not item.discrete and (rank <= 2 or (rank == 3 and 1 in item.dims[1:])):
+    if not port.discrete and (rank <= 2 or (rank == 3 and 1 in port.dims[1:])):
         return "signal"
     return "sequence"
 
 
-def _at(items: Sequence[_T], index: int) -> _T:
-    return items[min(index, len(items) - 1)]
+def _at(values: Sequence[_T], index: int) -> _T:
+    return values[min(index, len(values) - 1)]
 
 
 def _listed(shape: Sequence[object]) -> str:

@@ -49,7 +49,7 @@ def test_shapes_of_the_user_hold():
     assert {feed["x"].shape for feed in feeds} == {(2, 3, 32, 48)}
     with pytest.raises(UsageError, match="does not fit"):
         generate(IMAGE, shapes={"x": (1, 4, 8, 8)})
-    with pytest.raises(UsageError, match="no input"):
+    with pytest.raises(UsageError, match="not an input"):
         generate(IMAGE, shapes={"z": (1,)})
 
 

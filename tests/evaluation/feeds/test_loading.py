@@ -74,7 +74,7 @@ def test_one_feed_does_both(tmp_path):
         ({"x": np.ones((1, 2))}, "dtype float64"),
         ({"x": np.ones((1, 3), np.float32)}, r"shape \[1, 3\].* takes \[N, 2\]"),
         ({"x": np.ones(2, np.float32)}, "rank 1"),
-        ({"x": np.ones((1, 2), np.float32), "y": np.ones(1)}, "'y' is no input"),
+        ({"x": np.ones((1, 2), np.float32), "y": np.ones(1)}, "'y' is not an input"),
         ({"x": np.array([{}])}, "pickled"),
     ],
 )

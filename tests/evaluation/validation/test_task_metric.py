@@ -221,12 +221,12 @@ def test_labels_are_seen_by_the_metric_only():
 
 
 def test_without_a_metric_they_are_no_inputs():
-    with pytest.raises(DataError, match="'label' is no input"):
+    with pytest.raises(DataError, match="'label' is not an input"):
         load_feeds([{"x": np.ones((1, 2), np.float32), "label": 1}], [X])
 
 
 def test_labels_that_cannot_wait_in_a_file_are_refused():
-    with pytest.raises(DataError, match="'label' of a feed is no plain array"):
+    with pytest.raises(DataError, match="'label' of a feed is not a plain array"):
         load_feeds(iter([{"x": np.ones((1, 2), np.float32), "label": {"a": 1}}]), [X], extras=True)
 
 
