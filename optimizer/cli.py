@@ -108,6 +108,9 @@ def optimize(  # noqa: PLR0913, PLR0917 - typer makes each option of the command
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Write the model after every stage too.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop with exit code 1 at the first failed check.")] = False,
     seed: SeedOption = 0,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="List what each rule refused to rewrite, and why.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -140,6 +143,7 @@ def optimize(  # noqa: PLR0913, PLR0917 - typer makes each option of the command
             threads=threads,
             time_limit=time_limit,
             seed=seed,
+            verbose=verbose,
             observe=observe,
         )
     if report is not None:

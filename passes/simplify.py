@@ -102,11 +102,11 @@ class Simplify(Pass):
     def run(self, model: ir.Model, context: Context) -> PassResult:
         """Rewrite ``model`` until nothing changes."""
         changes: Counter[str] = Counter(_sort(model))
-        for done in range(MAX_ROUNDS):
-            found = _round(model, context.sites)
-            changes.update(found)
-            context.progress((done + 1) / MAX_ROUNDS)
-            if not sum(found.values()):
+        for number in range(MAX_ROUNDS):
+            round_changes = _round(model, context.sites)
+            changes.update(round_changes)
+            context.progress((number + 1) / MAX_ROUNDS)
+            if not round_changes.total():
                 break
         return PassResult(model, {kind: count for kind, count in changes.items() if count})
 
@@ -125,7 +125,7 @@ def _round(model: ir.Model, sites: Sites) -> Counter[str]:
     with annotated(model) as values:
         changes.update(sweep(model, RULES, sites, Rewriter(model, sites, values)))
         if sites.allows_step(MERGE_EQUAL.name):
-            changes["equal nodes merged"] += merge_equal(model, MERGE_EQUAL, sites)
+            changes["equal nodes merged"] += merge_equal(Rewriter(model, sites), MERGE_EQUAL)
     if sites.allows_step(REMOVE_UNUSED.name):
         changes.update(remove_dead(model, REMOVE_UNUSED, sites))
     return changes

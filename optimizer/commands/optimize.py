@@ -74,6 +74,7 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     threads: int = 1,
     time_limit: float | None = None,
     seed: int = 0,
+    verbose: bool = False,
     observe: Show = lambda _doing, _share: None,
 ) -> Result:
     """Optimize ``model``; every stage is checked, run against the reference, measured, and undone if it does not hold.
@@ -101,6 +102,7 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         threads: Threads of ONNX Runtime.
         time_limit: Seconds for searching and timing; 150 for exact stages, 480 with lossy ones.
         seed: Seed of generated feeds and of everything random.
+        verbose: Whether the report lists what each rule refused to rewrite, and why.
         observe: Called with what is being done, and the share of it that is done, 0 to 1, ``None`` if it is not known.
 
     Raises:
@@ -133,7 +135,14 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         )
     manager = PassManager(
         reference=source.model,
-        context=Context(reference=source.model, seed=seed, target=machine.name, progress=progress, evaluator=evaluator),
+        context=Context(
+            reference=source.model,
+            seed=seed,
+            target=machine.name,
+            progress=progress,
+            evaluator=evaluator,
+            verbose=verbose,
+        ),
         judge=evidence.judge if evidence is not None else None,
         settings=Settings(strict, timed, limit),
         stopwatch=watch,

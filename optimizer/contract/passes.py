@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from optimizer.contract.evaluator import Evaluator
+    from optimizer.contract.refusal import RefusalLog
 
 
 class Gain(enum.Enum):
@@ -89,12 +90,14 @@ class Sites:
         denied: Single places that a step may not touch.
         only: For the steps named here, the only places that they may touch.
         permitted: Filled by ``permits``.
+        refusals: Filled by passes with why their steps refused what they looked at; ``None`` where nothing asks.
     """
 
     denied_steps: frozenset[str] = frozenset()
     denied: frozenset[tuple[str, str]] = frozenset()
     only: Mapping[str, frozenset[str]] = field(default_factory=dict)
     permitted: dict[tuple[str, str], None] = field(default_factory=dict)
+    refusals: RefusalLog | None = None
 
     def permits(self, step: str, site: str) -> bool:
         """Whether ``step`` may change ``site``; call it only where the change would be made."""
@@ -103,6 +106,8 @@ class Sites:
         if step in self.only and site not in self.only[step]:
             return False
         self.permitted[step, site] = None
+        if self.refusals is not None:
+            self.refusals.forget(step, site)
         return True
 
     def allows_step(self, step: str) -> bool:
@@ -123,6 +128,7 @@ class Context:
         evaluator: Feeds, errors and times for a lossy pass; ``None`` where nothing may be run.
         allowance: The share of the budget that the stage may use, as ``Lab.share`` counts it.
         choices: What an earlier run of the pass decided and is to be repeated; ``None`` if it decides itself.
+        verbose: Whether the report lists what steps refused, so that ``sites.refusals`` collects it.
     """
 
     reference: ir.Model
@@ -133,6 +139,7 @@ class Context:
     evaluator: Evaluator | None = None
     budget_limit: float = 1.0
     choices: Mapping[str, Any] | None = None
+    verbose: bool = False
 
 
 @dataclass(frozen=True)

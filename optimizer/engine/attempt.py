@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from optimizer.contract.passes import Context, Note, Pass, Sites
+from optimizer.contract.refusal import RefusalCount, RefusalLog
 from optimizer.errors import CheckFailedError, ModelError, PreconditionError, UsageError
 from optimizer.io.model import check_structure, clone
 
@@ -64,7 +65,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class PassRun:
-    """What one pass did within an attempt; ``permitted`` are the (step, site) pairs that it touched, in order."""
+    """What one pass did within an attempt.
+
+    Attributes:
+        changes: Changes by kind.
+        notes: What it left alone, or wants said.
+        seconds: CPU seconds that it took.
+        permitted: The (step, site) pairs that it touched, in order.
+        skipped: Why it did not run.
+        choices: What a search of it decided.
+        refusals: What its steps refused, by reason; ``None`` where nothing asked.
+    """
 
     changes: Mapping[str, int]
     notes: Sequence[Note] = ()
@@ -72,6 +83,7 @@ class PassRun:
     permitted: tuple[tuple[str, str], ...] = ()
     skipped: str | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
+    refusals: tuple[RefusalCount, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,8 @@ def attempt(model: ir.Model, stage: Stage, limits: Sequence[Restrictions], conte
 def _run_pass(
     member: Pass, model: ir.Model, limit: Restrictions, context: Context
 ) -> tuple[ir.Model, PassRun, Failure | None]:
-    sites = Sites(limit.steps, limit.sites, limit.only)
+    refusals = RefusalLog() if context.verbose else None
+    sites = Sites(limit.steps, limit.sites, limit.only, refusals=refusals)
     started = time.process_time()
     context.progress.at(*context.progress.place[:1], member.name)
     try:
@@ -122,7 +135,14 @@ def _run_pass(
         return model, PassRun({}, permitted=tuple(sites.permitted)), failure
     seconds = time.process_time() - started
     changes = {kind: count for kind, count in result.changes.items() if count}
-    run = PassRun(changes, tuple(result.notes), seconds, tuple(sites.permitted), choices=result.choices)
+    run = PassRun(
+        changes,
+        tuple(result.notes),
+        seconds,
+        tuple(sites.permitted),
+        choices=result.choices,
+        refusals=None if refusals is None else refusals.counts(),
+    )
     return result.model, run, _structure_failure(member, result.model) if changes else None
 
 

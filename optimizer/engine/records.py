@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from optimizer.analysis.model_facts import Facts
     from optimizer.contract.passes import Note
+    from optimizer.contract.refusal import RefusalCount
     from optimizer.engine.bisection import Reverted
     from optimizer.evaluation.runtime.integer_coverage import Coverage
     from optimizer.evaluation.runtime.timing import Latency
@@ -19,7 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PassRecord:
-    """One pass of a stage: its final options, what it changed, what it left alone, what was undone, what it is for."""
+    """One pass of a stage.
+
+    Attributes:
+        name: What specs call it.
+        spec: The spec that repeats it.
+        options: All options with their final values.
+        exact: Whether outputs stay equal up to rounding.
+        changes: Changes by kind.
+        seconds: CPU seconds.
+        notes: What it left alone, or wants said.
+        skipped: Why it did not run.
+        undone: What was left out of it after a failed check.
+        gain: What it is for.
+        refusals: What its steps refused, by reason; ``None`` where the run was not to be verbose.
+    """
 
     name: str
     spec: str
@@ -31,6 +46,7 @@ class PassRecord:
     skipped: str | None = None
     undone: tuple[Reverted, ...] = ()
     gain: str = ""
+    refusals: tuple[RefusalCount, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -45,6 +61,7 @@ class PassRecord:
             "skipped": self.skipped,
             "notes": [asdict(note) for note in self.notes],
             "undone": [{"step": one.step, "site": one.site, "reason": one.reason} for one in self.undone],
+            "refusals": None if self.refusals is None else [refusal.to_dict() for refusal in self.refusals],
         }
 
 

@@ -48,7 +48,7 @@ def report_table(report: RunRecord) -> RenderableType:
     _add(table, "error (relative L2)", "0", _error(worst))
     if report.score is not None:
         _add(table, report.score.metric, f"{report.score.reference:.6g}", _points(report.score))
-    return Group(title, table, _stages(report.stages), *_closing(report))
+    return Group(title, table, _stages(report.stages), *_refusals(report.stages), *_closing(report))
 
 
 def facts_table(columns: Sequence[tuple[str, Facts]], *, only_changed_ops: bool = False) -> Table:
@@ -119,6 +119,19 @@ def _stages(stages: Sequence[StageRecord]) -> Table:
 def _changes(member: PassRecord) -> str:
     listed = sorted(member.changes.items(), key=lambda item: -item[1])
     return ", ".join(f"{count:,} {kind}" for kind, count in listed) or "none"
+
+
+def _refusals(stages: Sequence[StageRecord]) -> list[Table]:
+    """What the steps of passes refused, a line a reason; nothing where the run was not to be verbose."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("rule", "refused", "because", "for example"):
+        table.add_column(title, justify="right" if title == "refused" else "left", overflow="fold")
+    for stage in stages:
+        for member in stage.passes:
+            for refusal in sorted(member.refusals or (), key=lambda each: (each.step, -each.count)):
+                cells = (refusal.step, f"{refusal.count:,}", refusal.reason, refusal.example)
+                table.add_row(*(Text(cell) for cell in cells))
+    return [table] if table.row_count else []
 
 
 def _closing(report: RunRecord) -> list[RenderableType]:

@@ -59,6 +59,7 @@ def record(run: StageRun) -> StageRecord:
             skipped=ran.skipped,
             undone=tuple(denial for denial in run.denials if denial.member == index),
             gain=member.gain.value,
+            refusals=ran.refusals,
         )
         for index, (member, ran) in enumerate(zip(run.stage.passes, run.attempt.runs, strict=True))
     )

@@ -98,18 +98,24 @@ def set_array(value: ir.Value, array: NDArray[np.generic]) -> None:
     Raises:
         ValueError: If ``value`` is neither an initializer nor the output of a Constant node.
     """
-    tensor = ir.tensor(array, name=value.name)
+    tensor = tensor_to_store(value, array)
     producer = value.producer()
     if value.is_initializer():
-        is_sparse = isinstance(value.const_value, SparseTensor) and tensor.dtype in tensors.TYPES
-        listed = tensors.listed(tensor, value.name) if is_sparse else None
-        value.const_value = tensor if listed is None else listed
+        value.const_value = tensor
     elif producer is not None and queries.is_standard(producer, "Constant"):
         producer.attributes.clear()
         producer.attributes.add(ir.AttrTensor("value", tensor))
     else:
         raise ValueError(f"{value.name} is no constant")
     value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
+
+
+def tensor_to_store(value: ir.Value, array: NDArray[np.generic]) -> ir.TensorProtocol:
+    """The tensor that the constant ``value`` holds if it gets the data ``array``: sparse if it was, where it can be."""
+    tensor = ir.Tensor(array, name=value.name)
+    is_sparse = isinstance(value.const_value, SparseTensor) and tensor.dtype in tensors.TYPES
+    listed = tensors.listed(tensor, value.name) if is_sparse and value.is_initializer() else None
+    return tensor if listed is None else listed
 
 
 def constant_bytes(value: ir.Value) -> int:
@@ -144,7 +150,8 @@ def _constant_node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
         return None
     match name:
         case "value":
-            return attribute.as_tensor()
+            tensor: ir.TensorProtocol = attribute.value  # as_tensor looks at each member of the protocol
+            return tensor
         case "value_float" | "value_floats":
             return ir.Tensor(np.array(attribute.value, dtype=np.float32))
         case "value_int" | "value_ints":

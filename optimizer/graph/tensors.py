@@ -23,7 +23,7 @@ _SMALL_BYTES = 1 << 16
 
 def compact(array: NDArray[np.generic], name: str) -> ir.TensorProtocol:
     """``array`` as a tensor in as few bytes as a file can hold it: small integers as varints instead of raw data."""
-    tensor = ir.tensor(array, name=name)
+    tensor = ir.Tensor(array, name=name)
     if tensor.dtype not in {ir.DataType.INT64, ir.DataType.INT32} or tensor.size > _MOST_VARINTS:
         return tensor
     proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=array.shape)

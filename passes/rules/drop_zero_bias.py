@@ -1,10 +1,15 @@
-"""Drop a bias that is 0 everywhere from Conv, ConvTranspose and Gemm: the file is smaller, its place is free."""
+"""Drop a bias that is 0 everywhere from Conv, ConvTranspose and Gemm: the file is smaller, its place is free.
+
+Counterpart elsewhere: ``_remove_optional_bias`` of onnxscript's rewriter.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.edit import Edit, changed_form
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
+from optimizer.contract.refusal import Refusal
 from optimizer.graph import constants
 
 if TYPE_CHECKING:
@@ -13,7 +18,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _BIASLESS_GEMM = 11
-_MOST_ELEMENTS = 1 << 20
+_MAX_ELEMENTS = 1 << 20
 
 
 class DropZeroBias(Rule):
@@ -23,19 +28,19 @@ class DropZeroBias(Rule):
     summary: ClassVar[str] = "a bias of zeros of Conv, ConvTranspose or Gemm goes"
     ops: ClassVar[frozenset[str]] = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Drop the bias of ``node``."""
-        if len(node.inputs) < 3 or (node.op_type == "Gemm" and rewriter.opset(node) < _BIASLESS_GEMM):
-            return False
-        tensor = constants.constant_tensor(node.inputs[2])
-        if tensor is None or tensor.size > _MOST_ELEMENTS:
-            return False
+        tensor = constants.constant_tensor(node.inputs[2]) if len(node.inputs) > 2 else None
+        if tensor is None or tensor.size > _MAX_ELEMENTS:
+            return NO_MATCH
         bias = constants.float_array(node.inputs[2])
-        if bias is None or bias.any() or not self.permits(node, rewriter):
-            return False
-        node.resize_inputs(2)
-        node.attributes.pop("beta", None)
-        return True
+        if bias is None or bias.any():
+            return NO_MATCH
+        if node.op_type == "Gemm" and rewriter.opset(node) < _BIASLESS_GEMM:
+            return Refusal("a Gemm before opset 11 has to have a bias")
+        return self.apply(
+            Edit(forms={node: changed_form(node, inputs=node.inputs[:2], without=["beta"])}), rewriter, node
+        )
 
 
 RULES: tuple[Rule, ...] = (DropZeroBias(),)

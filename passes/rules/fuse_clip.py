@@ -7,7 +7,9 @@
     Clip(Clip(x, a, b), c, d) = Clip(x, clip(a, c, d), clip(b, c, d))
     Max(x, a) = Clip(x, a, inf)          Min(x, b) = Clip(x, -inf, b)      for one number a, b, where two meet
 
-Only limits that are constants, and they are fused only where nobody else reads what is between.
+Only limits that are constants, and they are fused only where what is between has no other users.
+
+Counterparts elsewhere: ``_fuse_relus_clips`` and ``_min_max_to_clip`` of onnxscript's rewriter.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.rewriting import clipping, replacement
-from optimizer.algorithms.rewriting.rules import Rule
-from optimizer.graph import constants, editing, queries
+from optimizer.algorithms.rewriting.edit import Edit, NodeForm, form
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
+from optimizer.contract.refusal import Refusal
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from optimizer.algorithms.rewriting.clipping import ClipBounds
+    from optimizer.algorithms.rewriting.edit import Input
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
@@ -34,98 +40,75 @@ class DropClip(Rule):
     summary: ClassVar[str] = "Relu, Clip, Min, Max of what is within their limits by Relu, Sigmoid, Softmax, Clip …"
     ops: ClassVar[frozenset[str]] = clipping.OPS
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
-        """Let the readers of ``node`` read what it limits."""
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
+        """Let the users of ``node`` read what it limits."""
         opset = rewriter.opset(node)
-        found = clipping.clip_bounds(node, opset)
-        if found is None:
-            return False
-        low, high = clipping.range_of(found.source, opset)
-        if opset < clipping.ARE_INPUTS and not np.isfinite([found.low, found.high]).any():
-            return False  # without limits, such a Clip has the largest numbers of its type
-        if not found.low <= low <= high <= found.high or not editing.may_bypass(found.source, node.outputs[0]):
-            return False
-        return self.permits(node, rewriter) and editing.bypass(node, found.source)
+        bounds = clipping.clip_bounds(node, opset)
+        if bounds is None:
+            return NO_MATCH
+        low, high = clipping.range_of(bounds.source, opset)
+        if not bounds.low <= low <= high <= bounds.high:
+            return NO_MATCH
+        if opset < clipping.ARE_INPUTS and not np.isfinite([bounds.low, bounds.high]).any():
+            return Refusal("a Clip without limits before opset 11 has the largest numbers of its type")
+        return self.bypass(node, bounds.source, rewriter)
 
 
 class FuseClip(Rule):
-    """Relu, Clip, Min, Max that follow one another."""
+    """Relu, Clip, Min, Max that follow one another.
+
+    Case 1: both together limit to what is not negative: a Relu.
+    Case 2: before opset 11 a Clip has its limits as attributes, which are 32-bit floats.
+    Case 3: from opset 11 on they are inputs, which take the places of the old ones.
+    """
 
     name: ClassVar[str] = "fuse-clip"
     summary: ClassVar[str] = "Relu, Clip, and Min, Max with one number, in a row into one of them"
     ops: ClassVar[frozenset[str]] = clipping.OPS
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Give ``node`` the limits of what it reads as well."""
         opset = rewriter.opset(node)
         last = clipping.clip_bounds(node, opset)
         before = None if last is None else last.source.producer()
-        if (
-            last is None
-            or before is None
-            or before.graph is not node.graph
-            or queries.only_consumer(last.source) is not node
-        ):
-            return False
+        if last is None or before is None or before.graph is not node.graph:
+            return NO_MATCH
         first = clipping.clip_bounds(before, opset)
-        if first is None or not first.low <= first.high or not last.low <= last.high:
-            return False
+        if first is None:
+            return NO_MATCH
+        if queries.only_consumer(last.source) is not node:
+            return Refusal("what is between the two has other users")
+        if not first.low <= first.high or not last.low <= last.high:
+            return Refusal("a lower limit is above the upper one")
+        dtype = last.source.dtype or first.source.dtype or node.outputs[0].dtype
+        if dtype not in constants.FLOATS:
+            return Refusal("only limits of floats are fused")
+        if opset < clipping.ARE_INPUTS and dtype == ir.DataType.DOUBLE:
+            return Refusal("a Clip before opset 11 has limits of 32 bits")
         both = first.then(last)
-        kind = last.source.dtype or first.source.dtype or node.outputs[0].dtype
-        if kind not in constants.FLOATS or (opset < clipping.ARE_INPUTS and kind == ir.DataType.DOUBLE):
-            return False
         if (both.low, both.high) == (0.0, np.inf):
-            return self.permits(node, rewriter) and _become_relu(node, both)
-        new = (
-            []
-            if opset < clipping.ARE_INPUTS
-            else _swaps(both, kind, replacement.constants_only_read_by({node, before}))
-        )
-        if replacement.bytes_saved(
-            [before], replacement.constants_only_read_by({node, before}), new
-        ) < 0 or not self.permits(node, rewriter):
-            return False
-        _become_clip(node, both, new, rewriter)
-        return True
+            new = form("Relu", [both.source])  # case 1
+        elif opset >= clipping.ARE_INPUTS:
+            new = _clip_by_inputs(both, dtype, replacement.constants_only_read_by({node, before}))
+        else:
+            new = _clip_by_attributes(both)
+        return self.apply(Edit(forms={node: new}), rewriter, node)
 
 
-def _become_relu(node: ir.Node, found: clipping.ClipBounds) -> bool:
-    node.op_type = "Relu"
-    node.attributes.clear()
-    node.resize_inputs(1)
-    node.replace_input_with(0, found.source)
-    return True
+def _clip_by_attributes(bounds: ClipBounds) -> NodeForm:
+    """Case 2."""
+    limits = (("min", bounds.low), ("max", bounds.high))
+    return form("Clip", [bounds.source], *(ir.AttrFloat32(name, limit) for name, limit in limits if np.isfinite(limit)))
 
 
-def _swaps(
-    found: clipping.ClipBounds, kind: ir.DataType, spares: Iterable[ir.Value]
-) -> list[replacement.ReplacementConstant]:
-    """The finite limits as constants, in the places of those that go."""
-    swaps: list[replacement.ReplacementConstant] = []
-    left = list(spares)
-    for limit, name in ((found.low, "min"), (found.high, "max")):
-        if np.isfinite(limit):
-            swaps.append(replacement.replacement_for(np.array(limit, kind.numpy()), name, left))
-            left = [value for value in left if value is not swaps[-1].reusable]
-    return swaps
-
-
-def _become_clip(
-    node: ir.Node, found: clipping.ClipBounds, swaps: list[replacement.ReplacementConstant], rewriter: Rewriter
-) -> None:
-    node.op_type = "Clip"
-    values = [swap.put(node, rewriter) for swap in swaps]
-    node.attributes.clear()
-    if not values:
-        for name, limit in (("min", found.low), ("max", found.high)):
-            if np.isfinite(limit):
-                node.attributes.add(ir.AttrFloat32(name, limit))
-        node.resize_inputs(1)
-        node.replace_input_with(0, found.source)
-        return
-    low = values.pop(0) if np.isfinite(found.low) else None
-    node.resize_inputs(3 if values else 2)
-    editing.set_inputs(node, [found.source, low, *values])
+def _clip_by_inputs(bounds: ClipBounds, dtype: ir.DataType, spares: Iterable[ir.Value]) -> NodeForm:
+    """Case 3: the finite limits as constants; a missing upper one is left out, a missing lower one leaves a gap."""
+    limits = (("min", bounds.low), ("max", bounds.high))
+    finite = [(np.array(limit, dtype.numpy()), name) for name, limit in limits if np.isfinite(limit)]
+    new: list[Input] = [*replacement.replacements_for(finite, spares)]
+    if new and not np.isfinite(bounds.low):
+        new.insert(0, None)
+    return form("Clip", [bounds.source, *new])
 
 
 RULES: tuple[Rule, ...] = (DropClip(), FuseClip())

@@ -8,6 +8,9 @@
 
 C has to broadcast to the product and not enlarge it. Products of dequantized matrices stay: ONNX Runtime has integer
 kernels for MatMul that it has not for Gemm.
+
+Counterparts elsewhere: ``_matmul_add_to_gemm`` of onnxscript's rewriter, ``MatMulAddFusion`` and
+``GemmTransposeFusion`` of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -16,12 +19,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.rules import Rule
-from optimizer.graph import constants, editing, permutations, queries
+from optimizer.algorithms.rewriting.edit import Edit, changed_form, form
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
+from optimizer.contract.refusal import Refusal
+from optimizer.graph import constants, permutations, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from optimizer.algorithms.rewriting.edit import NodeForm
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 _OLDEST_OPSET = 7
@@ -35,44 +41,52 @@ class FuseMatMulAdd(Rule):
     summary: ClassVar[str] = "Add after a MatMul of matrices, or after a Gemm without a bias, into a Gemm"
     ops: ClassVar[frozenset[str]] = frozenset({"Add"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Turn the Add ``node`` into a Gemm."""
         if len(node.inputs) != 2 or rewriter.opset(node) < _OLDEST_OPSET:
-            return False
+            return NO_MATCH
+        refusal = NO_MATCH
         for index, value in enumerate(node.inputs):
-            product, other = None if value is None else value.producer(), node.inputs[1 - index]
-            if (
-                product is None
-                or other is None
-                or queries.only_consumer(value) is not node
-                or product.graph is not node.graph
-            ):
+            product, addend = None if value is None else value.producer(), node.inputs[1 - index]
+            if product is None or addend is None or product.graph is not node.graph:
                 continue
-            if not _adds_nothing(product) or not _broadcasts_to(other, _product_dims(product)):
+            if not _is_plain_product(product):
                 continue
-            if not self.permits(node, rewriter):
-                return False
-            _become_gemm(node, product, other)
-            return True
+            obstacle = _obstacle(product, addend, node)
+            if obstacle is None:
+                attributes = [each for each in product.attributes.values() if each.name != "beta"]
+                new = form("Gemm", [*product.inputs[:2], addend], *attributes)
+                return self.apply(Edit(forms={node: new}), rewriter, node)
+            refusal = obstacle
+        return refusal
+
+
+def _is_plain_product(node: ir.Node) -> bool:
+    """Whether ``node`` is a product of matrices and nothing more."""
+    if not queries.is_standard(node, "MatMul", "Gemm") or queries.has_references(node):
         return False
+    is_plain = len(node.inputs) < 3 or node.inputs[2] is None
+    return is_plain and all(queries.rank(value) == 2 for value in node.inputs[:2])
 
 
-def _adds_nothing(node: ir.Node) -> bool:
-    """Whether ``node`` is a product of float matrices and nothing more."""
-    if queries.has_references(node) or not queries.is_standard(node, "MatMul", "Gemm"):
-        return False
-    return (len(node.inputs) < 3 or node.inputs[2] is None) and _is_float_product(node)
+def _obstacle(product: ir.Node, addend: ir.Value, node: ir.Node) -> Refusal | None:
+    """Why ``product`` and the Add ``node`` of ``addend`` are no Gemm; ``None`` if they are one."""
+    if queries.only_consumer(product.outputs[0]) is not node:
+        return Refusal("the product has other users")
+    if not _is_broadcast(addend, _product_dims(product)):
+        return Refusal("what is added may enlarge the product, or is not of floats")
+    return _obstacle_of_factors(product)
 
 
-def _is_float_product(node: ir.Node) -> bool:
-    """Whether ``node`` multiplies matrices of floats that were not integers before."""
-    for value in node.inputs[:2]:
+def _obstacle_of_factors(product: ir.Node) -> Refusal | None:
+    """Why the matrices that ``product`` multiplies are none of a Gemm; ``None`` if they are."""
+    for value in product.inputs[:2]:
         producer = None if value is None else value.producer()
-        if value is None or queries.rank(value) != 2 or value.dtype not in constants.FLOATS:
-            return False
+        if value is None or value.dtype not in constants.FLOATS:
+            return Refusal("the matrices are not of floats")
         if producer is not None and queries.is_standard(producer, "DequantizeLinear"):
-            return False
-    return True
+            return Refusal("a matrix is dequantized: the integer kernels are those of MatMul")
+    return None
 
 
 def _product_dims(node: ir.Node) -> list[int | str | None]:
@@ -88,7 +102,7 @@ def _dims(value: ir.Value | None) -> list[int | str | None]:
     return [dim if isinstance(dim, int) else dim.value for dim in value.shape]
 
 
-def _broadcasts_to(value: ir.Value, dims: Sequence[int | str | None]) -> bool:
+def _is_broadcast(value: ir.Value, dims: Sequence[int | str | None]) -> bool:
     """Whether ``value`` broadcasts to a matrix of the size ``dims`` for certain, and leaves its size as it is."""
     own = list(constants.known_shape(value) or _dims(value))
     if value.shape is None or value.dtype not in constants.FLOATS or len(own) > len(dims):
@@ -99,16 +113,6 @@ def _broadcasts_to(value: ir.Value, dims: Sequence[int | str | None]) -> bool:
     )
 
 
-def _become_gemm(node: ir.Node, product: ir.Node, other: ir.Value) -> None:
-    node.op_type = "Gemm"
-    node.attributes.clear()
-    for attribute in product.attributes.values():
-        if attribute.name != "beta":
-            node.attributes.add(attribute)
-    node.resize_inputs(3)
-    editing.set_inputs(node, [*product.inputs[:2], other])
-
-
 class FuseTransposeIntoGemm(Rule):
     """Transpose of a matrix into the Gemm or MatMul that alone reads it."""
 
@@ -116,26 +120,38 @@ class FuseTransposeIntoGemm(Rule):
     summary: ClassVar[str] = "Transpose of a matrix into the transA or transB of the Gemm, or MatMul, after it"
     ops: ClassVar[frozenset[str]] = frozenset({"Gemm", "MatMul"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Let ``node`` read what is transposed before it."""
-        oldest = _OLDEST_OPSET if node.op_type == "Gemm" else _BIASLESS_GEMM
-        if rewriter.opset(node) < oldest or not _is_float_product(node):
-            return False
+        refusal = NO_MATCH
         for index, name in enumerate(("transA", "transB")):
             value = node.inputs[index]
-            before = None if value is None else value.producer()
-            if before is None or queries.only_consumer(value) is not node or permutations.permutation(before) != (1, 0):
+            transpose = None if value is None else value.producer()
+            if transpose is None or permutations.permutation(transpose) != (1, 0):
                 continue
-            if not self.permits(node, rewriter):
-                return False
-            node.op_type = "Gemm"
-            flipped = 1 - node.attributes.get_int(name, 0)
-            node.attributes.pop(name, None)
-            if flipped:
-                node.attributes.add(ir.AttrInt64(name, 1))
-            node.replace_input_with(index, before.inputs[0])
-            return True
-        return False
+            obstacle = _obstacle_to_transposing(node, value, rewriter)
+            if obstacle is None:
+                return self.apply(Edit(forms={node: _without_transpose(node, transpose, index, name)}), rewriter, node)
+            refusal = obstacle
+        return refusal
+
+
+def _obstacle_to_transposing(node: ir.Node, value: ir.Value | None, rewriter: Rewriter) -> Refusal | None:
+    """Why ``node`` cannot transpose ``value`` by itself; ``None`` if it can."""
+    if any(queries.rank(each) != 2 for each in node.inputs[:2]):
+        return NO_MATCH
+    if rewriter.opset(node) < (_OLDEST_OPSET if node.op_type == "Gemm" else _BIASLESS_GEMM):
+        return Refusal("a Gemm before opset 11 has to have a bias")
+    if queries.only_consumer(value) is not node:
+        return Refusal("what is transposed has other users")
+    return _obstacle_of_factors(node)
+
+
+def _without_transpose(node: ir.Node, transpose: ir.Node, index: int, name: str) -> NodeForm:
+    """``node`` as a Gemm that reads what ``transpose`` reads."""
+    inputs = [transpose.inputs[0] if place == index else value for place, value in enumerate(node.inputs)]
+    is_transposed_once = node.attributes.get_int(name, 0) == 0
+    flag = [ir.AttrInt64(name, 1)] if is_transposed_once else []
+    return changed_form(node, "Gemm", inputs, flag, without=[name])
 
 
 RULES: tuple[Rule, ...] = (FuseMatMulAdd(), FuseTransposeIntoGemm())

@@ -8,6 +8,8 @@
 
 A MaxPool does not see its own padding, so it also replaces a Pad that repeats the edge, and a Pad with 0 of what is
 never negative. A pooling has to see something real in each window: it takes no padding as wide as its window.
+
+Counterparts elsewhere: ``_fuse_pad_into_conv`` of onnxscript's rewriter, ``PadFusion`` of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.edit import Edit, changed_form
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
+from optimizer.contract.refusal import Refusal
 from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 _PADS_ARE_INPUTS = 11
 _OLDEST_OPSET = 7
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "Abs", "Exp", "Softmax", "Softplus", "HardSigmoid", "Sqrt"})
+_OTHER_PADDING = Refusal("the operator pads with something else than the Pad")
 
 
 class FusePad(Rule):
@@ -37,46 +42,50 @@ class FusePad(Rule):
     summary: ClassVar[str] = "Pad into the Conv, AveragePool or MaxPool after it"
     ops: ClassVar[frozenset[str]] = frozenset({"Conv", "AveragePool", "MaxPool"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Let ``node`` pad by itself."""
-        source = node.inputs[0] if node.inputs else None
+        source, opset = node.inputs[0] if node.inputs else None, rewriter.opset(node)
         pad = None if source is None else source.producer()
-        if pad is None or not queries.is_standard(pad, "Pad") or pad.graph is not node.graph:
-            return False
-        if (
-            queries.only_consumer(source) is not node
-            or queries.has_references(pad)
-            or rewriter.opset(node) < _OLDEST_OPSET
-        ):
-            return False
-        pads = _pads(pad, rewriter.opset(node))
-        own = _own_pads(node, len(pads or ()))
-        if pads is None or own is None or not _may_pad(node, pad, pads, own, rewriter.opset(node)):
-            return False
-        if not self.permits(node, rewriter):
-            return False
-        if node.op_type == "AveragePool":
-            node.attributes.add(ir.AttrInt64("count_include_pad", 1))
-        node.attributes.pop("auto_pad", None)
-        node.attributes.add(ir.AttrInt64s("pads", [ours + theirs for ours, theirs in zip(own, pads, strict=True)]))
-        node.replace_input_with(0, pad.inputs[0])
-        return True
+        if pad is None or not queries.is_standard(pad, "Pad") or pad.graph is not node.graph or opset < _OLDEST_OPSET:
+            return NO_MATCH
+        if queries.only_consumer(source) is not node:
+            return Refusal("what is padded has other users")
+        if queries.has_references(pad):
+            return Refusal("the Pad has attributes that only the call of its function knows")
+        pads = _spatial_pads(pad, opset)
+        if isinstance(pads, Refusal):
+            return pads
+        own = _own_pads(node, len(pads))
+        if own is None:
+            return Refusal("the operator finds its own padding out by itself (auto_pad)")
+        obstacle = _obstacle(node, pad, pads, own, opset)
+        if obstacle is not None:
+            return obstacle
+        sums = [mine + theirs for mine, theirs in zip(own, pads, strict=True)]
+        counts = [ir.AttrInt64("count_include_pad", 1)] if node.op_type == "AveragePool" else []
+        attributes = [*counts, ir.AttrInt64s("pads", sums)]
+        new = changed_form(node, None, [pad.inputs[0], *node.inputs[1:]], attributes, without=["auto_pad"])
+        return self.apply(Edit(forms={node: new}), rewriter, node)
 
 
-def _pads(pad: ir.Node, opset: int) -> list[int] | None:
+def _spatial_pads(pad: ir.Node, opset: int) -> list[int] | Refusal:
     """Begin and end of each spatial dimension, if nothing else is padded and nothing cut off."""
     if opset < _PADS_ARE_INPUTS:
         both = list(pad.attributes.get_ints("pads", ()))
+    elif len(pad.inputs) > 3 and pad.inputs[3] is not None:
+        return Refusal("the Pad names its axes")
     else:
-        if len(pad.inputs) > 3 and pad.inputs[3] is not None:
-            return None
         both = constants.constant_ints(pad.inputs[1]) or []
     rank = len(both) // 2
-    if rank < 3 or len(both) % 2 or any(amount < 0 for amount in both):
-        return None
+    if not both:
+        return Refusal("the amounts of the Pad are not constant")
+    if rank < 3 or len(both) % 2:
+        return Refusal("the Pad has no spatial dimensions")
+    if any(amount < 0 for amount in both):
+        return Refusal("the Pad cuts something off")
     begins, ends = both[:rank], both[rank:]
     if any(begins[:2] + ends[:2]):
-        return None
+        return Refusal("the Pad adds to the batch or the channels")
     return begins[2:] + ends[2:]
 
 
@@ -90,22 +99,28 @@ def _own_pads(node: ir.Node, count: int) -> list[int] | None:
     return own if len(own) == count else None
 
 
-def _may_pad(node: ir.Node, pad: ir.Node, pads: Sequence[int], own: Sequence[int], opset: int) -> bool:
+def _obstacle(node: ir.Node, pad: ir.Node, pads: Sequence[int], own: Sequence[int], opset: int) -> Refusal | None:
+    """Why ``node`` does not come to the same with the padding of ``pad``; ``None`` if it does."""
     mode, value = pad.attributes.get_string("mode", "constant"), _value(pad, opset)
+    is_zero = mode == "constant" and value == 0
     if node.op_type == "Conv":
-        return mode == "constant" and value == 0
+        return None if is_zero else _OTHER_PADDING
     window = node.attributes.get_ints("kernel_shape", ())
-    if 2 * len(window) != len(pads) or node.attributes.get_int("ceil_mode", 0) != 0:
-        return False
-    wide = any(ours + theirs >= size for ours, theirs, size in zip(own, pads, [*window, *window], strict=True))
-    if wide or any(step != 1 for step in node.attributes.get_ints("dilations", ())):
-        return False
+    if 2 * len(window) != len(pads):
+        return Refusal("the window of the pooling is not known")
+    if node.attributes.get_int("ceil_mode", 0) != 0:
+        return Refusal("the pooling rounds its size up")
+    if any(mine + theirs >= size for mine, theirs, size in zip(own, pads, [*window, *window], strict=True)):
+        return Refusal("the padding is as wide as the window of the pooling")
+    if any(step != 1 for step in node.attributes.get_ints("dilations", ())):
+        return Refusal("the pooling is dilated")
     if node.op_type == "AveragePool":
         counts = node.attributes.get_int("count_include_pad", 0) == 1 or not any(own)
-        return mode == "constant" and value == 0 and counts
+        return None if is_zero and counts else _OTHER_PADDING
     if len(node.outputs) > 1 and queries.has_uses(node.outputs[1]):
-        return False
-    return not any(own) and (mode == "edge" or (mode == "constant" and _never_above(value, pad.inputs[0])))
+        return Refusal("the indices of the MaxPool are used")
+    is_unseen = mode == "edge" or (mode == "constant" and _is_never_above(value, pad.inputs[0]))
+    return None if is_unseen and not any(own) else _OTHER_PADDING
 
 
 def _value(pad: ir.Node, opset: int) -> float | None:
@@ -118,7 +133,7 @@ def _value(pad: ir.Node, opset: int) -> float | None:
     return None if array is None or array.size != 1 else float(array.item())
 
 
-def _never_above(value: float | None, source: ir.Value | None) -> bool:
+def _is_never_above(value: float | None, source: ir.Value | None) -> bool:
     """Whether no element of ``source`` can be below ``value``."""
     if value is None or source is None or source.dtype not in constants.FLOATS:
         return False

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from optimizer.algorithms.rewriting import affine
-from optimizer.algorithms.rewriting.rules import Rule
-from optimizer.graph import constants, editing, queries
+from optimizer.algorithms.rewriting.edit import Edit, form
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
+from optimizer.contract.refusal import Refusal
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 _MOVING = frozenset({"Mul", "Add", "Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
 _QUANTIZING = frozenset({"DynamicQuantizeLinear", "QuantizeLinear"})
-_MOST_VALUES = 16  # that are looked at on the way to a quantization
+_MAX_VALUES = 16  # that are looked at on the way to a quantization
 
 
 class FuseReciprocal(Rule):
@@ -32,26 +34,26 @@ class FuseReciprocal(Rule):
     summary: ClassVar[str] = "Mul with a reciprocal into a Div"
     ops: ClassVar[frozenset[str]] = frozenset({"Mul"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
-        """Turn ``node`` into a Div if one of its inputs is a reciprocal that nobody else reads."""
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
+        """Turn ``node`` into a Div if one of its inputs is a reciprocal that has no other users."""
+        refusal = NO_MATCH
         for index, value in enumerate(node.inputs):
             divisor = _divisor(value, node)
             if divisor is None or rewriter.opset(node) < affine.OLDEST_OPSET:
                 continue
+            if queries.only_consumer(value) is not node:
+                refusal = Refusal("the reciprocal has other users")
+                continue
             if _is_quantized(node.outputs[0]):
-                return False
-            if not self.permits(node, rewriter):
-                return False
-            node.op_type = "Div"
-            editing.set_inputs(node, [node.inputs[1 - index], divisor])
-            return True
-        return False
+                return Refusal("the product is quantized as the model runs")
+            return self.apply(Edit(forms={node: form("Div", [node.inputs[1 - index], divisor])}), rewriter, node)
+        return refusal
 
 
-def _divisor(value: ir.Value | None, reader: ir.Node) -> ir.Value | None:
-    """The ``y`` of ``value`` = 1 / y, if only ``reader`` reads it."""
+def _divisor(value: ir.Value | None, user: ir.Node) -> ir.Value | None:
+    """The ``y`` of ``value`` = 1 / y."""
     node = None if value is None else value.producer()
-    if node is None or node.graph is not reader.graph or queries.only_consumer(value) is not reader:
+    if node is None or node.graph is not user.graph:
         return None
     if queries.is_standard(node, "Reciprocal"):
         return node.inputs[0]
@@ -66,13 +68,13 @@ def _divisor(value: ir.Value | None, reader: ir.Node) -> ir.Value | None:
 
 def _is_quantized(value: ir.Value) -> bool:
     """Whether ``value`` is quantized, perhaps after something was added to it or multiplied with it."""
-    found = [value]
-    for one in found:  # grows while it is walked over
-        for node in one.consumers():
+    reached = [value]
+    for each in reached:  # grows while it is walked over
+        for node in each.consumers():
             if queries.is_standard(node, *_QUANTIZING):
                 return True
-            if queries.is_standard(node, *_MOVING) and len(found) < _MOST_VALUES:
-                found.append(node.outputs[0])
+            if queries.is_standard(node, *_MOVING) and len(reached) < _MAX_VALUES:
+                reached.append(node.outputs[0])
     return False
 
 

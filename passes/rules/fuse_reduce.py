@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.edit import Edit, changed_form
+from optimizer.algorithms.rewriting.rules import KEEPS_NAME, NO_MATCH, Applied, Rule
+from optimizer.contract.refusal import Refusal
 from optimizer.graph import editing, permutations, queries
 
 _ONE_AXIS = frozenset({"ArgMax", "ArgMin"})
@@ -44,29 +46,30 @@ class FuseReduceDims(Rule):
     summary: ClassVar[str] = "Squeeze or Unsqueeze of the reduced dimensions into the Reduce or ArgMax before it"
     ops: ClassVar[frozenset[str]] = frozenset({"Squeeze", "Unsqueeze"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Let the reduction before ``node`` keep or drop its dimensions by itself."""
         source = node.inputs[0] if node.inputs else None
-        before = None if source is None else source.producer()
-        if before is None or not queries.is_standard(before, *_REDUCTIONS) or before.graph is not node.graph:
-            return False
-        if queries.only_consumer(source) is not node or queries.has_references(before):
-            return False
-        kept = before.attributes.get_int("keepdims", 1)
-        rank = queries.rank(before.inputs[0])
-        reduced, moved = _reduced(before), permutations.axes_of(node)
-        if rank is None or not reduced or not moved or (kept == 1) != (node.op_type == "Squeeze"):
-            return False
+        reduction = None if source is None else source.producer()
+        if reduction is None or not queries.is_standard(reduction, *_REDUCTIONS) or reduction.graph is not node.graph:
+            return NO_MATCH
+        keepdims = reduction.attributes.get_int("keepdims", 1)
+        if queries.has_references(reduction) or (keepdims == 1) != (node.op_type == "Squeeze"):
+            return NO_MATCH
+        if queries.only_consumer(source) is not node:
+            return Refusal("what is reduced has other users")
+        rank, reduced, moved = queries.rank(reduction.inputs[0]), _reduced_axes(reduction), permutations.axes_of(node)
+        if rank is None or not reduced or not moved:
+            return Refusal("the axes, or the rank of what is reduced, are not known")
         if sorted(axis % rank for axis in reduced) != sorted(axis % rank for axis in moved):
-            return False
-        if not self.permits(node, rewriter):
-            return False
-        before.attributes.add(ir.AttrInt64("keepdims", 1 - kept))
-        before.outputs[0].shape = node.outputs[0].shape
-        return editing.bypass(node, before.outputs[0])
+            return Refusal("other axes come or go than are reduced")
+        if not editing.may_bypass(reduction.outputs[0], node.outputs[0]):
+            return KEEPS_NAME
+        new = changed_form(reduction, attributes=[ir.AttrInt64("keepdims", 1 - keepdims)]).of_other_shape()
+        bypassed = {node.outputs[0]: reduction.outputs[0]}
+        return self.apply(Edit(forms={reduction: new}, bypassed=bypassed), rewriter, node)
 
 
-def _reduced(node: ir.Node) -> Sequence[int] | None:
+def _reduced_axes(node: ir.Node) -> Sequence[int] | None:
     if node.op_type in _ONE_AXIS:
         return [node.attributes.get_int("axis", 0)]
     return permutations.axes_of(node)

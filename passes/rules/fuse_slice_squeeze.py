@@ -12,8 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.rewriting import replacement
-from optimizer.algorithms.rewriting.rules import Rule
-from optimizer.graph import constants, editing, permutations, queries
+from optimizer.algorithms.rewriting.edit import Edit, form
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
+from optimizer.contract.refusal import Refusal
+from optimizer.graph import constants, permutations, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,41 +43,44 @@ class FuseSliceSqueeze(Rule):
     summary: ClassVar[str] = "a Slice of one element and the Squeeze after it into a Gather"
     ops: ClassVar[frozenset[str]] = frozenset({"Squeeze"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Turn the Squeeze ``node`` into a Gather from what is sliced before it."""
         source = node.inputs[0] if node.inputs else None
-        before = None if source is None else source.producer()
-        if before is None or not queries.is_standard(before, "Slice") or before.graph is not node.graph:
-            return False
-        if queries.only_consumer(source) is not node or queries.has_references(before):
-            return False
-        pick, squeezed = _pick(before, rewriter.opset(node)), permutations.axes_of(node)
-        if pick is None or pick.source.dtype not in constants.FLOATS or squeezed is None or len(squeezed) != 1:
-            return False
-        rank = queries.rank(pick.source)
-        same = pick.axis == squeezed[0] or (rank is not None and pick.axis % rank == squeezed[0] % rank)
-        index = np.array(pick.index, np.int64)
-        swap = replacement.replacement_for(index, "index", replacement.constants_only_read_by({node, before}))
-        saved = replacement.bytes_saved([before], replacement.constants_only_read_by({node, before}), [swap])
-        if not same or (pick.index < 0 and rewriter.opset(node) < _NEGATIVE_INDICES) or saved < 0:
-            return False
-        if not rewriter.may_hold(node, ir.DataType.INT64) or not self.permits(node, rewriter):
-            return False
-        _become_gather(node, pick, swap, rewriter)
-        return True
+        producer = None if source is None else source.producer()
+        if producer is None or not queries.is_standard(producer, "Slice") or producer.graph is not node.graph:
+            return NO_MATCH
+        if queries.has_references(producer):
+            return NO_MATCH
+        pick = _pick(producer, rewriter.opset(node))
+        if pick is None:
+            return Refusal("the Slice is not known to take one element of one axis")
+        if pick.source.dtype not in constants.FLOATS:
+            return Refusal("what is sliced is not of floats: ONNX Runtime looks for slices of shapes as they are")
+        if queries.only_consumer(source) is not node:
+            return Refusal("what is sliced has other users")
+        if not _is_squeezed(pick, permutations.axes_of(node)):
+            return Refusal("other axes are squeezed than the one that is sliced")
+        if pick.index < 0 and rewriter.opset(node) < _NEGATIVE_INDICES:
+            return Refusal("a Gather before opset 11 does not count from the end")
+        if not rewriter.may_hold(node, ir.DataType.INT64):
+            return Refusal("a Constant node before opset 9 holds floats only")
+        spares = replacement.constants_only_read_by({node, producer})
+        index = replacement.replacement_for(np.array(pick.index, np.int64), "index", spares)
+        axis = [ir.AttrInt64("axis", pick.axis)] if pick.axis else []
+        return self.apply(Edit(forms={node: form("Gather", [pick.source, index], *axis)}), rewriter, node)
 
 
 def _pick(node: ir.Node, opset: int) -> _Pick | None:
     """``node`` as the choice of one element along one axis."""
     if opset < _LIMITS_ARE_INPUTS:
         limits = [node.attributes.get_ints(name, ()) for name in ("starts", "ends", "axes")]
-        return _one(node, limits)
+        return _pick_within(node, limits)
     steps = [1] if len(node.inputs) < 5 or node.inputs[4] is None else constants.constant_ints(node.inputs[4])
     limits = [constants.constant_ints(value) or [] for value in node.inputs[1:4]]
-    return _one(node, limits) if steps == [1] and len(limits) == 3 else None
+    return _pick_within(node, limits) if steps == [1] and len(limits) == 3 else None
 
 
-def _one(node: ir.Node, limits: Sequence[Sequence[int]]) -> _Pick | None:
+def _pick_within(node: ir.Node, limits: Sequence[Sequence[int]]) -> _Pick | None:
     if any(len(numbers) != 1 for numbers in limits) or node.inputs[0] is None:
         return None
     start, end, axis = (numbers[0] for numbers in limits)
@@ -83,13 +88,12 @@ def _one(node: ir.Node, limits: Sequence[Sequence[int]]) -> _Pick | None:
     return _Pick(node.inputs[0], start, axis) if is_one else None
 
 
-def _become_gather(node: ir.Node, pick: _Pick, swap: replacement.ReplacementConstant, rewriter: Rewriter) -> None:
-    node.op_type = "Gather"
-    node.attributes.clear()
-    if pick.axis:
-        node.attributes.add(ir.AttrInt64("axis", pick.axis))
-    node.resize_inputs(2)
-    editing.set_inputs(node, [pick.source, swap.put(node, rewriter)])
+def _is_squeezed(pick: _Pick, axes: Sequence[int] | None) -> bool:
+    """Whether ``axes`` is the axis of ``pick`` alone."""
+    if axes is None or len(axes) != 1:
+        return False
+    rank = queries.rank(pick.source)
+    return pick.axis == axes[0] or (rank is not None and pick.axis % rank == axes[0] % rank)
 
 
 RULES: tuple[Rule, ...] = (FuseSliceSqueeze(),)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer.algorithms.rewriting.rewriter import Rewriter, owner
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.rules import APPLIED, NO_MATCH, NOT_PERMITTED, Applied, Rule
+from optimizer.contract.refusal import Refusal
 from optimizer.graph import constants, editing, queries
 
 if TYPE_CHECKING:
@@ -17,37 +18,44 @@ if TYPE_CHECKING:
 
 
 class InlineIf(Rule):
-    """An If on a constant becomes its branch."""
+    """An If on a constant becomes its branch; the other branch goes, so the file gets smaller."""
 
     name: ClassVar[str] = "inline-if"
     summary: ClassVar[str] = "an If on a constant becomes the branch that it takes"
     ops: ClassVar[frozenset[str]] = frozenset({"If"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Inline the branch of ``node``."""
         condition = constants.constant_array(node.inputs[0], 1)
         if condition is None or condition.size != 1:
-            return False
+            return NO_MATCH
         attribute = node.attributes.get("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
         branch = None if attribute is None else attribute.as_graph()
-        if branch is None or not _may_inline(node, branch, rewriter) or not self.permits(node, rewriter):
-            return False
+        if branch is None:
+            return NO_MATCH
+        obstacle = _obstacle(node, branch, rewriter)
+        if obstacle is not None:
+            return obstacle
+        if not self.permits(node, rewriter):
+            return NOT_PERMITTED
         _inline(node, branch, rewriter)
-        return True
+        return APPLIED
 
 
-def _may_inline(node: ir.Node, branch: ir.Graph, rewriter: Rewriter) -> bool:
-    """Whether the outputs of ``branch`` are its own, and can take the places of those of ``node``."""
-    if len(branch.outputs) != len(node.outputs) or (branch.initializers and not rewriter.may_lift(node)):
-        return False
+def _obstacle(node: ir.Node, branch: ir.Graph, rewriter: Rewriter) -> Refusal | None:
+    """Why the outputs of ``branch`` cannot take the places of those of ``node``; ``None`` if they can."""
+    if len(branch.outputs) != len(node.outputs):
+        return Refusal("the branch has another number of outputs than the If")
+    if branch.initializers and not rewriter.may_lift(node):
+        return Refusal("the branch has initializers, and the graph around it may have none")
     for output, inner in zip(node.outputs, branch.outputs, strict=True):
         producer = inner.producer()
         is_computed = producer is not None and producer.graph is branch
         if not is_computed and (not inner.is_initializer() or inner.graph is not branch):
-            return False
+            return Refusal("an output of the branch is a value of the graph around it")
         if output.is_graph_output() and (not is_computed or branch.outputs.count(inner) > 1):
-            return False
-    return True
+            return Refusal("a graph output would be no value of its own")
+    return None
 
 
 def _inline(node: ir.Node, branch: ir.Graph, rewriter: Rewriter) -> None:

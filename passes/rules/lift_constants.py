@@ -3,13 +3,16 @@
 The size does not matter: what is computed from a weight in a Constant node is not found by rewrites that look for
 initializers. Functions have no initializers, before IR version 4 an initializer would have to be an input, and a
 Constant that is a graph output stays a node. Small constants that are there already are not stored twice.
+
+Counterpart elsewhere: ``LiftConstantsToInitializersPass`` of onnx-ir.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.rules import APPLIED, NO_MATCH, NOT_PERMITTED, Applied, Rule
+from optimizer.contract.refusal import Refusal
 from optimizer.graph import constants
 
 if TYPE_CHECKING:
@@ -19,22 +22,28 @@ if TYPE_CHECKING:
 
 
 class LiftConstants(Rule):
-    """A Constant node becomes an initializer of its graph."""
+    """A Constant node becomes an initializer of its graph, which always takes fewer bytes."""
 
     name: ClassVar[str] = "lift-constants"
     summary: ClassVar[str] = "Constant nodes become initializers"
     ops: ClassVar[frozenset[str]] = frozenset({"Constant"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Lift the constant of ``node``."""
         output = node.outputs[0]
         tensor = constants.constant_tensor(output)
-        if tensor is None or not output.name or output.is_graph_output() or not rewriter.may_lift(node):
-            return False
+        if not output.name:
+            return NO_MATCH
+        if tensor is None:
+            return Refusal("what the Constant holds is not a tensor")
+        if output.is_graph_output():
+            return Refusal("the Constant is a graph output")
+        if not rewriter.may_lift(node):
+            return Refusal("functions, and models before IR version 4, have no initializers")
         if not self.permits(node, rewriter):
-            return False
+            return NOT_PERMITTED
         rewriter.replace_by_constant(output, tensor)
-        return True
+        return APPLIED
 
 
 RULES: tuple[Rule, ...] = (LiftConstants(),)

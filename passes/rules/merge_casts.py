@@ -1,4 +1,7 @@
-"""Cast of a Cast that lost nothing as one, or none."""
+"""Cast of a Cast that lost nothing as one, or none.
+
+Counterpart elsewhere: ``CastCast`` of onnxscript's rewriter.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.edit import Edit, changed_form
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
+from optimizer.contract.refusal import Refusal
 from optimizer.graph import queries
 
 if TYPE_CHECKING:
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
+# From the type in the first column, those that hold each of its numbers exactly.
 _EXACT = {
     ir.DataType.BOOL: frozenset(
         {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16}
@@ -26,25 +32,29 @@ _EXACT = {
 
 
 class MergeCasts(Rule):
-    """Cast of a Cast that lost nothing."""
+    """Cast of a Cast that lost nothing.
+
+    Case 1: to another type that holds each number of the first one exactly. One Cast does it.
+    Case 2: back to the first type. The Cast does nothing any more, and ``drop-identities`` drops it.
+    """
 
     name: ClassVar[str] = "merge-casts"
     summary: ClassVar[str] = "Cast of a Cast that lost nothing becomes one, or none"
     ops: ClassVar[frozenset[str]] = frozenset({"Cast"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Let ``node`` cast what the node before it reads."""
         inner = queries.producer_of_first_input(node, "Cast")
         source = None if inner is None else inner.inputs[0]
         if inner is None or source is None or source.dtype is None:
-            return False
+            return NO_MATCH
         middle, last = inner.attributes.get_int("to", 0), node.attributes.get_int("to", 0)
-        if middle not in _EXACT.get(source.dtype, ()) or last not in {*_EXACT[source.dtype], source.dtype}:
-            return False
-        if not self.permits(node, rewriter):
-            return False
-        node.replace_input_with(0, source)
-        return True
+        exact = _EXACT.get(source.dtype, frozenset())
+        if middle not in exact:
+            return Refusal("the first Cast may lose something")
+        if last not in exact and last != source.dtype:
+            return Refusal("the second Cast may round otherwise than one from the first type")
+        return self.apply(Edit(forms={node: changed_form(node, inputs=[source])}), rewriter, node)
 
 
 RULES: tuple[Rule, ...] = (MergeCasts(),)

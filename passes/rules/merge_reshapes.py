@@ -1,4 +1,7 @@
-"""Reshape, Flatten, Squeeze and Unsqueeze behind each other as one Reshape."""
+"""Reshape, Flatten, Squeeze and Unsqueeze behind each other as one Reshape.
+
+Counterparts elsewhere: ``ReshapeReshape`` and ``Flatten2Reshape`` of onnxscript's rewriter.
+"""
 
 from __future__ import annotations
 
@@ -7,83 +10,83 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.rules import Rule
-from optimizer.algorithms.rewriting.squeeze import View, view
+from optimizer.algorithms.rewriting.edit import Edit, changed_form, form
+from optimizer.algorithms.rewriting.replacement import ReplacementConstant
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
+from optimizer.algorithms.rewriting.squeeze import view
 from optimizer.analysis.symbolic.operators import dims
 from optimizer.analysis.symbolic.reshape_targets import ReshapeTarget
-from optimizer.graph import constants, editing, file_size, queries, tensors
-from optimizer.graph.file_size import bytes_removed_with
+from optimizer.contract.refusal import Refusal
+from optimizer.graph import constants, queries
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from optimizer.algorithms.rewriting.edit import NodeForm
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 _MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+_OLDEST_OPSET = 5  # before it, the target of a Reshape was an attribute
 
 
 class MergeReshapes(Rule):
-    """What only changes the shape, after what only changes the shape."""
+    """What only changes the shape, after what only changes the shape.
+
+    Case 1: a Reshape by a constant that means the same of what the inner node reads. It skips the inner node, which
+    may have other users.
+    Case 2: a constant target says the whole step, with at most one -1. The node becomes a Reshape.
+    Case 3: a -1 might not be found, but only ones come or go. The node becomes an Unsqueeze or Squeeze.
+    """
 
     name: ClassVar[str] = "merge-reshapes"
     summary: ClassVar[str] = "Reshape, Flatten, Squeeze, Unsqueeze in a row become one Reshape"
     ops: ClassVar[frozenset[str]] = _MOVES
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Let ``node`` reshape what the node before it reads."""
         inner = queries.producer_of_first_input(node, *_MOVES)
         source = None if inner is None else inner.inputs[0]
-        if inner is None or source is None or rewriter.opset(node) < 5:
-            return False
-        if node.op_type == "Reshape" and self._keeps_target(node, source):
-            if not self.permits(node, rewriter):
-                return False
-            node.replace_input_with(0, source)
-            return True
+        if inner is None or source is None or rewriter.opset(node) < _OLDEST_OPSET:
+            return NO_MATCH
+        # Case 1
+        if node.op_type == "Reshape" and _keeps_target(node, source):
+            new = changed_form(node, inputs=[source, *node.inputs[1:]])
+            return self.apply(Edit(forms={node: new}), rewriter, node)
         if queries.only_consumer(inner.outputs[0]) is not node:
-            return False
-        wanted = dims(node.outputs[0].shape)
-        if wanted is None or 0 in wanted:
-            return False
-        targets = ReshapeTarget(dims(source.shape), wanted, rewriter.nonzero(node)).targets()
-        if targets:
-            return self._become_reshape(node, inner, np.array(targets[0], dtype=np.int64), rewriter)
-        return self._become_view(node, inner, view(dims(source.shape), wanted), rewriter)
+            return Refusal("what is between the two has other users")
+        merged = _merged(node, source, rewriter)
+        return merged if isinstance(merged, Refusal) else self.apply(Edit(forms={node: merged}), rewriter, node)
 
-    def _become_reshape(self, node: ir.Node, inner: ir.Node, array: NDArray[np.int64], rewriter: Rewriter) -> bool:
-        cost = 0
-        if rewriter.known_constant(node, array) is None:
-            cost = file_size.tensor_bytes(tensors.compact(array, ""), "s_99999")
-        if not rewriter.may_hold(node, ir.DataType.INT64) or cost + 12 > bytes_removed_with([inner]):
-            return False
-        if not self.permits(node, rewriter):
-            return False
-        node.op_type = "Reshape"
-        node.attributes.clear()
-        node.resize_inputs(2)
-        editing.set_inputs(node, [inner.inputs[0], rewriter.constant(node, array, "s")])
-        return True
 
-    def _become_view(self, node: ir.Node, inner: ir.Node, found: View | None, rewriter: Rewriter) -> bool:
-        """Where a -1 might not be found, ones can still be added or dropped at once."""
-        if found is None or inner.inputs[0] is None or found.cost(node, rewriter) + 12 > bytes_removed_with([inner]):
-            return False
-        if not self.permits(node, rewriter):
-            return False
-        found.put(node, inner.inputs[0], rewriter)
-        return True
+def _merged(node: ir.Node, source: ir.Value, rewriter: Rewriter) -> NodeForm | Refusal:
+    """A node that gives ``source`` the shape of what ``node`` computes."""
+    wanted = dims(node.outputs[0].shape)
+    if wanted is None:
+        return Refusal("the shape that is made is not known")
+    if 0 in wanted:
+        return Refusal("a dimension that is made is 0")
+    targets = ReshapeTarget(dims(source.shape), wanted, rewriter.nonzero(node)).targets()
+    # Case 2
+    if targets:
+        if not rewriter.may_hold(node, ir.DataType.INT64):
+            return Refusal("a Constant node before opset 9 holds floats only")
+        return form("Reshape", [source, ReplacementConstant(np.array(targets[0], dtype=np.int64), "s")])
+    # Case 3
+    needed = view(dims(source.shape), wanted)
+    if needed is None:
+        return Refusal("more than one dimension of the target is open, or a dimension that is not may be 0")
+    return needed.form_of(source, rewriter.opset(node))
 
-    @staticmethod
-    def _keeps_target(node: ir.Node, source: ir.Value) -> bool:
-        target = constants.constant_ints(node.inputs[1])
-        if target is None or node.attributes.get_int("allowzero", 0) != 0:
-            return False
-        before, after = dims(node.inputs[0].shape if node.inputs[0] else None), dims(source.shape)
-        return all(
-            size != 0 or (before is not None and after is not None and before[i : i + 1] == after[i : i + 1] != [])
-            for i, size in enumerate(target)
-        )
+
+def _keeps_target(node: ir.Node, source: ir.Value) -> bool:
+    """Whether each 0 in the target of the Reshape ``node`` keeps the same dimension of ``source``."""
+    target = constants.constant_ints(node.inputs[1])
+    if target is None or node.attributes.get_int("allowzero", 0) != 0:
+        return False
+    before, after = dims(node.inputs[0].shape if node.inputs[0] else None), dims(source.shape)
+    return all(
+        size != 0 or (before is not None and after is not None and before[i : i + 1] == after[i : i + 1] != [])
+        for i, size in enumerate(target)
+    )
 
 
 RULES: tuple[Rule, ...] = (MergeReshapes(),)

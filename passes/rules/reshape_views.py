@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.edit import Edit
+from optimizer.algorithms.rewriting.edit_bytes import nodes_removed
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
 from optimizer.algorithms.rewriting.squeeze import view
 from optimizer.analysis.symbolic.operators import dims
-from optimizer.graph import constants, file_size
-from optimizer.graph.file_size import bytes_removed_with, nodes_removed_with
+from optimizer.contract.refusal import Refusal
+from optimizer.graph import constants
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,22 +32,18 @@ class ReshapeViews(Rule):
     summary: ClassVar[str] = "Reshape by a computed target that only adds or drops ones becomes Unsqueeze or Squeeze"
     ops: ClassVar[frozenset[str]] = frozenset({"Reshape"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Turn the Reshape ``node`` into what needs no target."""
         source = node.inputs[0] if len(node.inputs) == 2 else None
-        if (
-            source is None
-            or constants.constant_tensor(node.inputs[1]) is not None
-            or len(nodes_removed_with([node])) < 2
-        ):
-            return False
-        found = view(dims(source.shape), dims(node.outputs[0].shape))
-        if found is None or found.cost(node, rewriter) + file_size.node_bytes(node) + 4 > bytes_removed_with([node]):
-            return False
-        if not self.permits(node, rewriter):
-            return False
-        found.put(node, source, rewriter)
-        return True
+        if source is None or constants.constant_tensor(node.inputs[1]) is not None:
+            return NO_MATCH
+        needed = view(dims(source.shape), dims(node.outputs[0].shape))
+        if needed is None:
+            return NO_MATCH
+        wanted = Edit(forms={node: needed.form_of(source, rewriter.opset(node))})
+        if not nodes_removed(wanted):
+            return Refusal("the computed target has other users")
+        return self.apply(wanted, rewriter, node)
 
 
 RULES: tuple[Rule, ...] = (ReshapeViews(),)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
 from optimizer.analysis.symbolic.operators import EVALUATORS
-from optimizer.graph import editing
+from optimizer.contract.refusal import Refusal
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,16 +27,18 @@ class ReuseShapes(Rule):
     summary: ClassVar[str] = "shape arithmetic that comes to what is known already is not done again"
     ops: ClassVar[frozenset[str]] = frozenset(EVALUATORS)
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
-        """Let the readers of ``node`` read an earlier value with the same elements."""
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
+        """Let the users of ``node`` read an earlier value with the same elements."""
         output = node.outputs[0]
         array = rewriter.values.computed(output)
         if len(node.outputs) != 1 or array is None or output.dtype is None:
-            return False
+            return NO_MATCH
         earlier = rewriter.first_like((output.dtype, array.shape, tuple(array.flat)), output)
-        if earlier is output or not editing.may_bypass(earlier, output) or not rewriter.sees(node, earlier):
-            return False
-        return self.permits(node, rewriter) and editing.bypass(node, earlier)
+        if earlier is output:
+            return NO_MATCH
+        if not rewriter.sees(node, earlier):
+            return Refusal("the equal value is in a graph that the node does not see")
+        return self.bypass(node, earlier, rewriter)
 
 
 RULES: tuple[Rule, ...] = (ReuseShapes(),)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.edit import Edit, form
+from optimizer.algorithms.rewriting.edit_bytes import nodes_removed
+from optimizer.algorithms.rewriting.rules import NO_MATCH, Applied, Rule
 from optimizer.analysis.symbolic.operators import dims
-from optimizer.graph import file_size, queries
-from optimizer.graph.file_size import bytes_removed_with, nodes_removed_with
+from optimizer.contract.refusal import Refusal
+from optimizer.graph import queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,42 +33,33 @@ class SliceShapes(Rule):
     summary: ClassVar[str] = "Gather, Slice, Concat of dimensions of one Shape become a Shape with start and end"
     ops: ClassVar[frozenset[str]] = frozenset({"Concat", "Gather", "Slice", "Unsqueeze", "Reshape"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Let ``node`` be a Shape."""
         output = node.outputs[0]
         array = rewriter.values.computed(output) if rewriter.opset(node) >= _FIRST_OPSET else None
         if array is None or array.ndim != 1 or not array.size or output.dtype != ir.DataType.INT64:
-            return False
+            return NO_MATCH
         wanted = list(array)
+        result: Applied | Refusal = NO_MATCH
         for source in _sources(node, _MAX_DEPTH):
-            known = dims(source.shape) or []
-            start = next((i for i in range(len(known)) if known[i : i + len(wanted)] == wanted), None)
-            if start is not None and self._becomes(node, source, (start, start + len(wanted), len(known)), rewriter):
-                return True
-        return False
+            shape = dims(source.shape) or []
+            start = next((i for i in range(len(shape)) if shape[i : i + len(wanted)] == wanted), None)
+            if start is None:
+                continue
+            result = self._become_shape(node, source, start, start + len(wanted), rewriter)
+            if not isinstance(result, Refusal):
+                break
+        return result
 
-    def _becomes(self, node: ir.Node, source: ir.Value, run: tuple[int, int, int], rewriter: Rewriter) -> bool:
-        start, end, rank = run
-        bounds = [
-            *([ir.AttrInt64("start", start)] if start else []),
-            *([ir.AttrInt64("end", end)] if end < rank else []),
-        ]
-        costs = file_size.text_bytes([source.name, node.outputs[0].name, "Shape", node.name or None]) + sum(
-            file_size.field_bytes(file_size.attribute_bytes(bound)) for bound in bounds
-        )
-        if (
-            len(nodes_removed_with([node])) < 2
-            or costs > bytes_removed_with([node])
-            or not self.permits(node, rewriter)
-        ):
-            return False
-        node.op_type = "Shape"
-        node.attributes.clear()
-        for bound in bounds:
-            node.attributes.add(bound)
-        node.resize_inputs(1)
-        node.replace_input_with(0, source)
-        return True
+    def _become_shape(
+        self, node: ir.Node, source: ir.Value, start: int, end: int, rewriter: Rewriter
+    ) -> Applied | Refusal:
+        starts = [ir.AttrInt64("start", start)] if start else []
+        ends = [ir.AttrInt64("end", end)] if end < len(source.shape or ()) else []
+        wanted = Edit(forms={node: form("Shape", [source], *starts, *ends)})
+        if not nodes_removed(wanted):
+            return Refusal("what it picks from has other users")
+        return self.apply(wanted, rewriter, node)
 
 
 def _sources(node: ir.Node, depth: int) -> Iterator[ir.Value]:

@@ -14,8 +14,11 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.rewriting.layout import plans, regions
+from optimizer.algorithms.rewriting.layout.plan_bytes import bytes_saved
+from optimizer.algorithms.rewriting.layout.plans import LayoutPlan
 from optimizer.algorithms.rewriting.layout.regions import ABOVE, BELOW, PERMUTED
-from optimizer.algorithms.rewriting.rules import Rule
+from optimizer.algorithms.rewriting.rules import APPLIED, NO_MATCH, NOT_PERMITTED, WOULD_GROW, Applied, Rule
+from optimizer.contract.refusal import Refusal
 from optimizer.graph import constants, editing, permutations
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optimizer.algorithms.rewriting.layout.plans import LayoutPlan
+    from optimizer.algorithms.rewriting.layout.regions import LayoutRegion
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
@@ -34,26 +37,38 @@ class MoveTransposes(Rule):
     summary: ClassVar[str] = "Transposes are moved through operators to where fewer are needed"
     ops: ClassVar[frozenset[str]] = frozenset({"Transpose"})
 
-    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool:
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> Applied | Refusal:
         """Rewrite a region below or above the Transpose ``node``."""
         perm = permutations.permutation(node)
         if perm is None or permutations.is_identity(perm) or node.inputs[0] is None:
-            return False
+            return NO_MATCH
+        refusal = NO_MATCH
         for start, wanted, side in (
             (node.outputs[0], perm, BELOW),
             (node.inputs[0], permutations.inverse(perm), ABOVE),
         ):
-            if (node, side) in rewriter.settled:
-                continue
-            region = regions.grow(start, wanted, rewriter.opset)
-            plan = None
-            if region.changes:
-                plan = plans.planned(region, lambda at, array: rewriter.known_constant(at, array) is not None)
-            if plan is not None and self.permits(node, rewriter):
-                _apply(plan, rewriter)
-                return True
-            rewriter.settled.update({(node, side), *region.transposes()})
-        return False
+            settled = rewriter.settled.get((node, side))
+            if settled is None:
+                region = regions.grow(start, wanted, rewriter.opset)
+                plan = self._plan(node, region, rewriter)
+                if isinstance(plan, LayoutPlan):
+                    _apply(plan, rewriter)
+                    return APPLIED
+                settled = plan
+                rewriter.settled.update(dict.fromkeys([(node, side), *region.transposes()], plan))
+            refusal = refusal if settled is NO_MATCH else settled
+        return refusal
+
+    def _plan(self, node: ir.Node, region: LayoutRegion, rewriter: Rewriter) -> LayoutPlan | Refusal:
+        """What is to become of ``region``, which is next to the Transpose ``node``."""
+        if not region.changes:
+            return NO_MATCH
+        plan = plans.planned(region)
+        if isinstance(plan, Refusal):
+            return plan
+        if bytes_saved(plan, rewriter) < 0:
+            return WOULD_GROW
+        return plan if self.permits(node, rewriter) else NOT_PERMITTED
 
 
 def _apply(plan: LayoutPlan, rewriter: Rewriter) -> None:
@@ -183,8 +198,8 @@ def _constant(value: ir.Value, perm: Sequence[int], plan: LayoutPlan, rewriter: 
 def _change(node: ir.Node, plan: LayoutPlan, rewriter: Rewriter) -> None:
     """Let ``node`` compute permuted."""
     change = plan.region.changes[node]
-    for name, number in change.attributes.items():
-        node.attributes.add(ir.AttrInt64(name, number) if isinstance(number, int) else ir.AttrInt64s(name, number))
+    for attribute in change.new_attributes():
+        node.attributes.add(attribute)
     for index, numbers in change.inputs.items():
         node.resize_inputs(max(len(node.inputs), index + 1))
         node.replace_input_with(index, rewriter.constant(node, np.array(numbers, np.int64), "axes"))

@@ -27,6 +27,32 @@ def test_optimize_writes_and_prints_json(tmp_path):
     assert done.stderr == "", "no progress where stderr is no terminal"
 
 
+def test_verbose_lists_what_rules_refused_and_why(tmp_path):
+    report = tmp_path / "r.json"
+    done = onnxhone("optimize", DIGITS, "-o", tmp_path / "o.onnx", "--no-run", "-v", "--report", report)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "a MatMul has no bias" in line]
+    assert line.split()[:2] == ["fuse-shift", "4"]
+    simplify = next(one for one in passes_of(report) if one["name"] == "simplify")
+    assert {
+        "step": "fuse-shift",
+        "reason": "a MatMul has no bias",
+        "count": 4,
+        "example": "Add -> dense1",
+    } in simplify["refusals"]
+
+
+def test_nothing_is_collected_where_nobody_asks(tmp_path):
+    report = tmp_path / "r.json"
+    done = onnxhone("optimize", DIGITS, "-o", tmp_path / "o.onnx", "--no-run", "--report", report)
+    assert "because" not in done.stdout
+    assert [one["refusals"] for one in passes_of(report)] == [None] * len(passes_of(report))
+
+
+def passes_of(report):
+    return [one for stage in json.loads(report.read_text())["stages"] for one in stage["passes"]]
+
+
 def test_quiet_prints_nothing(tmp_path):
     report = tmp_path / "r.json"
     done = onnxhone("optimize", DIGITS, "-o", tmp_path / "o.onnx", "--no-run", "--quiet", "--report", report)

@@ -18,7 +18,8 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.horizontal_fusion.split import give_input, split
-from optimizer.graph import editing, file_size, queries, tensors
+from optimizer.algorithms.rewriting.planned_constants import PlannedConstants
+from optimizer.graph import editing, file_size, queries
 from optimizer.graph.editing import copy_of_node, replace_under_its_name
 
 if TYPE_CHECKING:
@@ -84,16 +85,24 @@ def plan(branches: Branches, rewriter: Rewriter) -> Batching | str:
         batched[step[0].outputs[0]] = nodes[-1].outputs[0]
     leaving = branches.leaving()
     cuts = [split(batched[values[0]], fixed or range(len(values)), 0, opset) for values in leaving]
-    sizes, making = _sizes(branches.inputs, fixed, opset, rewriter) if any(needs for _, needs in cuts) else (None, [])
+    sizes: ir.Value | None = None
+    making: list[ir.Node] = []
+    grows, constant = 0, None
+    if any(needs for _, needs in cuts):
+        if fixed is None:
+            making = _sizes(branches.inputs, opset, rewriter)
+            sizes = making[-1].outputs[0]
+        else:
+            planned = PlannedConstants(rewriter).constant(first, np.array(fixed, np.int64), "sizes")
+            sizes, grows = ir.Value(name=planned.name), planned.bytes
+            constant = sizes, fixed
     for (node, _), values in zip(cuts, leaving, strict=True):
         if sizes is not None:
             give_input(node, sizes)
         for output, value in zip(node.outputs, values, strict=True):
             output.name = value.name
     nodes += [*making, *(node for node, _ in cuts)]
-    constant = (sizes, fixed) if sizes is not None and fixed is not None else None
-    grows = sum(map(file_size.node_bytes, nodes)) - sum(map(file_size.node_bytes, branches.nodes()))
-    grows += 0 if constant is None else _constant_bytes(constant[1], first, rewriter)
+    grows += sum(map(file_size.node_bytes, nodes)) - sum(map(file_size.node_bytes, branches.nodes()))
     return Batching(branches, nodes, list(zip((node for node, _ in cuts), leaving, strict=True)), constant, grows)
 
 
@@ -110,12 +119,8 @@ def _fixed(lengths: Sequence[int | str | None]) -> list[int] | None:
     return numbers if len(numbers) == len(lengths) else None
 
 
-def _sizes(
-    inputs: Sequence[ir.Value], fixed: Sequence[int] | None, opset: int, rewriter: Rewriter
-) -> tuple[ir.Value, list[ir.Node]]:
-    """The lengths of the batches: a stand-in for a constant, or made by nodes from the shapes of ``inputs``."""
-    if fixed is not None:
-        return ir.Value(name="sizes_999"), []
+def _sizes(inputs: Sequence[ir.Value], opset: int, rewriter: Rewriter) -> list[ir.Node]:
+    """Nodes of which the last one computes the lengths of the batches from the shapes of ``inputs``."""
     one_axis = {"end": 1} if opset >= _SHAPE_OF_ONE_AXIS else {}
     shapes = [_named(ir.node("Shape", [value], one_axis, name=""), rewriter) for value in inputs]
     shapes.append(_named(ir.node("Concat", [node.outputs[0] for node in shapes], {"axis": 0}, name=""), rewriter))
@@ -124,16 +129,9 @@ def _sizes(
         firsts = {"value_ints": [rank * number for number in range(len(inputs))]}
         shapes.append(_named(ir.node("Constant", [], firsts, name=""), rewriter))
         shapes.append(_named(ir.node("Gather", [node.outputs[0] for node in shapes[-2:]], name=""), rewriter))
-    return shapes[-1].outputs[0], shapes
+    return shapes
 
 
 def _named(node: ir.Node, rewriter: Rewriter) -> ir.Node:
     node.outputs[0].name = rewriter.names.fresh("batch_size")
     return node
-
-
-def _constant_bytes(sizes: Sequence[int], node: ir.Node, rewriter: Rewriter) -> int:
-    tensor = tensors.compact(np.array(sizes, np.int64), "sizes_999")
-    if rewriter.may_lift(node):
-        return file_size.tensor_bytes(tensor, "sizes_999")
-    return file_size.constant_node_bytes(tensor, "sizes_999")

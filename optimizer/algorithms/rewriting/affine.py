@@ -121,22 +121,15 @@ class AffineStep:
     array: NDArray[np.float64]
     scales: bool
 
-    @property
-    def before(self) -> AffineStep | None:
-        """The step that computes the source, if nobody else reads that."""
-        node = self.source.producer()
-        if node is None or node.graph is not self.node.graph or queries.only_consumer(self.source) is not self.node:
-            return None
-        return affine_step(node)
-
 
 def affine_step(node: ir.Node) -> AffineStep | None:
     """``node`` as a scaling or shift by a constant of a float type, if it is one."""
     if not queries.is_standard(node, *SCALES, *SHIFTS):
         return None
     if node.op_type == "Neg":
-        known = node.inputs[0] is not None and node.inputs[0].dtype in constants.FLOATS
-        return AffineStep(node, node.inputs[0], np.array(-1.0), scales=True) if known and node.inputs[0] else None
+        source = node.inputs[0]
+        is_float = source is not None and source.dtype in constants.FLOATS
+        return AffineStep(node, source, np.array(-1.0), scales=True) if source is not None and is_float else None
     for operand in (0, 1) if node.op_type in {"Add", "Mul"} else (0,):
         source, array = node.inputs[operand], _constant(node.inputs[1 - operand])
         if source is None or array is None or constants.constant_tensor(source) is not None:

@@ -1,7 +1,9 @@
 """Merge nodes that compute the same from the same: common subexpressions, in each graph and from outer to inner ones.
 
-Constants count by content up to ``sweep.MAX_SHARED_BYTES``, above that one constant is not another. Never merged are
-random nodes, those with subgraphs, and calls of functions and of operators that are not in the standard.
+Constants count by content up to ``optimizer.graph.tensors.MAX_SHARED_BYTES``, above that one constant is not another.
+
+Counterparts elsewhere: ``CommonSubexpressionEliminationPass`` of onnx-ir, which looks at each graph alone; the pass
+``cse`` of xDSL.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from optimizer.algorithms.rewriting.edit import Edit
+from optimizer.algorithms.rewriting.edit_bytes import grows
+from optimizer.algorithms.rewriting.rules import KEEPS_NAME, NO_MATCH, NOT_PERMITTED, WOULD_GROW
 from optimizer.graph import constants, editing, queries, traversal
 from optimizer.graph.operators import Trait, attributes_key, having
 from optimizer.graph.tensors import content_key
@@ -18,7 +23,9 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from optimizer.contract.passes import Sites, Step
+    from optimizer.algorithms.rewriting.rewriter import Rewriter
+    from optimizer.contract.passes import Step
+    from optimizer.contract.refusal import Refusal
 
 
 _DOMAINS = frozenset({*queries.STANDARD_DOMAINS, "ai.onnx.ml"})
@@ -26,70 +33,97 @@ _SEES_OUTSIDE = having(Trait.SEES_OUTSIDE)
 _NEVER = having(Trait.RANDOM) | {"Dropout", "Constant", "SequenceEmpty", "BatchNormalization"}
 
 
-def merge_equal(model: ir.Model, step: Step, sites: Sites) -> int:
-    """Let one of several equal nodes stand for all; returns how many others were removed."""
+def merge_equal(rewriter: Rewriter, step: Step) -> int:
+    """Let one of several equal nodes stand for all; returns how many others were removed.
+
+    Case 1: an equal node stands earlier in the same graph. Its outputs are read instead.
+    Case 2: it stands in a graph around, before the node that the graph belongs to, and is seen from inside.
+    Case 3: random nodes, those with subgraphs, calls of functions and of operators that are not in the standard are
+    never merged.
+    """
+    model = rewriter.model
     roots = [model.graph, *(function.graph for function in model.functions.values())]
-    return sum(_merge_in(root, [], step, sites) for root in roots)
+    return sum(_merge_in(root, [], step, rewriter) for root in roots)
 
 
 @dataclass
-class _Seen:
-    """The nodes of a graph so far. Keys with the contents of constants are made only where nodes look alike."""
+class _SeenNodes:
+    """The nodes of a graph so far. Keys with the contents of constants are made only where nodes look alike.
 
-    alike: dict[Hashable, ir.Node | None] = field(default_factory=dict)  # the only node of its looks, else None
-    known: dict[Hashable, ir.Node] = field(default_factory=dict)
+    Attributes:
+        alike: By what is quickly told of a node: the only one of its kind, ``None`` where there are several.
+        by_key: By all that is told of a node, those of whose kind there are several.
+    """
 
-    def find(self, looks: Hashable, node: ir.Node) -> ir.Node | None:
+    alike: dict[Hashable, ir.Node | None] = field(default_factory=dict)
+    by_key: dict[Hashable, ir.Node] = field(default_factory=dict)
+
+    def find(self, quick_key: Hashable, node: ir.Node) -> ir.Node | None:
         """A node that computes what ``node`` does."""
-        if looks not in self.alike:
+        if quick_key not in self.alike:
             return None
-        self._open(looks)
-        return self.known.get(_key(node))
+        self._open(quick_key)
+        return self.by_key.get(_key(node))
 
-    def add(self, looks: Hashable, node: ir.Node) -> None:
+    def add(self, quick_key: Hashable, node: ir.Node) -> None:
         """Remember ``node``."""
-        if looks not in self.alike:
-            self.alike[looks] = node
+        if quick_key not in self.alike:
+            self.alike[quick_key] = node
         else:
-            self._open(looks)
-            self.known[_key(node)] = node
+            self._open(quick_key)
+            self.by_key[_key(node)] = node
 
-    def _open(self, looks: Hashable) -> None:
-        first = self.alike[looks]
+    def _open(self, quick_key: Hashable) -> None:
+        first = self.alike[quick_key]
         if first is not None:
-            self.alike[looks] = None
-            self.known.setdefault(_key(first), first)
+            self.alike[quick_key] = None
+            self.by_key.setdefault(_key(first), first)
 
 
-def _merge_in(graph: ir.Graph, outside: Sequence[_Seen], step: Step, sites: Sites) -> int:
-    merged, seen = 0, _Seen()
+def _merge_in(graph: ir.Graph, outside: Sequence[_SeenNodes], step: Step, rewriter: Rewriter) -> int:
+    merged, seen = 0, _SeenNodes()
     for node in list(graph):
         if node.graph is not graph:
             continue
         for inner in traversal.subgraphs_of(node):
-            sees = [*outside, seen] if queries.is_standard(node, *_SEES_OUTSIDE) else []
-            merged += _merge_in(inner, sees, step, sites)
-        looks = _looks(node)
-        if looks is None:
-            continue
-        kept = next((found for each in (seen, *outside) if (found := each.find(looks, node)) is not None), None)
-        if kept is None or not _can_merge(kept, node):
-            seen.add(looks, node)
-        elif sites.permits(step.name, queries.site(node)):
-            for old, new in zip(node.outputs, kept.outputs, strict=True):
-                if queries.has_uses(old):
-                    editing.bypass(node, new, old)
+            visible = [*outside, seen] if queries.is_standard(node, *_SEES_OUTSIDE) else []
+            merged += _merge_in(inner, visible, step, rewriter)
+        quick_key = _quick_key(node)
+        if quick_key is None:
+            continue  # case 3
+        # Case 1 is the first of these, case 2 the others
+        candidates = (nodes.find(quick_key, node) for nodes in (seen, *outside))
+        kept = next((candidate for candidate in candidates if candidate is not None), None)
+        refusal = NO_MATCH if kept is None else _obstacle(kept, node, step, rewriter)
+        if kept is not None and refusal is None:
+            for old, new in _pairs(kept, node):
+                editing.bypass(node, new, old)
             merged += editing.remove_unused([node])
+        elif refusal is not NOT_PERMITTED:
+            seen.add(quick_key, node)
+        if refusal is not None and refusal is not NO_MATCH and rewriter.sites.refusals is not None:
+            rewriter.sites.refusals.add(step.name, refusal, node)
     return merged
 
 
-def _can_merge(kept: ir.Node, node: ir.Node) -> bool:
-    """Whether all readers can move."""
-    pairs = [(old, new) for old, new in zip(node.outputs, kept.outputs, strict=True) if queries.has_uses(old)]
-    return kept.graph is not None and all(new.name and editing.may_bypass(new, old) for old, new in pairs)
+def _pairs(kept: ir.Node, node: ir.Node) -> list[tuple[ir.Value, ir.Value]]:
+    """Each output of ``node`` that has uses, with that of ``kept``."""
+    return [(old, new) for old, new in zip(node.outputs, kept.outputs, strict=True) if queries.has_uses(old)]
 
 
-def _looks(node: ir.Node) -> Hashable | None:
+def _obstacle(kept: ir.Node, node: ir.Node, step: Step, rewriter: Rewriter) -> Refusal | None:
+    """Why ``kept`` cannot stand for ``node``; ``None`` if it can."""
+    pairs = _pairs(kept, node)
+    if kept.graph is None:
+        return NO_MATCH
+    if not all(new.name and editing.may_bypass(new, old) for old, new in pairs):
+        return KEEPS_NAME
+    if grows(Edit(bypassed=dict(pairs)), rewriter):
+        return WOULD_GROW
+    return None if rewriter.sites.permits(step.name, queries.site(node)) else NOT_PERMITTED
+
+
+def _quick_key(node: ir.Node) -> Hashable | None:
     """What equal nodes have in common and is quickly found; ``None`` if ``node`` is never merged."""
     if node.domain not in _DOMAINS or node.op_type in _NEVER or not node.inputs:
         return None

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from optimizer.analysis.symbolic.nonzero import nonzero_symbols
 from optimizer.analysis.symbolic.shape_values import ShapeValues
-from optimizer.graph import editing, queries, tensors, traversal
+from optimizer.graph import editing, file_size, queries, tensors, traversal
 from optimizer.graph.graph_tree import GraphTree
 from optimizer.graph.names import NameGenerator, names_in_use
 from optimizer.graph.tensors import ContentKey, content_key
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optimizer.contract.passes import Sites
+    from optimizer.contract.refusal import Refusal
 
 
 _FIRST_IR_VERSION = 4  # with initializers that are no inputs
@@ -38,7 +39,7 @@ class Rewriter:
     def __init__(self, model: ir.Model, sites: Sites, values: ShapeValues | None = None) -> None:
         self.model = model
         self.sites = sites
-        self.settled: set[object] = set()  # what rules looked at and left alone, so that they look once a sweep
+        self.settled: dict[object, Refusal] = {}  # what rules looked at and refused, so that they look once a sweep
         self._values = values
         self._function_opsets = {
             inner: queries.opset_version(function.graph)
@@ -93,12 +94,29 @@ class Rewriter:
         """
         return self._has_initializers and not self.in_function(node)
 
+    def home_of_constants(self, node: ir.Node) -> ir.Graph:
+        """The graph that gets the constants that are made for ``node``."""
+        return self.model.graph if self.may_lift(node) else owner(node)
+
     def may_hold(self, node: ir.Node, kind: ir.DataType) -> bool:
         """Whether there can be a new constant of type ``kind`` that ``node`` reads.
 
         Before opset 9, Constant nodes hold floats only.
         """
         return self.may_lift(node) or self.opset(node) >= _ANY_CONSTANT or kind in _FLOATS
+
+    def depth(self, graph: ir.Graph) -> int:
+        """In how many other graphs ``graph`` is; at most, since what was inlined is not looked at again."""
+        return self._depths.get(graph, 0)
+
+    @cached_property
+    def _depths(self) -> Mapping[ir.Graph, int]:
+        depths: dict[ir.Graph, int] = {}
+        for root in (self.model.graph, *(function.graph for function in self.model.functions.values())):
+            depths[root] = 0
+            for graph in traversal.with_subgraphs(root):
+                depths.update((inner, depths[graph] + 1) for node in graph for inner in traversal.subgraphs_of(node))
+        return depths
 
     @cached_property
     def _tree(self) -> GraphTree:
@@ -127,7 +145,7 @@ class Rewriter:
         """A small initializer of the main graph that is equal to ``array`` and that ``node`` may read, if there is."""
         if not self.may_lift(node):
             return None
-        key = content_key(ir.tensor(array) if isinstance(array, np.ndarray) else array)
+        key = content_key(ir.Tensor(array) if isinstance(array, np.ndarray) else array)
         value = None if key is None else self._small_constants.get(key)
         is_as_it_was = value is not None and value.is_initializer() and content_key(value.const_value) == key
         return value if is_as_it_was else None
@@ -149,6 +167,20 @@ class Rewriter:
             return self._constant_node(node, tensor, name)
         return self._initializer(self.model.graph, tensor, name)
 
+    def cheaper_constant(self, output: ir.Value, array: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value | None:
+        """The known constant equal to ``array``, if it costs no more than a new one under the name of ``output``.
+
+        It costs its longer name at each use, and what it takes itself if it would go for want of uses.
+        """
+        node = output.producer()
+        known = None if node is None else self.known_constant(node, array)
+        if known is None or known.const_value is None:
+            return None
+        cost = queries.use_count(output) * (len(known.name or "") - len(output.name or ""))
+        if not queries.has_uses(known):
+            cost += file_size.tensor_bytes(known.const_value, known.name)
+        return known if cost <= file_size.tensor_bytes(known.const_value, output.name) else None
+
     def replace_by_constant(self, output: ir.Value, array: NDArray[np.generic] | ir.TensorProtocol) -> None:
         """Let all readers of ``output``, which is no graph output, read a constant instead, under its name.
 
@@ -160,7 +192,7 @@ class Rewriter:
         node = output.producer()
         if node is None:
             raise ValueError(f"{output.name} is no output of a node")
-        value = self.known_constant(node, array)
+        value = self.cheaper_constant(output, array)
         if value is None:
             name, output.name = output.name or self.names.fresh("constant"), None
             tensor = tensors.compact(array, name) if isinstance(array, np.ndarray) else tensors.renamed(array, name)

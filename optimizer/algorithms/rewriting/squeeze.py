@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from optimizer.graph import file_size, tensors
+from optimizer.algorithms.rewriting.edit import NodeForm, form
+from optimizer.algorithms.rewriting.replacement import ReplacementConstant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from optimizer.algorithms.rewriting.rewriter import Rewriter
     from optimizer.analysis.symbolic.expressions import Element
 
 _AXES_ARE_INPUTS = 13
-_ATTRIBUTE_BYTES = 20  # an attribute with a few axes, about
 
 
 @dataclass(frozen=True)
@@ -27,28 +26,11 @@ class View:
     op_type: str
     axes: tuple[int, ...]
 
-    def cost(self, node: ir.Node, rewriter: Rewriter) -> int:
-        """Bytes of the axes where ``node`` is, if they are not there already."""
-        if rewriter.opset(node) < _AXES_ARE_INPUTS:
-            return _ATTRIBUTE_BYTES + len(self.axes)
-        if rewriter.known_constant(node, self._array()) is not None:
-            return 0
-        return file_size.tensor_bytes(tensors.compact(self._array(), ""), "axes_99")
-
-    def put(self, node: ir.Node, source: ir.Value, rewriter: Rewriter) -> None:
-        """Make ``node`` this view of ``source``."""
-        node.op_type = self.op_type
-        node.attributes.clear()
-        if rewriter.opset(node) < _AXES_ARE_INPUTS:
-            node.resize_inputs(1)
-            node.attributes.add(ir.AttrInt64s("axes", self.axes))
-        else:
-            node.resize_inputs(2)
-            node.replace_input_with(1, rewriter.constant(node, self._array(), "axes"))
-        node.replace_input_with(0, source)
-
-    def _array(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.array(self.axes, np.int64)
+    def form_of(self, source: ir.Value, opset: int) -> NodeForm:
+        """A node that is this view of ``source``."""
+        if opset < _AXES_ARE_INPUTS:
+            return form(self.op_type, [source], ir.AttrInt64s("axes", self.axes))
+        return form(self.op_type, [source, ReplacementConstant(np.array(self.axes, np.int64), "axes")])
 
 
 def view(before: Sequence[Element] | None, after: Sequence[Element] | None) -> View | None:

@@ -46,8 +46,8 @@ REWRITES = [
             "() => (float[1,1,5] r) { r = Neg(x) }>",
             after="y = If(c) <then_branch = t () => (float[1,1,5] s) { s = Conv<pads=[1, 1]>(x, w) }, else_branch "
                   "= e () => (float[1,1,5] r) { r = Neg(x) }>"),
-    Rewrite("average", POOL, f"a = Pad(x, p) y = {AVERAGE}>(a)",
-            after=f"y = {AVERAGE}, count_include_pad=1, pads=[1, 1]>(x)", may_grow=True),
+    Rewrite("average", POOL, f"padded_with_zeros = Pad(x, p) y = {AVERAGE}>(padded_with_zeros)",
+            after=f"y = {AVERAGE}, count_include_pad=1, pads=[1, 1]>(x)"),
     Rewrite("average that counts its own", "(float[1,1,6] x) => (float[1,1,4] y) <int64[6] p = {0, 0, 1, 0, 0, 1}>",
             f"a = Pad(x, p) y = {AVERAGE}, count_include_pad=1, pads=[1, 1]>(a)".replace("[3]", "[4]"),
             after=f"y = {AVERAGE}, count_include_pad=1, pads=[2, 2]>(x)".replace("[3]", "[4]")),
@@ -94,6 +94,7 @@ NO_OPS = [
     NoOp("a window wholly in the padding", POOL.replace("[1,1,3]", "[1,1,5]"), f"a = Pad(x, wide) y = {AVERAGE}>(a)"),
     NoOp("as wide as the window with what it pads itself", POOL.replace("[1,1,3]", "[1,1,5]"),
          f"a = Pad(x, odd) y = {AVERAGE}, count_include_pad=1, pads=[1, 1]>(a)"),
+    NoOp("average, two attributes that take more than the Pad", POOL, f"a = Pad(x, p) y = {AVERAGE}>(a)"),
     NoOp("ceil_mode", POOL.replace("[1,1,3]", "[1,1,4]"), f"a = Pad(x, p) y = {AVERAGE}, ceil_mode=1>(a)"),
     NoOp("average, edge", POOL, f'a = Pad<mode="edge">(x, p) y = {AVERAGE}>(a)'),
     NoOp("average, lowest", POOL, f"a = Pad(x, p, low) y = {AVERAGE}>(a)"),

@@ -110,7 +110,7 @@ def test_with_effect_stays(constants, body):
     ],
 )
 def test_chains_become_one(text, left):
-    assert ops(rewritten(HEAD + text, RULES, dims={"N": 3}, may_grow=True)) == left
+    assert ops(rewritten(HEAD + text, RULES, dims={"N": 3})) == left
 
 
 IF = """g (float[2] x) => (float[2] y) <bool c = {%d}> {

@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 from optimizer.graph import constants, permutations, queries
 from optimizer.graph.operators import Trait, having
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import onnx_ir as ir
 
 _UNARY, _BROADCASTING, _REDUCING = (having(each) for each in (Trait.UNARY, Trait.BROADCASTING, Trait.REDUCING))
 _ONE_AXIS = frozenset({"Concat", "Split", "Softmax", "LogSoftmax", "Hardmax", "ArgMax", "ArgMin"})
@@ -43,6 +43,13 @@ class Change:
     absorbs: bool = False
     attributes: Mapping[str, int | list[int]] = field(default_factory=dict)
     inputs: Mapping[int, list[int]] = field(default_factory=dict)
+
+    def new_attributes(self) -> list[ir.Attr]:
+        """The attributes that the node gets."""
+        return [
+            ir.AttrInt64(name, number) if isinstance(number, int) else ir.AttrInt64s(name, number)
+            for name, number in self.attributes.items()
+        ]
 
 
 def permuted(node: ir.Node, perm: Sequence[int], opset: int) -> Change | None:

@@ -9,20 +9,16 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_ir as ir
-
 from optimizer.algorithms.rewriting.layout import regions
 from optimizer.algorithms.rewriting.layout.regions import PERMUTED, LayoutRegion
-from optimizer.graph import file_size, permutations, queries
-from optimizer.graph.constants import constant_bytes, constant_tensor, known_shape
+from optimizer.contract.refusal import Refusal
+from optimizer.graph import permutations, queries
+from optimizer.graph.constants import constant_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import onnx_ir as ir
 
-    from numpy.typing import NDArray
-
-_TRANSPOSE_BYTES = 40  # a new Transpose, the name that it reads and its permutation not counted
+_NO_FEWER = Refusal("no fewer Transposes would do")
 
 
 @dataclass
@@ -62,26 +58,23 @@ class LayoutPlan:
         return wanted is not None and wanted is not PERMUTED and wanted not in self.chosen
 
 
-def planned(region: LayoutRegion, is_known: Callable[[ir.Node, NDArray[np.int64]], bool]) -> LayoutPlan | None:
-    """The plan with the fewest Transposes, if it saves some, costs no bytes and moves no more elements.
-
-    Args:
-        region: Not changed.
-        is_known: Whether a node can read a small constant that the model has already.
-    """
+def planned(region: LayoutRegion) -> LayoutPlan | Refusal:
+    """The plan with the fewest Transposes, if it saves some and moves no more elements; ``region`` is not changed."""
     chosen = regions.cheapest(region)
-    if chosen is None or _feeds_itself(region):
-        return None
+    if chosen is None:
+        return _NO_FEWER
+    if _feeds_itself(region):
+        return Refusal("a Transpose reads what is to be permuted, and writes it too")
     plan = LayoutPlan(region, chosen)
     for value in region.values:
         _plan_value(value, plan)
     if any(_is_quantized(value) for value in plan.new):
-        return None
-    # Fewer Transposes, of no more elements in all, and no larger file
-    elements_saved = sum(_elements(node.outputs[0]) for node in plan.gone) - sum(map(_elements, plan.new))
-    return (
-        plan if len(plan.gone) > len(plan.new) and elements_saved >= 0 and _bytes_saved(plan, is_known) >= 0 else None
-    )
+        return Refusal("a new Transpose would be next to a quantization")
+    if len(plan.gone) <= len(plan.new):
+        return _NO_FEWER
+    if sum(_elements(node.outputs[0]) for node in plan.gone) < sum(map(_elements, plan.new)):
+        return Refusal("the Transposes would move more elements in all")
+    return plan
 
 
 def _feeds_itself(region: LayoutRegion) -> bool:
@@ -133,22 +126,3 @@ def _plan_value(value: ir.Value, plan: LayoutPlan) -> None:
 def _elements(value: ir.Value) -> int:
     """The elements of ``value``, unknown dimensions not counted."""
     return 0 if value.shape is None else math.prod(dim for dim in value.shape if isinstance(dim, int))
-
-
-def _bytes_saved(plan: LayoutPlan, is_known: Callable[[ir.Node, NDArray[np.int64]], bool]) -> int:
-    """By how many bytes the file shrinks, about: Transposes less, constants more."""
-    # 1. Transposes
-    rank = len(plan.region.perm)
-    saved = sum(file_size.node_bytes(node) for node in plan.gone)
-    saved -= sum(_TRANSPOSE_BYTES + len(value.name or "") + 2 * rank for value in plan.new)
-    # 2. Constants that are stored permuted, with axes of 1 in front where they have fewer; twice if others read them
-    for value, is_alone in plan.constants.items():
-        added = 2 * (rank - len(known_shape(value) or ()))
-        saved -= added if is_alone else added + constant_bytes(value)
-    # 3. Axes, pads and shapes that the model has not as constants yet
-    for node, change in plan.region.changes.items():
-        if plan.is_affected(node):
-            arrays = [np.array(numbers, np.int64) for numbers in change.inputs.values()]
-            new = [ir.tensor(array) for array in arrays if not is_known(node, array)]
-            saved -= sum(file_size.tensor_bytes(tensor, "axes_99") for tensor in new)
-    return saved
