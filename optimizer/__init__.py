@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from optimizer.commands.optimize import Result, optimize
     from optimizer.contract.node_filter import NodeFilter, NodeFilterOptions
     from optimizer.contract.passes import Context, Gain, Note, Pass, PassResult, Sites, Step
+    from optimizer.contract.refusal import Refusal
     from optimizer.contract.skipped import SkippedNodes
     from optimizer.contract.surgeon_pass import SurgeonPass
     from optimizer.engine.report import Report
@@ -48,6 +49,7 @@ _HOMES = {
     "commands.optimize": ("Result", "optimize"),
     "contract.node_filter": ("NodeFilter", "NodeFilterOptions"),
     "contract.passes": ("Context", "Gain", "Note", "Pass", "PassResult", "Sites", "Step"),
+    "contract.refusal": ("Refusal",),
     "contract.skipped": ("SkippedNodes",),
     "contract.surgeon_pass": ("SurgeonPass",),
     "engine.report": ("Report",),
@@ -69,6 +71,7 @@ __all__ = [
     "PassResult",
     "PreconditionError",
     "ReferenceRunError",
+    "Refusal",
     "Report",
     "Result",
     "Rewriter",

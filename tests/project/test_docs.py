@@ -27,15 +27,49 @@ def models(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def run_tests(module):
+    """Call the tests of ``module``, each with all that it is parametrized with."""
+    for function in [value for name, value in vars(module).items() if name.startswith("test_")]:
+        for mark in getattr(function, "pytestmark", []):
+            names, rows = mark.args
+            for row in rows:
+                function(**({names: row} if isinstance(names, str) else dict(zip(names, row, strict=True))))
+        if not hasattr(function, "pytestmark"):
+            function()
+
+
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md"])
 @pytest.mark.usefixtures("models")
 def test_python_of_a_document_runs_from_top_to_bottom(name, monkeypatch):
+    """A block that names its file first is the module of that file; all others go on from each other."""
     blocks = python_blocks(name)
     assert blocks
-    example = ModuleType("example")
-    monkeypatch.setitem(sys.modules, "example", example)  # dataclasses look their module up
-    for block in blocks:
-        exec(compile(block, name, "exec"), vars(example))
+    names = {}
+    for number, block in enumerate(blocks):
+        path = re.match(r"# (\S+)\.py\n", block)
+        module = ModuleType(path[1].replace("/", ".") if path else f"block_{number}")
+        monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
+        vars(module).update({} if path else names)
+        exec(compile(block, f"{name}, block {number}", "exec"), vars(module))
+        names.update({key: value for key, value in vars(module).items() if not key.startswith("__")})
+        if path and path[1].startswith("tests/"):
+            run_tests(module)
+
+
+def glossary():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.split("\n## Words\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \|", section, flags=re.MULTILINE)
+    return [word.strip() for row in rows if row not in {"word", "---"} for word in row.split(",")]
+
+
+def test_words_of_the_glossary_are_those_of_the_code():
+    files = [path for package in ("optimizer", "passes") for path in (ROOT / package).rglob("*.py")]
+    code = re.sub(r"[\s_-]+", " ", " ".join(path.read_text(encoding="utf-8") for path in files)).lower()
+    words = glossary()
+    assert len(words) > 40
+    assert len(set(words)) == len(words)
+    assert [word for word in words if word.lower() not in code] == []
 
 
 def test_links_between_documents_lead_somewhere():
