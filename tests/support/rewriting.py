@@ -23,17 +23,22 @@ TOLERANCE = {"float16": 4e-3, "float32": 2e-6, "float64": 1e-12}
 MAX_SWEEPS = 20
 
 
+def model(body: str, opset: int = 17) -> str:
+    """The ONNX text of a model with one graph, at an opset."""
+    return f'<ir_version: 8, opset_import: ["" : {opset}]> {body}'
+
+
 def built(text: str, constants: Mapping[str, NDArray[np.generic]]) -> onnx.ModelProto:
     """The model of ``text``; inputs that ``constants`` names become initializers, shapes are inferred."""
-    model = onnx.parser.parse_model(text)
-    for value in list(model.graph.input):
+    proto = onnx.parser.parse_model(text)
+    for value in list(proto.graph.input):
         if value.name in constants:
-            model.graph.input.remove(value)
+            proto.graph.input.remove(value)
             kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
             array = np.asarray(constants[value.name])
-            model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(kind), value.name))
-    onnx.checker.check_model(model, full_check=True)
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(kind), value.name))
+    onnx.checker.check_model(proto, full_check=True)
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
 
 def feeds_for(model: onnx.ModelProto, dims: Mapping[str, int], seed: int = 0) -> dict[str, NDArray[np.generic]]:
@@ -120,3 +125,14 @@ def assert_close(want: NDArray[np.generic], got: NDArray[np.generic]) -> None:
     exact, other = exact[np.isfinite(exact)], other[np.isfinite(other)]
     norm = np.linalg.norm(exact) or 1.0
     assert np.linalg.norm(exact - other) <= TOLERANCE[want.dtype.name] * norm
+
+
+def assert_untouched(
+    text: str, rules: Sequence[Rule], constants: Mapping[str, NDArray[np.generic]] | None = None
+) -> None:
+    """Hold that ``rules`` leave the model of ``text`` as it is, to the byte."""
+    model = ir.from_proto(built(text, constants or {}))
+    swept(model, ())  # constants that the text has and no node reads go
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    assert dict(swept(model, rules)) == {}
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
