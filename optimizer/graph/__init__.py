@@ -1,6 +1,6 @@
 """Questions about a graph, and edits of it: what every other package stands on.
 
-Imports nothing of onnxhone but ``optimizer.errors``. Import its modules, and say which: ``queries.rank(value)``.
+May import nothing of onnxhone but ``optimizer.errors``. Import its modules, and say which: ``queries.rank(value)``.
 
     traversal         every graph and node of a model, in order
     queries           what a node, a value or a graph is, by its neighbours

@@ -13,6 +13,8 @@
 
 A check that fails raises an ``AssertionError`` of one line: the pass, the model, what does not hold, and the promise.
 The promises are in ``optimizer.testing.promises``, the models in ``optimizer.testing.models``. Needs no test library.
+
+May import ``optimizer.engine`` and what is below that.
 """
 
 from __future__ import annotations

@@ -4,10 +4,14 @@ import re
 import shutil
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import passes
+from optimizer.recipes.registry import load_pass
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +58,28 @@ def test_python_of_a_document_runs_from_top_to_bottom(name, monkeypatch):
         names.update({key: value for key, value in vars(module).items() if not key.startswith("__")})
         if path and path[1].startswith("tests/"):
             run_tests(module)
+
+
+def registered():
+    """The names of our passes, in the order of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return list(project["entry-points"]["onnxhone.passes"])
+
+
+def test_passes_are_registered_in_the_order_of_their_names():
+    assert registered() == sorted(registered())
+
+
+def test_docstring_of_the_passes_lists_them():
+    kinds = {name: load_pass(name) for name in registered()}
+    rows = [f"{name:<20} {'exact' if kind().exact else 'lossy':<6} {kind.summary}" for name, kind in kinds.items()]
+    table = passes.__doc__.split("::\n\n")[1].split("\n\n")[0]
+    assert textwrap.dedent(table).splitlines() == rows
+
+
+def test_readme_lists_the_passes():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("| pass | kind |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"^\| `([a-z-]+)`", table, flags=re.MULTILINE)) == registered()
 
 
 def glossary():

@@ -72,7 +72,7 @@ class _Powers(MemoKey["Mapping[str, ActivationNorms]"]):
 
 
 @dataclass(frozen=True)
-class _MemoryOf(MemoKey[_ClusteringMemory]):
+class _ClusteringMemoryOf(MemoKey[_ClusteringMemory]):
     """What was found out with these options of the pass, see ``ClusterSearch``."""
 
     codings: tuple[Coding, ...]
@@ -222,7 +222,7 @@ class ClusterSearch:
             return _ClusteringMemory({})
         choice, least = self.choice, self.min_elements
         powers = evaluator.memo.get(self.model, _Powers(choice, least), lambda: self._powers(evaluator))
-        key = _MemoryOf(tuple(self.codings), choice, least)
+        key = _ClusteringMemoryOf(tuple(self.codings), choice, least)
         return evaluator.memo.get(self.model, key, lambda: _ClusteringMemory(powers))
 
     def _powers(self, evaluator: Evaluator) -> Mapping[str, ActivationNorms]:

@@ -1,1 +1,4 @@
-"""Equal, reshaped, transposed and nearly equal constants stored once."""
+"""Equal, reshaped, transposed and nearly equal constants stored once.
+
+Of the other algorithms it may import ``rewriting`` and ``search``.
+"""

@@ -1,1 +1,4 @@
-"""One kernel on several inputs runs once, on a batch of them."""
+"""One kernel on several inputs runs once, on a batch of them.
+
+Of the other algorithms it may import ``rewriting`` and ``search``.
+"""

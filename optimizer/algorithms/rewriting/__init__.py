@@ -1,1 +1,4 @@
-"""The rewrite engine, and what rules share: affine operators, clipping, CSE, dead code, names, layouts."""
+"""The rewrite engine, and what rules share: affine operators, clipping, CSE, dead code, names, layouts.
+
+Imports no other algorithm.
+"""

@@ -1,1 +1,4 @@
-"""Which units to change inside an error budget, by measurement."""
+"""Which units to change inside an error budget, by measurement.
+
+Imports no other algorithm.
+"""

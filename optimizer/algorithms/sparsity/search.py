@@ -55,7 +55,7 @@ class _PruningMemory:
 
 
 @dataclass(frozen=True)
-class _MemoryOf(MemoKey[_PruningMemory]):
+class _SparsityMemoryOf(MemoKey[_PruningMemory]):
     """What was found out for a plan."""
 
     plan: SparsityPlan
@@ -177,7 +177,7 @@ class PruneSearch:
     def _memory(self, evaluator: Evaluator | None) -> _PruningMemory:
         if evaluator is None:
             return _PruningMemory()
-        return evaluator.memo.get(self.model, _MemoryOf(self.plan), _PruningMemory)
+        return evaluator.memo.get(self.model, _SparsityMemoryOf(self.plan), _PruningMemory)
 
 
 def _said(zeros: int, sizes: int, changes: Mapping[str, int]) -> Iterator[Note]:

@@ -1,1 +1,4 @@
-"""Single nodes in a newer version of the operator set."""
+"""Single nodes in a newer version of the operator set.
+
+Of the other algorithms it may import ``rewriting`` and ``search``.
+"""

@@ -1,1 +1,4 @@
-"""Shape arithmetic with symbols for what is dynamic."""
+"""Shape arithmetic with symbols for what is dynamic.
+
+May import what ``optimizer.analysis`` may.
+"""

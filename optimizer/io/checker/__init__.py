@@ -1,1 +1,4 @@
-"""Whether a model is well formed."""
+"""Whether a model is well formed.
+
+Of ``optimizer.io`` it may import protos and what is below that.
+"""

@@ -4,6 +4,8 @@ GraphSurgeon's own importer and exporter drop or reject a part of what ONNX mode
 overloads of functions, annotations, denotations, odd types, initializers that are inputs. These two do not use them.
 They build the objects of one library from those of the other, and hang on each what it came from. Weights are shared
 until ``.values`` is read, and still if they are not changed then.
+
+Of ``optimizer.io`` it may import ``checker`` and what is below that.
 """
 
 from __future__ import annotations

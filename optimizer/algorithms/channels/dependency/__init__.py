@@ -1,1 +1,4 @@
-"""The dependency graph of channels, operator by operator, and their removal."""
+"""The dependency graph of channels, operator by operator, and their removal.
+
+Of ``channels`` it may import homogeneous, axes and widths.
+"""

@@ -53,7 +53,7 @@ class _Profile(MemoKey["Mapping[str, float]"]):
 
 
 @dataclass(frozen=True)
-class _SearchFor(MemoKey[PruningSearch]):
+class _PruningSearchFor(MemoKey[PruningSearch]):
     """The search with these options of the pass, see ``PruningRun``."""
 
     goal: Goal
@@ -154,7 +154,7 @@ class PruningRun:
 
     def _search(self, pruning: Pruning, costs: Costs, evaluator: Evaluator) -> PruningSearch:
         """A new search, or the one that was made for this model before."""
-        key = _SearchFor(self.goal, self.importance, self.repair, self.multiple, self.choice)
+        key = _PruningSearchFor(self.goal, self.importance, self.repair, self.multiple, self.choice)
         return evaluator.memo.get(
             self.model, key, lambda: PruningSearch(pruning, self._curves(pruning), costs, evaluator)
         )

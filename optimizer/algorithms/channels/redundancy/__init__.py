@@ -1,1 +1,4 @@
-"""Channels that are constant, parallel to others or unused, found and folded."""
+"""Channels that are constant, parallel to others or unused, found and folded.
+
+May import all of ``channels`` but pruning.
+"""

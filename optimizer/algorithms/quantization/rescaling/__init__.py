@@ -1,1 +1,4 @@
-"""Cross-layer equalization and SmoothQuant."""
+"""Cross-layer equalization and SmoothQuant.
+
+Of ``quantization`` it may import weight_rows, rows and linear.
+"""

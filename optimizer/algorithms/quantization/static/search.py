@@ -55,7 +55,7 @@ class Int8Options:
 
 
 @dataclass(frozen=True)
-class _SearchFor(MemoKey["Int8Search"]):
+class _Int8SearchFor(MemoKey["Int8Search"]):
     """The search among these units."""
 
     units: tuple[str, ...]
@@ -88,7 +88,7 @@ class Int8Search:
     @classmethod
     def of(cls, model: ir.Model, units: Sequence[Unit], evaluator: Evaluator, options: Int8Options) -> Int8Search:
         """Observe what ``units`` of the float ``model`` need, or take it from the evaluator's memo."""
-        key = _SearchFor(tuple(unit.name for unit in units), options)
+        key = _Int8SearchFor(tuple(unit.name for unit in units), options)
         return evaluator.memo.get(model, key, lambda: cls._observed(model, units, evaluator, options))
 
     @classmethod

@@ -1,1 +1,4 @@
-"""Moving Transposes to where the fewest are needed, by a minimum cut."""
+"""Moving Transposes to where the fewest are needed, by a minimum cut.
+
+Of the algorithms it may import ``rewriting``.
+"""
