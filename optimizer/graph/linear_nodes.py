@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+BIAS = 2  # the position of the bias, where the operator has one
 OPS = having(Trait.LINEAR)
 
 
@@ -82,7 +83,7 @@ class LinearNode:
     @property
     def bias(self) -> ir.Value | None:
         """The third input, if there is one."""
-        return self.node.inputs[2] if len(self.node.inputs) > 2 else None
+        return BiasInput(self.node, BIAS).value
 
     @property
     def output_axis(self) -> int:
@@ -122,6 +123,33 @@ def as_linear(node: ir.Node | None) -> LinearNode | None:
     if len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
     return LinearNode(node, weight, shape, groups)
+
+
+class BiasInput(NamedTuple):
+    """Where the bias of a linear node is read: by ``node``, as its input at ``position``, which may be missing."""
+
+    node: ir.Node
+    position: int
+
+    @property
+    def value(self) -> ir.Value | None:
+        """What is read there."""
+        return self.node.inputs[self.position] if self.position < len(self.node.inputs) else None
+
+
+def bias_input(node: ir.Node) -> BiasInput | None:
+    """Where the bias of the linear ``node`` is read, or would be.
+
+    A MatMul has that of an Add of the same graph that alone reads its output; ``None`` if there is no such Add. What
+    is added there may be anything.
+    """
+    if node.op_type != "MatMul":
+        return BiasInput(node, BIAS)
+    output = node.outputs[0]
+    add = queries.only_consumer(output, same_graph=True)
+    if add is None or not queries.is_standard(add, "Add"):
+        return None
+    return BiasInput(add, 1 if add.inputs[0] is output else 0)
 
 
 def scaled_outputs(item: LinearNode, array: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:

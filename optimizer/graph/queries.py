@@ -60,11 +60,15 @@ def opset_version(graph: ir.Graph | ir.Function | ir.Model) -> int:
     return next((version for version in versions if version is not None), None) or 0
 
 
-def only_consumer(value: ir.Value | None) -> ir.Node | None:
-    """The node that alone reads ``value``, and reads it once; ``None`` if it is a graph output or read more often."""
-    if value is None or value.is_graph_output():
+def only_consumer(value: ir.Value | None, *, same_graph: bool = False) -> ir.Node | None:
+    """The node that alone reads ``value``, and reads it once; ``None`` if it is a graph output or read more often.
+
+    With ``same_graph`` only a node of the graph that ``value`` is in.
+    """
+    if value is None or value.is_graph_output() or use_count(value) != 1:
         return None
-    return next(iter(value.uses())).node if use_count(value) == 1 else None
+    node = next(iter(value.uses())).node
+    return node if not same_graph or node.graph is value.graph else None
 
 
 def producer_of_first_input(node: ir.Node, *op_types: str) -> ir.Node | None:

@@ -14,7 +14,7 @@ import numpy as np
 from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.contract.passes import Sites
 from optimizer.graph import constants, queries, weight_sources
-from optimizer.graph.linear_nodes import as_linear
+from optimizer.graph.linear_nodes import as_linear, bias_input
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,28 +75,12 @@ def bias_of(node: ir.Node) -> Bias | None:
     linear = as_linear(node)
     if linear is None:
         return None
-    if node.op_type == "MatMul":
-        return _add_behind(linear)
+    bias = bias_input(node)
     # A Gemm with beta = 0 ignores its bias
     factor = node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
-    if linear.bias is None:
-        return Bias(node, 2, None, linear.outputs, factor) if factor else None
-    return (
-        Bias(node, 2, linear.bias, linear.outputs, factor)
-        if factor and _is_own_bias(linear.bias, node, linear)
-        else None
-    )
-
-
-def _add_behind(linear: LinearNode) -> Bias | None:
-    add = queries.only_consumer(linear.node.outputs[0])
-    if add is None or not queries.is_standard(add, "Add") or add.graph is not linear.node.graph:
+    if bias is None or not factor or not (bias.value is None or _is_own_bias(bias.value, bias.node, linear)):
         return None
-    position = 1 if add.inputs[0] is linear.node.outputs[0] else 0
-    value = add.inputs[position]
-    if value is None or not _is_own_bias(value, add, linear):
-        return None
-    return Bias(add, position, value, linear.outputs)
+    return Bias(bias.node, bias.position, bias.value, linear.outputs, factor)
 
 
 def _is_own_bias(value: ir.Value, node: ir.Node, linear: LinearNode) -> bool:

@@ -153,12 +153,11 @@ def _add_behind(node: ir.Node, shift: NDArray[np.generic], rewriter: Rewriter) -
     """Put an Add behind a MatMul, or add to the constant of the one that is there."""
     output = node.outputs[0]
     # An Add behind it takes the shift up, if its constant broadcasts along the last axis
-    reader = queries.only_consumer(output)
-    if reader is not None and queries.is_standard(reader, "Add"):
-        index = 1 if reader.inputs[0] is output else 0
-        array = constants.constant_array(reader.inputs[index])
+    bias = linear_nodes.bias_input(node)
+    if bias is not None:
+        array = constants.constant_array(bias.value)
         if array is not None and array.ndim <= 1 and array.size in {1, shift.size}:
-            replace_input(reader, index, np.broadcast_to(array, shift.shape) + shift, rewriter)
+            replace_input(*bias, np.broadcast_to(array, shift.shape) + shift, rewriter)
             return
     # Else a new Add, whose output takes over the name and the users of the product
     sum_value = ir.Value(name=rewriter.names.fresh(f"{output.name}_sum"))

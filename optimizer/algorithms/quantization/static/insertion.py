@@ -14,6 +14,7 @@ from optimizer.algorithms.quantization.static.fusion_table import Role
 from optimizer.algorithms.quantization.static.kernel_weights import KernelWeight, fit_bias, quantize_bias
 from optimizer.graph import editing, queries
 from optimizer.graph.constants import constant_array
+from optimizer.graph.linear_nodes import BiasInput, bias_input
 from optimizer.graph.names import NameGenerator, names_in_use
 
 if TYPE_CHECKING:
@@ -98,31 +99,24 @@ class Insertion:
 
     def _bias(self, node: ir.Node, weight: KernelWeight) -> NDArray[Any] | None:
         """The bias of ``node``, zeros where it has none and needs one; ``None`` where it neither has nor needs one."""
-        holder, index = self._bias_input(node)
-        value = None if holder is None or index >= len(holder.inputs) else holder.inputs[index]
-        array = constant_array(value)
+        bias = self._bias_input(node)
+        array = None if bias is None else constant_array(bias.value)
         if array is not None:
             return array.reshape(-1)
         return None if weight.shift is None or node.op_type == "MatMul" else np.zeros(weight.shift.shape)
 
-    def _bias_input(self, node: ir.Node) -> tuple[ir.Node | None, int]:
-        if node.op_type != "MatMul":
-            return node, 2
-        add = self.placement.biases.get(node)
-        return add, 0 if add is None or add.inputs[1] is node.outputs[0] else 1
+    def _bias_input(self, node: ir.Node) -> BiasInput | None:
+        is_placed = node.op_type != "MatMul" or node in self.placement.biases
+        return bias_input(node) if is_placed else None
 
     def _write_bias(self, node: ir.Node, integers: NDArray[np.int32], parameters: Parameters) -> None:
-        holder, index = self._bias_input(node)
-        if holder is None:
+        bias = self._bias_input(node)
+        if bias is None:
             return
-        old = holder.inputs[index] if index < len(holder.inputs) else None
-        name = f"{node.outputs[0].name}.bias" if old is None else old.name or "bias"
+        name = f"{node.outputs[0].name}.bias" if bias.value is None else bias.value.name or "bias"
         new = self._dequantize_constant(name, integers, parameters, node)
-        if index < len(holder.inputs):
-            holder.replace_input_with(index, new)
-        else:
-            holder.resize_inputs(index + 1)
-            holder.replace_input_with(index, new)
+        bias.node.resize_inputs(max(len(bias.node.inputs), bias.position + 1))
+        bias.node.replace_input_with(bias.position, new)
 
     def _constants(self, node: ir.Node) -> None:
         """The constants of an elementwise operator, which has integers all round or none."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.algorithms.quantization.static import fusion_table
 from optimizer.algorithms.quantization.static.fusion_table import Role
-from optimizer.graph import constants, queries
+from optimizer.graph import constants, linear_nodes, queries
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -75,21 +75,12 @@ def tail(node: ir.Node, biases: dict[ir.Node, ir.Node]) -> ir.Value:
     """The value behind which the pair of ``node`` goes."""
     value = (biases.get(node) or node).outputs[0]
     while True:
-        following = sole_reader(value)
+        following = queries.only_consumer(value, same_graph=True)
         if following is None or fusion_table.role(following) is not Role.ABSORBED or following.inputs[0] is not value:
             return value
         if any(constants.constant_tensor(bound) is None for bound in following.inputs[1:] if bound is not None):
             return value
         value = following.outputs[0]
-
-
-def sole_reader(value: ir.Value) -> ir.Node | None:
-    """The node that alone reads ``value``, once, in its own graph."""
-    if value.is_graph_output() or queries.use_count(value) != 1:
-        return None
-    node = next(iter(value.uses())).node
-    producer = value.producer()
-    return node if producer is not None and node.graph is producer.graph else None
 
 
 def _with_glue(
@@ -141,16 +132,13 @@ def _bias_add(node: ir.Node) -> ir.Node | None:
     """The Add of a constant vector that alone reads the MatMul ``node``."""
     if node.op_type != "MatMul" or constants.constant_tensor(node.inputs[1]) is None:
         return None
-    following = sole_reader(node.outputs[0])
-    if following is None or not queries.is_standard(following, "Add"):
-        return None
-    addend = following.inputs[1] if following.inputs[0] is node.outputs[0] else following.inputs[0]
-    tensor = constants.constant_tensor(addend)
+    bias = linear_nodes.bias_input(node)
+    tensor = None if bias is None else constants.constant_tensor(bias.value)
     weight = constants.constant_tensor(node.inputs[1])
-    if tensor is None or weight is None or weight.shape.rank() != 2:
+    if bias is None or tensor is None or weight is None or weight.shape.rank() != 2:
         return None
     columns = weight.shape.numpy()[1]
-    return following if tensor.shape.numpy() == (columns,) else None
+    return bias.node if tensor.shape.numpy() == (columns,) else None
 
 
 def _ties(placement: Placement) -> dict[ir.Value, ir.Value]:
