@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.reconstruction.damping import damped, damping_for, factor
+from optimizer.statistics.damping import damped, damping_for, factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

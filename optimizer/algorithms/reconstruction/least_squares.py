@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.algorithms.reconstruction.damping import damped, damping_for, inverse_diagonal
+from optimizer.statistics.damping import damped, damping_for, inverse_diagonal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

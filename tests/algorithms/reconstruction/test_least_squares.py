@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer.algorithms.reconstruction.damping import damped, factor, inverse_diagonal
 from optimizer.algorithms.reconstruction.least_squares import (
     Fit,
     damping,
     least_squares,
     optimal_brain_surgeon,
 )
+from optimizer.statistics.damping import damped, factor, inverse_diagonal
 
 
 def moments(rows: np.ndarray) -> np.ndarray:

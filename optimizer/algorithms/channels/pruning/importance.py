@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from optimizer.algorithms.channels.pruning.repair import damped
+from optimizer.algorithms.channels.pruning.repair import damped_covariance
 from optimizer.algorithms.channels.redundancy.linear_facts import array_of
 from optimizer.graph import queries
 
@@ -161,7 +161,7 @@ class _ConsumerError:
             covariance = np.eye(roots.size)
         else:
             second, mean, rows = input_moments
-            covariance = damped(second - np.outer(mean, mean), rows)
+            covariance = damped_covariance(second - np.outer(mean, mean), rows)
         gram = np.zeros_like(covariance)
         for consumer in consumers:
             matrix = consumer.matrix()

@@ -20,6 +20,7 @@ import numpy as np
 
 from optimizer.algorithms.channels.redundancy.linear_facts import array_of, is_steady
 from optimizer.graph import constants
+from optimizer.statistics.damping import damped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,12 +49,10 @@ class Repair:
     shift: NDArray[np.float64]
 
 
-def damped(covariance: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
-    """``covariance`` with more on the diagonal, the more the fewer rows it was taken from."""
-    size = covariance.shape[0]
-    mean = float(np.trace(covariance)) / max(size, 1)
-    share = _DAMPING + _FEW_ROWS * (size / max(rows, 1)) ** 2
-    return np.asarray(covariance + np.eye(size) * max(mean * share, float(np.finfo(np.float64).tiny)))
+def damped_covariance(covariance: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    """``covariance`` (C, C) with more on the diagonal, the more the fewer ``rows`` it was taken from."""
+    share = _DAMPING + _FEW_ROWS * (covariance.shape[0] / max(rows, 1)) ** 2
+    return damped(covariance, share, at_zero=float(np.finfo(np.float64).tiny))
 
 
 def repair(
@@ -76,7 +75,7 @@ def repair(
     matrix = consumer.matrix()
     stays = ~gone
     # 2. A^T = (C_SS + damping)^-1 C_SR; W_S + A^T W_R
-    covariance = damped(second[np.ix_(stays, stays)] - np.outer(mean[stays], mean[stays]), rows)
+    covariance = damped_covariance(second[np.ix_(stays, stays)] - np.outer(mean[stays], mean[stays]), rows)
     cross_covariance = second[np.ix_(stays, gone)] - np.outer(mean[stays], mean[gone])
     coefficients = np.linalg.solve(covariance, cross_covariance)  # A^T, (staying, gone)
     repaired = matrix.copy()

@@ -21,11 +21,11 @@ def damping_for(width: int, rows: int, least: float) -> float:
     return least + width / max(rows, 1)
 
 
-def damped(moments: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """A copy of ``moments``, (…, K, K), with ``share`` of its mean diagonal added; 1 where that is 0."""
+def damped(moments: NDArray[np.float64], share: float, at_zero: float = 1.0) -> NDArray[np.float64]:
+    """A copy of ``moments``, (…, K, K), with ``share`` of its mean diagonal added; ``at_zero`` where that is 0."""
     mean = np.einsum("...kk->...k", moments).mean(axis=-1, keepdims=True)
     square = moments.copy()
-    np.einsum("...kk->...k", square)[...] += np.where(mean > 0, share * mean, 1.0)
+    np.einsum("...kk->...k", square)[...] += np.where(mean > 0, share * mean, at_zero)
     return square
 
 
