@@ -50,8 +50,7 @@ class BatchBranches(NodeFilterOptions, Pass):
         """Batch the branches of ``model``."""
         left, choice, batched = SkippedNodes(), self.node_filter, 0
         left.unmatched(choice.unmatched(model))
-        roots = [model.graph, *(function.graph for function in model.functions.values())]
-        were_sorted = [root for root in roots if traversal.is_sorted(root)]
+        were_sorted = [root for root in traversal.roots(model) if traversal.is_sorted(root)]
         with annotated(model) as values:
             rewriter = Rewriter(model, context.sites, values)
             for inner in list(traversal.graphs(model)):

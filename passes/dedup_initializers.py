@@ -25,6 +25,7 @@ from optimizer.contract.options import Count, ShareBelowOne
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Sites, Step
 from optimizer.graph import queries
 from optimizer.graph.graph_tree import GraphTree
+from optimizer.graph.names import first_few
 from optimizer.graph.sparse import SparseTensor
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class _Work:
 
     def all_notes(self) -> tuple[Note, ...]:
         """What was left alone, one note a reason."""
-        return tuple(Note(_names(list(names)), reason) for reason, names in self.notes.items())
+        return tuple(Note(first_few(list(names)), reason) for reason, names in self.notes.items())
 
     def _may_derive(self, step: Step, kept: StoredConstant, other: StoredConstant) -> bool:
         reason = derived.must_stay(other)
@@ -228,8 +229,3 @@ def _most_needed_first(holders: Iterable[StoredConstant]) -> list[StoredConstant
 
 def _is_worth_a_node(holder: StoredConstant) -> bool:
     return holder.tensor.nbytes >= derived.WORTH_A_NODE
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

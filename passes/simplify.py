@@ -113,8 +113,7 @@ class Simplify(Pass):
 
 def _sort(model: ir.Model) -> Mapping[str, int]:
     """Put the nodes in topological order, which ONNX asks for and the rules count on, if they are not."""
-    roots = [model.graph, *(function.graph for function in model.functions.values())]
-    unsorted = [root for root in roots if not traversal.is_sorted(root)]
+    unsorted = [root for root in traversal.roots(model) if not traversal.is_sorted(root)]
     for root in unsorted:
         root.sort()
     return {"graphs sorted": len(unsorted)}

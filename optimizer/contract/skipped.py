@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optimizer.contract.passes import Note
+from optimizer.graph.names import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import onnx_ir as ir
-
-_SHOWN = 3
 
 
 class SkippedNodes:
@@ -40,13 +39,8 @@ class SkippedNodes:
 
     def notes(self) -> tuple[Note, ...]:
         """One note a reason, in the order of their first subjects; of many subjects the first three are named."""
-        return tuple(Note(_some(list(names)), reason) for reason, names in self._subjects.items())
+        return tuple(Note(first_few(list(names)), reason) for reason, names in self._subjects.items())
 
 
 def _name(subject: ir.Node | str) -> str:
     return subject if isinstance(subject, str) else subject.name or subject.outputs[0].name or subject.op_type
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""Names of values and nodes: which are in use, and how a free one is made of a wanted one.
+"""Names of values and nodes: which are in use, how a free one is made of a wanted one, and many in a line of text.
 
 ::
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from optimizer.graph.traversal import graphs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     import onnx_ir as ir
 
@@ -67,6 +67,12 @@ class NameGenerator:
             name = f"{hint}{self._separator}{number}"
             number += 1
         return name, number
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first ``most`` of ``names`` in a line of text, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def names_in_use(model: ir.Model) -> set[str]:

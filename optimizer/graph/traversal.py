@@ -22,11 +22,15 @@ def with_subgraphs(root: ir.Graph) -> Iterator[ir.Graph]:
         stack += reversed([inner for node in graph if node.attributes.data for inner in subgraphs_of(node)])
 
 
+def roots(model: ir.Model) -> list[ir.Graph]:
+    """The graphs that see nothing from outside: the main graph and the bodies of all functions."""
+    return [model.graph, *(function.graph for function in model.functions.values())]
+
+
 def graphs(model: ir.Model) -> Iterator[ir.Graph]:
     """The main graph, the bodies of all functions, and every subgraph below them."""
-    yield from with_subgraphs(model.graph)
-    for function in model.functions.values():
-        yield from with_subgraphs(function.graph)
+    for root in roots(model):
+        yield from with_subgraphs(root)
 
 
 def nodes(model: ir.Model) -> Iterator[ir.Node]:

@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from optimizer.errors import ModelError
+from optimizer.graph import traversal
 from optimizer.io import file_diagnosis, file_layout
 from optimizer.io.checker.checker import check_structure, complaint_of_checker
 from optimizer.io.external_data import DataFolder, MappedTensor
@@ -226,7 +227,7 @@ def _sorted(model: ir.Model) -> Iterator[None]:
     scopes = ir_places_of(model).scopes
     order = [list(graph) for graph in scopes]
     try:
-        for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for graph in traversal.roots(model):
             graph.sort()
         yield
     except ValueError as error:

@@ -19,7 +19,7 @@ from optimizer.io.protos.proto_diff import difference
 from optimizer.testing.models import FOREIGN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     import onnx_ir as ir
 
@@ -278,8 +278,7 @@ def _node_names(model: ir.Model) -> Iterator[tuple[int, str]]:
 
 def _value_names(model: ir.Model) -> Iterator[tuple[int, str]]:
     """Names of values, told apart by the graph or function that holds them."""
-    roots: Iterable[ir.Graph] = (model.graph, *(function.graph for function in model.functions.values()))
-    for number, root in enumerate(roots):
+    for number, root in enumerate(traversal.roots(model)):
         for graph in traversal.with_subgraphs(root):
             values = dict.fromkeys((*graph.inputs, *graph.initializers.values()))
             values.update(dict.fromkeys(value for node in graph for value in node.outputs))

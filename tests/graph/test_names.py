@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer.graph.graph_tree import GraphTree
-from optimizer.graph.names import NameGenerator, names_in_use
+from optimizer.graph.names import NameGenerator, first_few, names_in_use
 
 NAMES = st.sampled_from(["a", "a_1", "a_2", "a_1_1", "b", "b.2", "a.2", "a.3", "", "_1"])
 
@@ -68,3 +68,10 @@ def test_names_of_a_model_are_those_of_nodes_and_values_in_subgraphs_too():
 def test_names_of_a_tree_are_those_of_values_and_counted_by_graph():
     names = GraphTree.of(ir.from_onnx_text(MODEL)).names
     assert {name: names.count(name) for name in ("x", "w", "r", "first")} == {"x": 1, "w": 2, "r": 2, "first": 0}
+
+
+def test_of_many_names_the_first_are_told():
+    assert first_few([]) == ""
+    assert first_few(["a", "b", "c"]) == "a, b, c"
+    assert first_few(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+    assert first_few(["a", "b"], 1) == "a and 1 more"

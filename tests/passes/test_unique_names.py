@@ -62,7 +62,7 @@ def assert_unique(model):
     names = node_names(model)
     assert all(names)
     assert len(set(names)) == len(names)
-    for root in (model.graph, *(function.graph for function in model.functions.values())):
+    for root in traversal.roots(model):
         names = value_names(root)
         assert len(set(names)) == len(names)
 

@@ -41,9 +41,7 @@ def merge_equal(rewriter: Rewriter, step: Step) -> int:
     Case 3: random nodes, those with subgraphs, calls of functions and of operators that are not in the standard are
     never merged.
     """
-    model = rewriter.model
-    roots = [model.graph, *(function.graph for function in model.functions.values())]
-    return sum(_merge_in(root, [], step, rewriter) for root in roots)
+    return sum(_merge_in(root, [], step, rewriter) for root in traversal.roots(rewriter.model))
 
 
 @dataclass

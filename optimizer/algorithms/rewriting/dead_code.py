@@ -83,7 +83,7 @@ _FIXED_BODY_INPUTS, _FIXED_BODY_OUTPUTS, _FIXED_LOOP_INPUTS = 2, 1, 2
 def remove_unused_outputs(model: ir.Model, step: Step, sites: Sites) -> int:
     """Remove unused outputs of all nodes; returns how many."""
     removed = 0
-    for root in (model.graph, *(function.graph for function in model.functions.values())):
+    for root in traversal.roots(model):
         opset = queries.opset_version(model if root is model.graph else root)
         for graph in list(traversal.with_subgraphs(root)):
             for node in list(graph):

@@ -39,7 +39,7 @@ def name_nodes(model: ir.Model) -> Counter[str]:
 def name_values(model: ir.Model) -> Counter[str]:
     """Give every value a name of its own within the main graph, or function, that it is below."""
     changes: Counter[str] = Counter()
-    for root in (model.graph, *(function.graph for function in model.functions.values())):
+    for root in traversal.roots(model):
         changes.update(_name_values_below(root))
     return changes
 

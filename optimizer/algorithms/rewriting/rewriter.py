@@ -112,7 +112,7 @@ class Rewriter:
     @cached_property
     def _depths(self) -> Mapping[ir.Graph, int]:
         depths: dict[ir.Graph, int] = {}
-        for root in (self.model.graph, *(function.graph for function in self.model.functions.values())):
+        for root in traversal.roots(self.model):
             depths[root] = 0
             for graph in traversal.with_subgraphs(root):
                 depths.update((inner, depths[graph] + 1) for node in graph for inner in traversal.subgraphs_of(node))

@@ -114,7 +114,7 @@ def sweep(model: ir.Model, rules: Sequence[Rule], sites: Sites, rewriter: Rewrit
         for op in rule.ops if sites.allows_step(rule.name) else ():
             by_op[op].append(rule)
     changes: Counter[str] = Counter()
-    for root in (model.graph, *(function.graph for function in model.functions.values())):
+    for root in traversal.roots(model):
         for node in _in_turn(root):
             fitting = by_op.get(node.op_type)
             if fitting and node.domain in queries.STANDARD_DOMAINS and not queries.has_references(node):

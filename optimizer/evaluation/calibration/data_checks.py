@@ -24,6 +24,7 @@ import onnx_ir as ir
 
 from optimizer.evaluation.calibration.sweep import observe
 from optimizer.graph import constants, queries, traversal
+from optimizer.graph.names import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +44,6 @@ _ENOUGH_FEEDS = 8  # for an integer output, which may well be equal a few times
 _OUTLIER_FACTOR = 100.0
 _OUTLIER_PERCENTILE = 99.9
 _LEAST_POPULATION = 10_000  # elements, for that percentile to mean anything
-_NAMED = 3
 _SHAPE_OPS = ("Shape", "Size", "ConstantOfShape")
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
@@ -98,11 +98,6 @@ def warnings(model: ir.Model, observations: Mapping[str, Observation]) -> tuple[
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 def _about_inputs(model: ir.Model, inputs: Sequence[str], observed: Mapping[str, Observation]) -> Iterator[str]:
     feeds = max((observed[name].feeds for name in inputs), default=0)
     if feeds > 1 and all(observed[name].feed_change == 0 for name in inputs):
@@ -155,18 +150,18 @@ def _about_outputs(outputs: Sequence[ir.Value], observed: Mapping[str, Observati
         if observation.feeds >= enough and is_same and not observation.non_finite:
             constant.append(str(value.name))
     if constant:
-        yield f"the same for all feeds: output {_listed(constant)}; the data may be no inputs of this model"
+        yield f"the same for all feeds: output {first_few(constant)}; the data may be no inputs of this model"
 
 
 def _about_tensors(names: Sequence[str], observed: Mapping[str, Observation]) -> Iterator[str]:
     zero = [name for name in names if observed[name].is_constant and observed[name].largest == 0]
     if zero:
-        yield f"zero in all feeds, so without a range: {_listed(zero)}"
+        yield f"zero in all feeds, so without a range: {first_few(zero)}"
     factors = {name: _outlier_factor(observed[name]) for name in names}
     far = sorted((name for name in names if factors[name] >= _OUTLIER_FACTOR), key=lambda name: -factors[name])
     if far:
         worst = f"{factors[far[0]]:,.0f} times its {_OUTLIER_PERCENTILE:g}th percentile"
-        yield f"outliers, the worst {worst}: {_listed(far)}"
+        yield f"outliers, the worst {worst}: {first_few(far)}"
 
 
 def _outlier_factor(observation: Observation) -> float:

@@ -12,11 +12,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnx_ir.traversal import RecursiveGraphIterator
-
 from optimizer.evaluation.runtime import kernel_origins
 from optimizer.evaluation.runtime.introspection import optimized_graphs
 from optimizer.evaluation.runtime.kernel_origins import ADDED, INTEGER, OPERATORS
+from optimizer.graph import traversal
+from optimizer.graph.names import first_few
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     import onnx
     import onnx_ir as ir
-
-_NAMED = 3  # names in a line of text
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,9 @@ class Coverage:
             clauses.append(f"{len(self.float_kernels)} left float")
         if self.dequantized_weights:
             names = self.dequantized_weights
-            clauses.append(f"{len(names)} weights dequantized at every run: {_names(names)}")
+            clauses.append(f"{len(names)} weights dequantized at every run: {first_few(names)}")
         if self.round_trips:
-            clauses.append(f"{len(self.round_trips)} pairs that did not fuse: {_names(self.round_trips)}")
+            clauses.append(f"{len(self.round_trips)} pairs that did not fuse: {first_few(self.round_trips)}")
         return "; ".join(clauses)
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,8 +130,10 @@ def coverage(model: ir.Model) -> Coverage:
     """
     # 1. A copy whose nodes are marked with their index, and its optimized graph.
     marked = clone(model)
-    nodes = list(_all_nodes(marked))
-    original_names = {output.name: node.name for node in _all_nodes(model) for output in node.outputs if output.name}
+    nodes = list(traversal.nodes(marked))
+    original_names = {
+        output.name: node.name for node in traversal.nodes(model) for output in node.outputs if output.name
+    }
     names = [_name(node, original_names) for node in nodes]
     kernel_origins.mark(nodes)
     graphs = optimized_graphs(marked)
@@ -160,12 +160,6 @@ def coverage(model: ir.Model) -> Coverage:
         tuple(name for graph in graphs for name in _round_trips(graph)),
         tuple(_dequantized_constants(graphs)),
     )
-
-
-def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:
-    yield from RecursiveGraphIterator(model.graph)
-    for function in model.functions.values():
-        yield from RecursiveGraphIterator(function)
 
 
 def _name(node: ir.Node, original_names: Mapping[str, str | None]) -> str:
@@ -208,8 +202,3 @@ def _dequantized_constants(graphs: Sequence[onnx.GraphProto]) -> Iterator[str]:
         for node in graph.node:
             if node.op_type == "DequantizeLinear" and node.input[0] in constants:
                 yield node.input[0]
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from onnx import AttributeProto, FunctionProto
 
 from optimizer.errors import ModelError
+from optimizer.graph.names import first_few
 from optimizer.io.protos.proto_places import described
 
 if TYPE_CHECKING:
@@ -120,8 +121,7 @@ def _circle(
         path.append(index)
         index = next(producer[name] for name in sorted(needs[index]) if producer[name] not in ordered)
     circle = path[path.index(index) :]
-    more = f" and {len(circle) - _SHOWN} more" if len(circle) > _SHOWN else ""
-    return ", ".join(described(nodes[index]) for index in circle[:_SHOWN]) + more
+    return first_few([described(nodes[index]) for index in circle], _SHOWN)
 
 
 def _defined_outside_nodes(scope: ScopeProto) -> frozenset[str]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import onnx_ir as ir
 
+from optimizer.graph import traversal
+
 if TYPE_CHECKING:
     import onnx
 
@@ -58,7 +60,7 @@ class IrPlaces:
 
 def ir_places_of(model: ir.Model) -> IrPlaces:
     """Walk over all nodes of ``model`` once."""
-    places = IrPlaces([model.graph, *(function.graph for function in model.functions.values())])
+    places = IrPlaces(traversal.roots(model))
     for number, scope in enumerate(places.scopes):  # grows while it is walked over
         for position, node in enumerate(scope):
             if node.outputs and not node.outputs[-1].name:
