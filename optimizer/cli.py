@@ -165,7 +165,7 @@ def inspect(
 
     inspected = inspect_models(models)
     if as_json:
-        _print_json([one.to_dict() for one in inspected])
+        _print_json([model.to_dict() for model in inspected])
     elif not quiet:
         _print(inspection_table(inspected))
 
@@ -271,12 +271,12 @@ def _json(value: Any) -> str:
     import json  # noqa: PLC0415 - only where it is printed
     import math  # noqa: PLC0415 - only where it is printed
 
-    def finite(part: Any) -> Any:
-        if isinstance(part, float) and not math.isfinite(part):
+    def finite(element: Any) -> Any:
+        if isinstance(element, float) and not math.isfinite(element):
             return None
-        if isinstance(part, dict):
-            return {key: finite(inner) for key, inner in part.items()}
-        return [finite(inner) for inner in part] if isinstance(part, (list, tuple)) else part
+        if isinstance(element, dict):
+            return {key: finite(inner) for key, inner in element.items()}
+        return [finite(inner) for inner in element] if isinstance(element, (list, tuple)) else element
 
     return json.dumps(finite(value), indent=2, ensure_ascii=False)
 

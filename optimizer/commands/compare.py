@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the second model is to the first."""
+    """How the second model differs from the first.
+
+    Attributes:
+        names: Of the two models.
+        facts: Of the two models.
+        verdict: The errors of the second model's outputs, and whether they are rounding.
+        latency: Paired latency of the second model against the first; ``None`` if it was not measured.
+        warnings: What the user should know of the data and the checks.
+    """
 
     names: tuple[str, str]
     facts: tuple[Facts, Facts]
@@ -36,7 +44,7 @@ class Comparison:
         """As JSON values."""
         return {
             "models": list(self.names),
-            "facts": [one.to_dict() for one in self.facts],
+            "facts": [facts.to_dict() for facts in self.facts],
             "equal": self.verdict.ok,
             "reason": self.verdict.reason,
             "outputs": [output.to_dict() for output in self.verdict.outputs],
@@ -47,8 +55,8 @@ class Comparison:
     def table(self) -> RenderableType:
         """As a table for people."""
         columns = list(zip(self.names, self.facts, strict=True))
-        said = [self.verdict.reason or "equal within rounding", *self.warnings]
-        return comparison_table(columns, self.verdict.outputs, self.latency, said)
+        remarks = [self.verdict.reason or "equal within rounding", *self.warnings]
+        return comparison_table(columns, self.verdict.outputs, self.latency, remarks)
 
 
 def compare_models(  # noqa: PLR0913 - each option of the command, by keyword only
@@ -71,8 +79,8 @@ def compare_models(  # noqa: PLR0913 - each option of the command, by keyword on
     progress.begin("loading")
     sources = ingest(first), ingest(second)
     progress.begin("running the reference")
-    evidence = set_up(sources[0].model, data, shapes=shapes, threads=threads, seed=seed)
-    judge = evidence.judge
+    setup = set_up(sources[0].model, data, shapes=shapes, threads=threads, seed=seed)
+    judge = setup.judge
     progress.begin("running the candidate")
     verdict = judge.verdict(sources[1].model, exact=True)
     progress.begin("timing")
@@ -82,5 +90,5 @@ def compare_models(  # noqa: PLR0913 - each option of the command, by keyword on
         (facts(sources[0].model), facts(sources[1].model)),
         verdict,
         latency,
-        evidence.notes,
+        setup.notes,
     )

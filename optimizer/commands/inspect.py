@@ -41,19 +41,20 @@ def inspect_models(paths: Sequence[Path]) -> list[Inspected]:
     return [Inspected(source.label, facts(source.model), weight_facts(source.model)) for source in sources]
 
 
-def inspection_table(inspected: Sequence[Inspected]) -> Table:
+def inspection_table(models: Sequence[Inspected]) -> Table:
     """The facts as a table, a column a model."""
-    table = facts_table([(one.name, one.facts) for one in inspected])
+    table = facts_table([(model.name, model.facts) for model in models])
     table.add_section()
-    table.add_row("zeros in weights", *(f"{one.weights.zeros:,} of {one.weights.elements:,}" for one in inspected))
-    table.add_row("duplicate tensors", *(f"{one.weights.duplicate_tensors:,}" for one in inspected))
-    table.add_row("duplicate bytes", *(f"{one.weights.duplicate_bytes:,}" for one in inspected))
-    table.add_row("opsets", *(_opsets(one.facts) for one in inspected))
-    table.add_row("IR version", *(str(one.facts.ir_version) for one in inspected))
-    table.add_row("producer", *(one.facts.producer for one in inspected))
-    for kind in ("inputs", "outputs"):
+    table.add_row("zeros in weights", *(f"{model.weights.zeros:,} of {model.weights.elements:,}" for model in models))
+    table.add_row("duplicate tensors", *(f"{model.weights.duplicate_tensors:,}" for model in models))
+    table.add_row("duplicate bytes", *(f"{model.weights.duplicate_bytes:,}" for model in models))
+    table.add_row("opsets", *(_opsets(model.facts) for model in models))
+    table.add_row("IR version", *(str(model.facts.ir_version) for model in models))
+    table.add_row("producer", *(model.facts.producer for model in models))
+    for direction in ("inputs", "outputs"):
         table.add_row(
-            kind, *(Text("\n".join(" ".join(slot) for slot in getattr(one.facts, kind))) for one in inspected)
+            direction,
+            *(Text("\n".join(" ".join(slot) for slot in getattr(model.facts, direction))) for model in models),
         )
     return table
 

@@ -19,40 +19,42 @@ if TYPE_CHECKING:
 
 
 def list_passes() -> list[dict[str, Any]]:
-    """For each installed pass its name, origin, kind, gain, options and steps; a broken one has an ``error``."""
+    """Name, distribution, exactness, gain, options and steps of each installed pass; of a broken one its ``error``."""
     return [_described(name) for name in pass_names()]
 
 
 def _described(name: str) -> dict[str, Any]:
     try:
-        kind = load_pass(name)
+        pass_class = load_pass(name)
         distribution = origin(name)
     except UsageError as error:
         return {"name": name, "error": str(error)}
-    plain = _instance(kind)
+    instance = _instance(pass_class)
     return {
         "name": name,
-        "summary": kind.summary,
+        "summary": pass_class.summary,
         "distribution": distribution,
-        "exact": None if plain is None else plain.exact,
-        "gain": kind.gain.value,
+        "exact": None if instance is None else instance.exact,
+        "gain": pass_class.gain.value,
         "options": [
             {
                 "name": option.name.replace("_", "-"),
-                "type": words(type_hints(kind)[option.name]),
+                "type": words(type_hints(pass_class)[option.name]),
                 "default": None if option.default is MISSING else toml_value(option.default),
                 "required": option.default is MISSING and option.default_factory is MISSING,
             }
-            for option in kind.option_fields()
+            for option in pass_class.option_fields()
         ],
-        "steps": [] if plain is None else [{"name": step.name, "summary": step.summary} for step in plain.steps()],
+        "steps": []
+        if instance is None
+        else [{"name": step.name, "summary": step.summary} for step in instance.steps()],
     }
 
 
-def _instance(kind: type[Pass]) -> Pass | None:
+def _instance(pass_class: type[Pass]) -> Pass | None:
     """The pass with its defaults; ``None`` if it has options without a default."""
     try:
-        return kind()
+        return pass_class()
     except TypeError:
         return None
 
@@ -62,11 +64,11 @@ def listing_table(listed: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("pass", "kind", "for", "options (default)", "what it does"):
         table.add_column(title, overflow="fold")
-    for one in listed:
-        if "error" in one:
-            table.add_row(one["name"], "broken", "", "", one["error"])
+    for description in listed:
+        if "error" in description:
+            table.add_row(description["name"], "broken", "", "", description["error"])
             continue
-        options = ", ".join(f"{option['name']} ({option['default']})" for option in one["options"])
-        kind = {True: "exact", False: "lossy", None: "by option"}[one["exact"]]
-        table.add_row(one["name"], kind, one["gain"], options or "none", one["summary"])
+        options = ", ".join(f"{option['name']} ({option['default']})" for option in description["options"])
+        exactness = {True: "exact", False: "lossy", None: "by option"}[description["exact"]]
+        table.add_row(description["name"], exactness, description["gain"], options or "none", description["summary"])
     return table

@@ -95,7 +95,7 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
         replay: Report of an earlier run, whose decisions are repeated without timing.
         budget: What lossy stages may lose: ``default``, ``none``, limits such as ``sqnr=30``, or a ``Budget``.
         metric: Your measure of the task instead, a function or ``pkg.mod:function``: it gets the outputs of all feeds
-            and the feeds, whose arrays that are no inputs may be labels, and returns points, higher is better.
+            and the feeds, whose arrays that are not inputs may be labels, and returns points, higher is better.
         max_drop: How many points lossy stages may lose.
         target: The machine that the model is for; ``auto`` is this one.
         allow_generated_data: Whether lossy passes may calibrate on generated feeds.
@@ -108,7 +108,8 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     Raises:
         OnnxhoneError: With one line that says what was found and what to do.
     """
-    began, watch = time.monotonic(), Stopwatch()
+    # 1. The model, what is to be done to it, and how long that may take.
+    start, watch = time.monotonic(), Stopwatch()
     progress = Progress(observe)
     progress.begin("loading")
     with watch.measure("load"):
@@ -120,19 +121,21 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
     is_lossy = not all(stage.exact for stage in stages)
     limit = time_limit if time_limit is not None else _LOSSY_SECONDS if is_lossy else _EXACT_SECONDS
     timed = timing and replay is None
+    # 2. The reference, before anything is changed. Only lossy passes run models themselves.
     progress.begin("running the reference")
     with watch.measure("gates"):
-        evidence = _evidence(source, data, shapes, threads, seed, lossy_budget) if run else None
+        setup = _set_up(source, data, shapes, threads, seed, lossy_budget) if run else None
         before = facts(source.model)
     evaluator = None
-    doubts: tuple[str, ...] = ()
-    if evidence is not None and is_lossy:
+    data_warnings: tuple[str, ...] = ()
+    if setup is not None and is_lossy:
         progress.begin("looking at the data")
         with watch.measure("gates"):
-            doubts = evidence.data_warnings(source.model)
-        evaluator = evidence.evaluator(
+            data_warnings = setup.data_warnings(source.model)
+        evaluator = setup.evaluator(
             source.model, allow_generated=allow_generated_data, is_timed=timed, time_limit=limit, progress=progress
         )
+    # 3. The stages.
     manager = PassManager(
         reference=source.model,
         context=Context(
@@ -143,27 +146,28 @@ def optimize(  # noqa: PLR0913 - the one public call: each option of a run is an
             evaluator=evaluator,
             verbose=verbose,
         ),
-        judge=evidence.judge if evidence is not None else None,
+        judge=setup.judge if setup is not None else None,
         settings=Settings(strict, timed, limit),
         stopwatch=watch,
         progress=progress,
         keep=_keeper(output, keep_all=keep_all),
     )
     outcome = manager.run(_allowed(stages, run=run), decisions)
+    # 4. The result and its report.
     if output is not None:
         progress.at()
         progress.begin("saving")
         with watch.measure("save"):
             save(outcome.model, Path(output))
     with watch.measure("gates"):
-        report = _report(source, outcome, evidence, before, machine)
-    seconds = {**watch.seconds, "wall": time.monotonic() - began}
-    warnings = (*doubts, *report.warnings)
+        report = _report(source, outcome, setup, before, machine)
+    seconds = {**watch.seconds, "wall": time.monotonic() - start}
+    warnings = (*data_warnings, *report.warnings)
     return Result(give_back(outcome.model, source), replace(report, seconds=seconds, warnings=warnings))
 
 
-def _budget(given: str | Budget, metric: str | Function | None, max_drop: float | None, *, has_data: bool) -> Budget:
-    budget = Budget.parse(given) if isinstance(given, str) else given
+def _budget(limits: str | Budget, metric: str | Function | None, max_drop: float | None, *, has_data: bool) -> Budget:
+    budget = Budget.parse(limits) if isinstance(limits, str) else limits
     if metric is None:
         if max_drop is not None:
             raise UsageError("--max-drop is of a metric; give one with --metric")
@@ -176,13 +180,13 @@ def _budget(given: str | Budget, metric: str | Function | None, max_drop: float 
 
 
 def _stages(name: str | None, passes: Sequence[str | Pass] | None, recipe: str | Path | None) -> tuple[Stage, ...]:
-    given = [choice for choice in (name, passes, recipe) if choice is not None]
-    if len(given) > 1:
+    sources = [choice for choice in (name, passes, recipe) if choice is not None]
+    if len(sources) > 1:
         raise UsageError("preset, passes and recipe exclude each other; give one of them")
     if recipe is not None:
         return parse_recipe(Path(recipe))
     if passes is not None:
-        return tuple(Stage((one,)) if isinstance(one, Pass) else parse_stage(one) for one in passes)
+        return tuple(Stage((choice,)) if isinstance(choice, Pass) else parse_stage(choice) for choice in passes)
     return preset(name or DEFAULT)
 
 
@@ -193,7 +197,7 @@ def _allowed(stages: tuple[Stage, ...], *, run: bool) -> tuple[Stage, ...]:
     return stages
 
 
-def _evidence(  # noqa: PLR0913, PLR0917 - handed on as they are
+def _set_up(  # noqa: PLR0913, PLR0917 - handed on as they are
     source: LoadedModel,
     data: str | Path | Iterable[Mapping[str, Any]] | None,
     shapes: Mapping[str, Sequence[int]] | None,
@@ -220,11 +224,11 @@ def _keeper(output: str | Path | None, *, keep_all: bool) -> Callable[[int, ir.M
 
 
 def _report(
-    source: LoadedModel, outcome: Outcome, evidence: EvaluationSetup | None, before: Facts, target: Target
+    source: LoadedModel, outcome: Outcome, setup: EvaluationSetup | None, before: Facts, target: Target
 ) -> Report:
     kept = [stage for stage in outcome.stages if stage.kept]
     exact = all(member.exact for stage in kept for member in stage.passes)
-    judge = evidence.judge if evidence is not None else None
+    judge = setup.judge if setup is not None else None
     outputs = judge.verdict(outcome.model, exact=exact).outputs if judge is not None and kept else ()
     return Report(
         model={"label": source.label, "kind": source.form, "sha256": digest(source)},
@@ -240,7 +244,7 @@ def _report(
         compressed=_compressed(source, outcome),
         coverage=None if exact else _coverage(outcome.model),
         verdict="unverified" if judge is None else "improved" if kept else "unchanged",
-        warnings=tuple(_warnings(evidence, target)),
+        warnings=tuple(_warnings(setup, target)),
     )
 
 
@@ -258,12 +262,12 @@ def _coverage(model: ir.Model) -> Coverage:
     return coverage(model)
 
 
-def _warnings(evidence: EvaluationSetup | None, target: Target) -> Iterator[str]:
-    if evidence is None:
+def _warnings(setup: EvaluationSetup | None, target: Target) -> Iterator[str]:
+    if setup is None:
         yield "not run"
         return
-    yield from evidence.notes
-    if evidence.judge.verdicts:
-        yield f"lossy candidates were judged on the validation feeds {evidence.judge.verdicts} times"
+    yield from setup.notes
+    if setup.judge.verdicts:
+        yield f"lossy candidates were judged on the validation feeds {setup.judge.verdicts} times"
     if not is_this_machine(target):
-        yield f"times were measured on this machine, which is no {target.name}"
+        yield f"times were measured on this machine, which is not {target.name}"

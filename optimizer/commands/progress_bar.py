@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Show]:
     """A line on ``console`` that shows what it is called with, and vanishes at the end."""
-    known = BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(compact=True)
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), *known, console=console, transient=True) as bar:
+    columns = BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(compact=True)
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), *columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
         shown = ""
 

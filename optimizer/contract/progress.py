@@ -1,4 +1,4 @@
-"""What is being done at the moment, and how much of it, for whoever shows it.
+"""What is being done at the moment, and how much of it, for a terminal or a caller to show.
 
 One object goes through a run: the manager says at which stage and pass it is, the evaluator and the passes say what
 they do there, and call it with the share of it that is done.
@@ -48,4 +48,4 @@ class Progress:
         self._show(min(max(share, 0.0), 1.0))
 
     def _show(self, share: float | None) -> None:
-        self.show(": ".join(part for part in (*self.place, self.doing) if part), share)
+        self.show(": ".join(text for text in (*self.place, self.doing) if text), share)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SkippedNodes:
-    """Collects subjects by reason."""
+    """Collects what a pass leaves alone, by reason."""
 
     def __init__(self) -> None:
         self._subjects: dict[str, dict[str, None]] = {}
@@ -33,7 +33,7 @@ class SkippedNodes:
         return bool(self._subjects)
 
     def unmatched(self, patterns: Iterable[str]) -> None:
-        """Patterns of the options that match nothing."""
+        """Note patterns of the options that match nothing."""
         for pattern in patterns:
             self.note(pattern, "matches no node")
 

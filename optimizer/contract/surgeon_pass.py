@@ -1,4 +1,4 @@
-"""A pass written over ``gs.Graph``: anyone's GraphSurgeon script under the manager's checks.
+"""A pass written over ``gs.Graph``: a GraphSurgeon script under the manager's checks.
 
 The model becomes a graph, ``edit`` changes it in place, and the graph becomes a model again, without losing what
 GraphSurgeon has no place for. Nodes may be appended in any order: they are sorted on the way back. Keep away from
@@ -41,10 +41,10 @@ class SurgeonPass(Pass):
         """Edit ``model`` as a GraphSurgeon graph.
 
         Raises:
-            PreconditionError: If GraphSurgeon cannot hold the model, or the edited graph is no model.
+            PreconditionError: If GraphSurgeon cannot hold the model, or the edited graph is not a model.
         """
         graph = to_graph(model)
         with redirect_stdout(sys.stderr):  # GraphSurgeon and scripts print; standard output may be JSON
             edited = self.edit(graph, context)
-        changes = {kind: count for kind, count in edited.items() if count}
+        changes = {change: count for change, count in edited.items() if count}
         return PassResult(from_graph(graph) if changes else model, changes)

@@ -33,7 +33,7 @@ class Target:
     Attributes:
         name: What ``--target`` calls it.
         activation: The type of quantized activations that its kernels are made for.
-        reduced_range: Whether weights are held to 7 bits, since its kernels saturate else.
+        reduced_range: Whether weights are held to 7 bits, since its kernels saturate otherwise.
         description: One line.
     """
 
@@ -101,8 +101,8 @@ def _text_of_system() -> str:
     """What the system says about the CPU; nothing on systems that do not, such as Windows."""
     try:
         if platform.system() == "Darwin":
-            said = subprocess.run(_MACOS, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603 - fixed
-            return said.stdout
+            completed = subprocess.run(_MACOS, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603 - fixed
+            return completed.stdout
         return _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -1,7 +1,8 @@
 """Finding what to leave out of a stage that fails a check: the pass, then its step, then the single place.
 
 Each search halves a list in the order in which things were done: it looks for the shortest prefix that already
-fails, whose last element is to blame. That takes about log2(passes) + log2(steps) + log2(places) attempts.
+fails, whose last element is to blame. That takes about log2(passes) + log2(steps) + log2(places) attempts. LLVM's
+``opt-bisect-limit`` and MLIR's ``DebugCounter`` bisect a compiler in the same way, by hand.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ MOST_SITES = 3
 
 @dataclass(frozen=True)
 class Reverted:
-    """Something that was left out: a pass, one of its steps, or one place of a step (then ``site`` is set)."""
+    """What was left out: a pass, one of its steps, or one place of a step.
+
+    Attributes:
+        member: Index of the pass in its stage.
+        step: The step; ``None`` for the whole pass.
+        site: The place; ``None`` for the whole step.
+        reason: The failure that it caused.
+    """
 
     member: int
     step: str | None
@@ -64,6 +72,7 @@ def repair(
     result = failed
     while result.failure is not None:
         failure = result.failure
+        # 1. The pass, then its step and place, as far as there are attempts.
         member = _culprit_pass(current, probe, result)
         try:
             denial = _culprit_within(member, current, probe, result, finest)
@@ -72,6 +81,7 @@ def repair(
         denial = _coarsened(replace(denial, reason=failure.reason), denials)
         denials.append(denial)
         current[member] = _denied(current[member], denial)
+        # 2. Once more without it; without any pass where the attempts are used up.
         try:
             result = probe(current)
         except OutOfAttemptsError:
@@ -82,22 +92,24 @@ def repair(
     return Repaired(result, tuple(current), tuple(denials))
 
 
-def _denied(limits: Restrictions, denial: Reverted) -> Restrictions:
+def _denied(restrictions: Restrictions, denial: Reverted) -> Restrictions:
     if denial.step is None:
-        return replace(limits, skip=True)
+        return replace(restrictions, skip=True)
     if denial.site is None:
-        return limits.without_steps([denial.step])
-    return limits.without_site(denial.step, denial.site)
+        return restrictions.without_steps([denial.step])
+    return restrictions.without_site(denial.step, denial.site)
 
 
 def _coarsened(denial: Reverted, earlier: Sequence[Reverted]) -> Reverted:
-    same = [other for other in earlier if other.member == denial.member and other.step == denial.step]
+    """``denial``, of the whole step where that was denied at several places before."""
+    same = [before for before in earlier if (before.member, before.step) == (denial.member, denial.step)]
     return replace(denial, site=None) if denial.site is not None and len(same) >= MOST_SITES else denial
 
 
 def _culprit_pass(
     limits: Sequence[Restrictions], probe: Callable[[Sequence[Restrictions]], Attempt], failed: Attempt
 ) -> int:
+    """The index of the pass that breaks the stage: the last one of the shortest sequence that fails."""
     if failed.failure is not None and failed.failure.member is not None:
         return failed.failure.member
     running = [index for index, limit in enumerate(limits) if not limit.skip]
@@ -120,10 +132,12 @@ def _culprit_within(
     finest: str,
 ) -> Reverted:
     """The step of pass ``member``, and the place, without which the stage would get further."""
+    # 1. Without the passes behind it, unless it takes those to fail.
     through = [replace(limit, skip=True) if index > member else limit for index, limit in enumerate(limits)]
     whole = probe(through)
     if whole.failure is None:
         through, whole = list(limits), failed
+    # 2. The step: the last one of the fewest that fail.
     steps = list(dict.fromkeys(step for step, _ in whole.runs[member].permitted))
     if not steps:
         return Reverted(member, None, None, "")
@@ -133,6 +147,7 @@ def _culprit_within(
 
     position = _shortest_failing(len(steps), lambda count: probe(with_steps(count)).failure)
     step, base = steps[position - 1], with_steps(position)
+    # 3. The place, likewise, with the steps up to this one.
     sites = [site for touched_step, site in probe(base).runs[member].permitted if touched_step == step]
     if finest == "step" or not sites:
         return Reverted(member, step, None, "")

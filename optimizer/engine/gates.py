@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 def signature_failure(reference: ir.Model, candidate: ir.Model) -> Failure | None:
     """Inputs and outputs must keep names, order, types and shapes; metadata and opsets must stay."""
-    for kind in ("inputs", "outputs"):
-        before, after = _slots(getattr(reference.graph, kind)), _slots(getattr(candidate.graph, kind))
+    for direction in ("inputs", "outputs"):
+        before, after = _slots(getattr(reference.graph, direction)), _slots(getattr(candidate.graph, direction))
         if before != after:
-            return Failure("signature", f"{kind} changed from {_listed(before)} to {_listed(after)}")
+            return Failure("signature", f"{direction} changed from {_listed(before)} to {_listed(after)}")
     for field in ("domain", "model_version", "doc_string", "producer_name", "producer_version", "metadata_props"):
         old, new = getattr(reference, field), getattr(candidate, field)
         if (old or None) != (new or None):
@@ -38,4 +38,4 @@ def _slots(values: list[ir.Value]) -> list[tuple[str | None, str, str]]:
 
 
 def _listed(slots: list[tuple[str | None, str, str]]) -> str:
-    return ", ".join(f"{name} {kind}{shape}" for name, kind, shape in slots) or "none"
+    return ", ".join(f"{name} {type_text}{shape}" for name, type_text, shape in slots) or "none"

@@ -44,7 +44,7 @@ class RuntimeJudge:
     _last: tuple[ir.Model, bool, Verdict] | None = field(default=None, init=False)
 
     def verdict(self, candidate: ir.Model, *, exact: bool) -> Verdict:
-        """The errors of all outputs of ``candidate``, and whether they hold; the last one asked for is remembered."""
+        """The errors of all outputs of ``candidate``, and whether they hold; the last verdict is kept."""
         if self._last is not None and self._last[0] is candidate and self._last[1] == exact:
             return self._last[2]
         if exact:
@@ -55,7 +55,7 @@ class RuntimeJudge:
         return verdict
 
     def failure(self, candidate: ir.Model, stage: Stage, allowance: float = 1.0) -> Failure | None:
-        """Why the outputs of ``candidate`` do not hold after ``stage``; ``None`` if they do."""
+        """By which limit the outputs of ``candidate`` fail after ``stage``; ``None`` if they hold."""
         verdict = self.verdict(candidate, exact=stage.exact)
         self.verdicts += not stage.exact
         if not verdict.ok:
@@ -66,7 +66,7 @@ class RuntimeJudge:
         return None
 
     def budget_used(self, candidate: ir.Model) -> float:
-        """The share of the budget that ``candidate`` uses."""
+        """How much of the budget ``candidate`` uses; 1 is all of it."""
         return self.verdict(candidate, exact=False).budget_used
 
     def score(self, candidate: ir.Model) -> Score | None:

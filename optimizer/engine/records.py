@@ -30,7 +30,7 @@ class PassRecord:
         changes: Changes by kind.
         seconds: CPU seconds.
         notes: What it left alone, or wants said.
-        skipped: Why it did not run.
+        skipped: Why it did not run, or was undone; ``None`` if it ran.
         undone: What was left out of it after a failed check.
         gain: What it is for.
         refusals: What its steps refused, by reason; ``None`` where the run was not to be verbose.
@@ -60,7 +60,9 @@ class PassRecord:
             "seconds": round(self.seconds, 4),
             "skipped": self.skipped,
             "notes": [asdict(note) for note in self.notes],
-            "undone": [{"step": one.step, "site": one.site, "reason": one.reason} for one in self.undone],
+            "undone": [
+                {"step": reverted.step, "site": reverted.site, "reason": reverted.reason} for reverted in self.undone
+            ],
             "refusals": None if self.refusals is None else [refusal.to_dict() for refusal in self.refusals],
         }
 
@@ -76,7 +78,7 @@ class StageRecord:
         seconds: CPU seconds of its passes.
         bytes: File size after the stage, as if it were written then.
         nodes: Number of nodes after the stage.
-        decisions: What ``--replay`` needs: for each pass the limits it ran in.
+        decisions: What ``--replay`` needs: for each pass the restrictions that it ran under.
     """
 
     passes: tuple[PassRecord, ...]
@@ -92,8 +94,8 @@ class StageRecord:
         """Changes of all its passes."""
         total: dict[str, int] = {}
         for member in self.passes:
-            for kind, count in member.changes.items():
-                total[kind] = total.get(kind, 0) + count
+            for change, count in member.changes.items():
+                total[change] = total.get(change, 0) + count
         return total
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class RunRecord:
         score: What the user's task metric says of the reference and of the result, on the validation feeds.
         compressed: Bytes that gzip makes of the files before and after, where a lossy pass made them smaller.
         coverage: What of a quantized result runs in integers, as ONNX Runtime's optimized graph says.
-        warnings: What the user should know: weak evidence, random outputs, shapes that were chosen.
+        warnings: What the user should know: few feeds, random outputs, shapes that were chosen.
     """
 
     model: Mapping[str, Any]

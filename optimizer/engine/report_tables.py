@@ -70,12 +70,15 @@ def facts_table(columns: Sequence[tuple[str, Facts]], *, only_changed_ops: bool 
 
 
 def comparison_table(
-    columns: Sequence[tuple[str, Facts]], outputs: Sequence[OutputError], latency: Latency | None, said: Sequence[str]
+    columns: Sequence[tuple[str, Facts]],
+    outputs: Sequence[OutputError],
+    latency: Latency | None,
+    remarks: Sequence[str],
 ) -> RenderableType:
     """Facts of two models, the errors of each output of the second, and its paired latency."""
     table = facts_table(columns, only_changed_ops=True)
     _add(table, "latency", "1", _latency(latency))
-    return Group(table, outputs_table(outputs), *(Text(line) for line in said))
+    return Group(table, outputs_table(outputs), *(Text(line) for line in remarks))
 
 
 def outputs_table(outputs: Iterable[OutputError]) -> Table:
@@ -117,8 +120,8 @@ def _stages(stages: Sequence[StageRecord]) -> Table:
 
 
 def _changes(member: PassRecord) -> str:
-    listed = sorted(member.changes.items(), key=lambda item: -item[1])
-    return ", ".join(f"{count:,} {kind}" for kind, count in listed) or "none"
+    listed = sorted(member.changes.items(), key=lambda counted: -counted[1])
+    return ", ".join(f"{count:,} {change}" for change, count in listed) or "none"
 
 
 def _refusals(stages: Sequence[StageRecord]) -> list[Table]:
@@ -136,17 +139,17 @@ def _refusals(stages: Sequence[StageRecord]) -> list[Table]:
 
 def _closing(report: RunRecord) -> list[RenderableType]:
     lines = [
-        f"undone: {one.step or member.name}{f' at {one.site}' if one.site else ''}: {one.reason}"
+        f"undone: {reverted.step or member.name}{f' at {reverted.site}' if reverted.site else ''}: {reverted.reason}"
         for stage in report.stages
         for member in stage.passes
-        for one in member.undone
-        if one.step or one.reason not in stage.reason  # the table says why a whole stage is gone
+        for reverted in member.undone
+        if reverted.step or reverted.reason not in stage.reason  # the table says why a whole stage is gone
     ]
     notes = [
         f"{'left alone' if note.left else 'note'}: {note.subject}: {note.reason}"
         for stage in report.stages
         for member in stage.passes
-        for note in sorted(member.notes, key=lambda one: one.left)
+        for note in sorted(member.notes, key=lambda note: note.left)
     ]
     lines += notes[:MOST_NOTES]
     if len(notes) > MOST_NOTES:

@@ -1,4 +1,4 @@
-"""From a reference and its data to a judge: feeds found or made up, the reference run, tolerances set."""
+"""From a reference and its data to a judge: feeds read or generated, the reference run, tolerances set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optimizer.evaluation.feeds.sets import Split
 
 
-_LOOKED_AT = 8  # feeds, for doubts about them
+_CHECKED_FEEDS = 8  # for warnings about the data
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class EvaluationSetup:
     Attributes:
         judge: Knows the reference's outputs on the validation feeds.
         split: All feeds.
-        notes: What to say about them.
+        notes: What the report should say about them.
     """
 
     judge: RuntimeJudge
@@ -45,12 +45,12 @@ class EvaluationSetup:
         """Why the user's data may not suit the model, by some of the calibration feeds; nothing for generated ones."""
         if self.split.origin == "generated":
             return ()
-        every = -(-len(self.split.calibration) // _LOOKED_AT)
+        every = -(-len(self.split.calibration) // _CHECKED_FEEDS)
         try:
-            found = data_checks.check(reference, self.split.calibration[::every], threads=self.judge.threads)
+            warnings = data_checks.check(reference, self.split.calibration[::every], threads=self.judge.threads)
         except (ReferenceRunError, DataError) as error:
             return (f"whether the data suits the model is not known: {error}",)
-        return tuple(f"data: {doubt}" for doubt in found)
+        return tuple(f"data: {warning}" for warning in warnings)
 
     def evaluator(
         self, reference: ir.Model, *, allow_generated: bool, is_timed: bool, time_limit: float, progress: Progress

@@ -25,16 +25,18 @@ def load_pass(name: str) -> type[Pass]:
     """
     point = _entry_point(name)
     try:
-        found = point.load()
+        pass_class = point.load()
     except Exception as error:
         raise UsageError(
             f"pass {name!r} of {_origin(point)} cannot be imported: {type(error).__name__}: {error}"
         ) from error
-    if not (isinstance(found, type) and issubclass(found, Pass)):
-        raise UsageError(f"pass {name!r} of {_origin(point)} is no subclass of optimizer.Pass, but {found!r}")
-    if found.name != name:
-        raise UsageError(f"pass {name!r} of {_origin(point)} calls itself {found.name!r}; the two names must agree")
-    return found
+    if not (isinstance(pass_class, type) and issubclass(pass_class, Pass)):
+        raise UsageError(f"pass {name!r} of {_origin(point)} is not a subclass of optimizer.Pass, but {pass_class!r}")
+    if pass_class.name != name:
+        raise UsageError(
+            f"pass {name!r} of {_origin(point)} calls itself {pass_class.name!r}; the two names must agree"
+        )
+    return pass_class
 
 
 def origin(name: str) -> str:
