@@ -121,7 +121,7 @@ def run_preset(path: Path, feeds: Path | None, preset: str, out: Path, seconds: 
     return {
         "bytes": [report.before.bytes, report.after.bytes],
         "exact_bytes": byte_size(exact),
-        "gzip": report.to_dict()["gzip"],
+        "gzip": report.to_dict()["compressed_bytes"],
         "kept": stage.kept,
         "reason": stage.reason,
         "changes": dict(stage.changes),

@@ -106,7 +106,7 @@ def examine(name: str, mode: str, model: Path, work: Path) -> Finding:
 
 def undone(report: Mapping[str, Any]) -> int:
     """How many places, steps or passes were undone."""
-    return sum(len(member["undone"]) for stage in report["stages"] for member in stage["passes"])
+    return sum(len(member["reverted"]) for stage in report["stages"] for member in stage["passes"])
 
 
 def examined(name: str, model: Path, options: argparse.Namespace) -> Iterator[Finding]:

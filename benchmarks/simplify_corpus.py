@@ -68,7 +68,7 @@ def make_ours(model: Path, folder: Path, feeds: Path | None) -> dict[str, Any]:
     spent = document["seconds"]
     work = sum(spent.get(part, 0.0) for part in ("load", "rewrite", "save"))
     undone = [f"{one['step'] or one['site'] or item['name']}: {one['reason']}"
-              for stage in document["stages"] for item in stage["passes"] for one in item["undone"]]  # fmt: skip
+              for stage in document["stages"] for item in stage["passes"] for one in item["reverted"]]  # fmt: skip
     return {"error": None, "seconds": round(work, 3), "spent": spent, "undone": undone, "version": version("onnxhone")}
 
 

@@ -108,7 +108,7 @@ class RefitWeights(NodeFilterOptions, Pass):
             "codebooks fitted": len(done.codebooks),
             "biases corrected": len(done.biases),
         }
-        notes = [*left.notes(), Note("the budget", f"{after:.1%} of it is used, {before:.1%} before", left=False)]
+        notes = [*left.notes(), Note("the budget", f"{after:.1%} of it is used, {before:.1%} before", skipped=False)]
         return PassResult(fitted, {kind: count for kind, count in changes.items() if count}, notes, {"fitted": True})
 
     def _codebooks(

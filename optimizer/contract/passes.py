@@ -45,12 +45,12 @@ class Note:
     Attributes:
         subject: Its name.
         reason: Why it is left alone, or what is to be said of it.
-        left: Whether it is left alone.
+        skipped: Whether it is left alone.
     """
 
     subject: str
     reason: str
-    left: bool = True
+    skipped: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Context:
         target: The machine that the model is for; ``auto`` is this one.
         progress: Called with the share of the work done, 0 to 1; ``begin`` names a new piece of work.
         evaluator: Feeds, errors and times for a lossy pass; ``None`` where nothing may be run.
-        allowance: The share of the budget that the stage may use, as ``Lab.share`` counts it.
+        budget_limit: The share of the budget that the stage may use, as ``Evaluator.budget_used`` counts it.
         choices: What an earlier run of the pass decided and is to be repeated; ``None`` if it decides itself.
         verbose: Whether the report lists what steps refused, so that ``sites.refusals`` collects it.
     """

@@ -60,7 +60,7 @@ class PassRecord:
             "seconds": round(self.seconds, 4),
             "skipped": self.skipped,
             "notes": [asdict(note) for note in self.notes],
-            "undone": [
+            "reverted": [
                 {"step": reverted.step, "site": reverted.site, "reason": reverted.reason} for reverted in self.undone
             ],
             "refusals": None if self.refusals is None else [refusal.to_dict() for refusal in self.refusals],

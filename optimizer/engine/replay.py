@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimizer.engine.attempt import Restrictions
+from optimizer.engine.report import READABLE
 from optimizer.errors import UsageError
 from optimizer.io.model import to_proto
 
@@ -25,12 +26,17 @@ def decisions_of(
     """The limits that the report of an earlier run holds, one list a stage.
 
     Raises:
-        UsageError: If the file is no report, or of another model or other stages.
+        UsageError: If the file is no report, of an unknown schema, or of another model or other stages.
     """
     if replay is None:
         return None
     try:
         report = json.loads(Path(replay).read_text(encoding="utf-8"))
+        if (schema := report["schema"]) not in READABLE:
+            raise UsageError(
+                f"{replay}: is a report of schema {schema}, this version reads {' and '.join(map(str, READABLE))}:"
+                f" replay it with the version that wrote it, onnxhone {report.get('versions', {}).get('onnxhone')}"
+            )
         replayed, records = report["model"]["sha256"], report["stages"]
         specs = ["+".join(member["spec"] for member in record["passes"]) for record in records]
         decisions = [[limits_from(decision) for decision in record["decisions"]] for record in records]

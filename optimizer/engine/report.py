@@ -7,7 +7,8 @@ from typing import Any
 
 from optimizer.engine.records import RunRecord
 
-SCHEMA = 1
+SCHEMA = 2  # 2 renamed keys of 1: metric, gzip, coverage, of passes undone, of notes left, of coverage left_float
+READABLE = (1, 2)  # what --replay needs has the same keys in both
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,11 @@ class Report(RunRecord):
             "stages": [stage.to_dict() for stage in self.stages],
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "verdict": self.verdict,
-            "metric": self.score.to_dict() if self.score is not None else None,
-            "gzip": None if self.compressed is None else dict(zip(("before", "after"), self.compressed, strict=True)),
-            "coverage": self.coverage.to_dict() if self.coverage is not None else None,
+            "task_metric": self.score.to_dict() if self.score is not None else None,
+            "compressed_bytes": (
+                None if self.compressed is None else dict(zip(("before", "after"), self.compressed, strict=True))
+            ),
+            "integer_coverage": self.coverage.to_dict() if self.coverage is not None else None,
             "warnings": list(self.warnings),
         }
 

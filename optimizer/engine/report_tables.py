@@ -146,10 +146,10 @@ def _closing(report: RunRecord) -> list[RenderableType]:
         if reverted.step or reverted.reason not in stage.reason  # the table says why a whole stage is gone
     ]
     notes = [
-        f"{'left alone' if note.left else 'note'}: {note.subject}: {note.reason}"
+        f"{'left alone' if note.skipped else 'note'}: {note.subject}: {note.reason}"
         for stage in report.stages
         for member in stage.passes
-        for note in sorted(member.notes, key=lambda note: note.left)
+        for note in sorted(member.notes, key=lambda note: note.skipped)
     ]
     lines += notes[:MOST_NOTES]
     if len(notes) > MOST_NOTES:

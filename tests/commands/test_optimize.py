@@ -50,6 +50,19 @@ def test_twice_and_replayed_give_the_same_bytes(tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes() == paths[2].read_bytes()
 
 
+def test_a_report_of_schema_1_is_replayed_and_of_a_later_one_refused(tmp_path):
+    path, report = tmp_path / "report.json", optimizer.optimize(DIGITS, data=DATA, timing=False).report.to_dict()
+    assert report["schema"] == 2
+    for number, member in enumerate(report["stages"][0]["passes"]):  # what schema 1 called otherwise
+        report["stages"][0]["passes"][number] = {**member, "undone": member.pop("reverted")}
+    path.write_text(json.dumps({**report, "schema": 1}))
+    again = optimizer.optimize(DIGITS, data=DATA, replay=path).report
+    assert again.to_dict()["after"] == report["after"]
+    path.write_text(json.dumps({**report, "schema": 3}))
+    with pytest.raises(UsageError, match="is a report of schema 3, this version reads 1 and 2"):
+        optimizer.optimize(DIGITS, data=DATA, replay=path)
+
+
 def test_its_own_output_is_not_changed_again(tmp_path):
     first, second = tmp_path / "1.onnx", tmp_path / "2.onnx"
     optimizer.optimize(DIGITS, first, data=DATA, timing=False)

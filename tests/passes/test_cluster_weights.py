@@ -436,7 +436,7 @@ def test_the_presets(preset, ratio, tmp_path):
     report = optimizer.optimize(DIGITS, paths[0], preset=preset, data=DATA, timing=False).report
     assert report.after.bytes < ratio * report.before.bytes
     assert max(output.rel_l2 for output in report.outputs) < 0.1
-    before, after = report.to_dict()["gzip"].values()
+    before, after = report.to_dict()["compressed_bytes"].values()
     assert before == pytest.approx(len(gzip.compress(DIGITS.read_bytes(), 6)), abs=40)
     assert after == pytest.approx(len(gzip.compress(paths[0].read_bytes(), 6)), abs=40)
     assert "file size, gzip" in report.to_text()
@@ -446,4 +446,4 @@ def test_the_presets(preset, ratio, tmp_path):
     again = optimizer.optimize(paths[0], preset=preset, data=DATA, timing=False).report
     assert not any(stage.kept for stage in again.stages)
     exact = optimizer.optimize(DIGITS, data=DATA, timing=False).report
-    assert exact.to_dict()["gzip"] is None
+    assert exact.to_dict()["compressed_bytes"] is None

@@ -399,7 +399,7 @@ def test_goal_of_macs_is_met_by_every_importance(importance):
     result = run(proto, PruneChannels(macs=0.7, importance=importance), evaluator)
     assert 0.45 <= left(proto, result, Pruning.macs) <= 0.7
     assert all(width % 4 == 0 for width in widths(result.model).values())
-    assert any(note.reason.endswith("channels") and not note.left for note in result.notes)
+    assert any(note.reason.endswith("channels") and not note.skipped for note in result.notes)
 
 
 def test_budget_stops_a_goal_and_says_so():
@@ -407,7 +407,7 @@ def test_budget_stops_a_goal_and_says_so():
     evaluator = lab_of(proto, [feeds_for(proto, {}, number) for number in range(6)])
     result = run(proto, PruneChannels(macs=0.1), evaluator)
     assert evaluator.budget_used(result.model) <= 1
-    assert any("budget" in note.reason and note.left for note in result.notes)
+    assert any("budget" in note.reason and note.skipped for note in result.notes)
 
 
 def test_params_and_latency_are_goals():

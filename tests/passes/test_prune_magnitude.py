@@ -230,7 +230,7 @@ def test_the_report_says_what_gzip_makes_of_it():
     report = optimizer.optimize(
         model(NET), passes=["prune-magnitude:guard=false"], data=planted_feeds(), budget="none", timing=False
     ).report
-    sizes = report.to_dict()["gzip"]
+    sizes = report.to_dict()["compressed_bytes"]
     assert sizes["after"] < sizes["before"]
     assert "will not run this model faster" in report.to_text()
     assert report.stages[-1].reason == "checked"

@@ -188,7 +188,7 @@ def _said(zeros: int, sizes: int, changes: Mapping[str, int]) -> Iterator[Note]:
     yield Note(
         "zeros",
         f"{now / max(sizes, 1):.1%} of {sizes:,} weights of kernels, {zeros / max(sizes, 1):.1%} before",
-        left=False,
+        skipped=False,
     )
     slow = "ONNX Runtime computes with zeros as with any number: it will not run this model faster"
-    yield Note("speed", slow, left=False)
+    yield Note("speed", slow, skipped=False)

@@ -111,7 +111,7 @@ class Coverage:
                 operator: {"integer": count.integer, "total": count.total} for operator, count in self.kernels.items()
             },
             "weights_only": self.weights_only,
-            "left_float": [{"name": kernel.name, "kind": kernel.operator} for kernel in self.float_kernels],
+            "float_kernels": [{"name": kernel.name, "operator": kernel.operator} for kernel in self.float_kernels],
             "quantize": self.quantize,
             "dequantize": self.dequantize,
             "round_trips": list(self.round_trips),

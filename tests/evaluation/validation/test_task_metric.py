@@ -88,7 +88,7 @@ def test_it_gets_all_feeds_with_their_labels_and_decides():
     assert sizes == {(4, 4), (3, 3)}, "validation feeds, and a third of the others"
     assert report.score.reference == 100
     assert report.score.drop <= 5
-    assert report.to_dict()["metric"]["drop"] == report.score.drop
+    assert report.to_dict()["task_metric"]["drop"] == report.score.drop
     assert "counting" in report.to_text()
 
 
@@ -165,7 +165,7 @@ def onnxhone(folder, *arguments):
 def test_the_command_finds_it_beside_the_caller(folder):
     done = onnxhone(folder, "--metric", "task:accuracy", "--max-drop", "1", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["metric"]["reference"] == 100
+    assert json.loads(done.stdout)["task_metric"]["reference"] == 100
 
 
 @pytest.mark.parametrize(

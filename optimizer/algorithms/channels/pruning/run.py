@@ -105,7 +105,7 @@ class PruningRun:
         removed = sum(before - after for before, after in widths.values())
         changes = {"units of channels removed": len(gone), "output channels of kernels removed": removed}
         width_notes = [
-            Note(site, f"{before} -> {after} channels", left=False) for site, (before, after) in widths.items()
+            Note(site, f"{before} -> {after} channels", skipped=False) for site, (before, after) in widths.items()
         ]
         return PassResult(pruned, changes, (*width_notes, *skipped.notes()), {"removed": _positions(pruning, gone)})
 
