@@ -20,6 +20,7 @@ def signature_failure(reference: ir.Model, candidate: ir.Model) -> Failure | Non
         old, new = getattr(reference, field), getattr(candidate, field)
         if (old or None) != (new or None):
             return Failure("signature", f"the model's {field} changed from {old!r} to {new!r}")
+    # Upgrades and new domains are allowed; a lower version may not know an attribute that is used.
     for domain, version in candidate.graph.opset_imports.items():
         if version < reference.graph.opset_imports.get(domain, version):
             return Failure("signature", f"opset of {domain or 'ai.onnx'!r} was lowered to {version}")

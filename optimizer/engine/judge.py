@@ -45,6 +45,7 @@ class RuntimeJudge:
 
     def verdict(self, candidate: ir.Model, *, exact: bool) -> Verdict:
         """The errors of all outputs of ``candidate``, and whether they hold; the last verdict is kept."""
+        # The manager asks for the failure, the budget used and the score of one candidate in turn.
         if self._last is not None and self._last[0] is candidate and self._last[1] == exact:
             return self._last[2]
         if exact:

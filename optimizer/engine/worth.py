@@ -42,11 +42,13 @@ def worthless(stage: Stage, bytes_before: int, bytes_after: int, latency: Latenc
         bytes_after: And after it.
         latency: Its model against the one before it; ``None`` where time is not measured.
     """
+    # 1. One of the gains that lossy passes are for is enough. Without times, a smaller file stands for a faster one.
     gains = {member.gain for member in stage.passes if not member.exact}
     smaller = bytes_after < bytes_before
     faster = smaller if latency is None else latency.verdict == "faster"
     if (faster and Gain.LATENCY in gains) or (smaller and gains & {Gain.SIZE, Gain.COMPRESSED_SIZE}):
         return ""
+    # 2. Accuracy and what enables others is not measured here.
     if gains <= {Gain.ACCURACY, Gain.ENABLING}:
         return ""
     size = f"{bytes_after / max(bytes_before, 1):.3f} times as large"

@@ -91,6 +91,7 @@ class SecondMoments:
 
     def merge(self, others: SecondMoments) -> None:
         """Take in the rows of ``others``."""
+        # Sums of disjoint sets of rows add up; means would not.
         self.sums += others.sums
         self.totals += others.totals
         self.rows += others.rows

@@ -140,6 +140,7 @@ def _about_preprocessing(model: ir.Model, inputs: Sequence[str], observed: Mappi
 
 
 def _about_outputs(outputs: Sequence[ir.Value], observed: Mapping[str, Observation]) -> Iterator[str]:
+    # Integer outputs, such as a class, may be equal a few times by chance; floats are not.
     constant = []
     for value in outputs:
         observation = observed[str(value.name)]
@@ -205,13 +206,14 @@ def _inner_floats(model: ir.Model) -> list[str]:
 
 
 def _trained(node: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Mean and variance of the training data; ``None`` where there are none, or they are a mere scale and shift."""
+    """Mean and variance of the training data, (channels,) each; ``None`` where they are unknown or were never set."""
     if node.attributes.get_int("training_mode", 0) or len(node.inputs) < 5:
         return None
     arrays = [constants.constant_array(value) for value in node.inputs[3:5]]
     if arrays[0] is None or arrays[1] is None:
         return None
     mean, variance = (np.asarray(array, np.float64) for array in arrays)
+    # 0 and 1 are how a BatchNormalization begins, or how it is used as a mere scale and shift.
     if (np.all(mean == 0) and np.all(variance == 1)) or not np.median(variance) > 0:
         return None
     return mean, variance

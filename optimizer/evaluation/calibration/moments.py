@@ -70,10 +70,12 @@ def second_moments(  # noqa: PLR0913 - what to sum up, over what, and how; by ke
         DataError: If there are no feeds.
         ReferenceRunError: If ONNX Runtime cannot run the model.
     """
+    # 1. Nodes with equal rows once; groups of them as their sums fit.
     sources = row_groups(model, kernels)
     names = set(observable(model, {source.value for source in sources}))
     groups = batches([source for source in sources if source.value in names], group_bytes)
     rows_of_feed = -(-most_rows // max(len(feeds), 1))
+    # 2. A sweep over the feeds for each group.
     for number, group in enumerate(groups):
         collection = Collection(group, rows_of_feed, seed)
         inputs = list(dict.fromkeys(source.value for source in group))
@@ -144,6 +146,7 @@ def cross_moments(  # noqa: PLR0913 - as above
         rngs = {pair.name: draw_for(pair.name, seed) for pair in group}
         for inputs, outputs in _both(model, reference, group, feeds, threads=threads, progress=progress_of_group):
             for pair in group:
+                # An optional input may be left out of a feed.
                 if pair.read in inputs:
                     answer = outputs.pop(pair.name)
                     sums[pair.name].add(pair.node, inputs[pair.read], answer, rows_of_feed, rngs[pair.name])

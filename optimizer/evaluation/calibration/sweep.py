@@ -226,6 +226,7 @@ def sizes(model: ir.Model, names: Sequence[str], feed: Mapping[str, Any], thread
     """The bytes of each of the values in ``feed``: a run that gives out their shapes alone."""
     if not names:
         return {}
+    # A Shape behind each value, and those as the only outputs: nothing large is given out, or computed if unused.
     copy = clone(model)
     main, name_generator = _values(copy), NameGenerator(names_in_use(copy))
     if not queries.opset_version(copy):

@@ -91,6 +91,7 @@ def _loader(
 def _from_iterable(
     data: Iterable[Mapping[str, Any]], inputs: Sequence[Slot], overridable: Sequence[Slot], extras: bool
 ) -> Split:
+    # A mapping and bytes iterate too, over names and numbers.
     if not isinstance(data, Iterable) or isinstance(data, (Mapping, bytes)):
         raise DataError(f"feeds are an iterable of mappings from input name to array, found {type(data).__name__}")
     if isinstance(data, Sequence):

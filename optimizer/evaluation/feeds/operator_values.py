@@ -155,6 +155,7 @@ def _dft_length(operand: Operand) -> Any:
 
 _CHANCE = 0.5
 _TABLE: Mapping[tuple[str, int], Callable[[Operand], Any]] = {
+    # Shapes, repeats and pads.
     ("Reshape", 1): _reshape,
     ("Expand", 1): lambda operand: _declared(operand, 1),
     ("ConstantOfShape", 0): lambda operand: _declared(operand, 2),
@@ -163,6 +164,7 @@ _TABLE: Mapping[tuple[str, int], Callable[[Operand], Any]] = {
     ("Pad", 1): _pads,
     ("Pad", 2): lambda _: 0,
     ("Pad", 3): lambda operand: list(range(operand.count)),
+    # Ranges and axes.
     ("Slice", 1): lambda _: 0,
     ("Slice", 2): _ends,
     ("Slice", 3): lambda operand: list(range(operand.count)),
@@ -175,6 +177,7 @@ _TABLE: Mapping[tuple[str, int], Callable[[Operand], Any]] = {
     ("OneHot", 2): lambda _: [0, 1],
     ("Unsqueeze", 1): lambda operand: list(range(operand.count)),
     ("Squeeze", 1): _squeezed,
+    # Sizes and scales.
     ("Split", 1): _split_sizes,
     ("SplitToSequence", 1): lambda operand: (
         operand.data[operand.axis(0)] if operand.count == 1 and operand.data else _split_sizes(operand)
@@ -183,13 +186,16 @@ _TABLE: Mapping[tuple[str, int], Callable[[Operand], Any]] = {
     ("Resize", 1): lambda operand: [0] * (operand.count // 2) + [1] * (operand.count - operand.count // 2),
     ("Resize", 2): _scales,
     ("Resize", 3): lambda operand: _declared(operand, list(operand.data[len(operand.data) - operand.count :]) or 1),
+    # Control flow: bodies run three or four times, branches by turns.
     ("Loop", 0): lambda operand: 3 + operand.number % 2,
     ("Loop", 1): lambda _: True,
     ("If", 0): lambda operand: operand.number % 2 == 0,
+    # An axis, a diagonal, a length.
     ("CumSum", 1): lambda _: 0,
     ("CumProd", 1): lambda _: 0,
     ("Trilu", 1): lambda operand: operand.number % 2,
     ("Attention", 6): _kv_length,
+    # Zero points, ratios, and scales at which the values of a feed are not all rounded to one number.
     ("ConvInteger", 2): lambda _: 1,
     ("ConvInteger", 3): lambda _: 1,
     ("Dropout", 1): lambda _: 0.1,
@@ -210,11 +216,13 @@ _TABLE: Mapping[tuple[str, int], Callable[[Operand], Any]] = {
     ("SequenceAt", 1): lambda _: 0,
     ("SequenceErase", 1): lambda _: 0,
     ("SequenceInsert", 2): lambda _: 0,
+    # Lengths of sequences: the whole axis.
     ("ReverseSequence", 1): _lengths(_time_axis),
     ("RNN", 4): _lengths(lambda _: 0),
     ("GRU", 4): _lengths(lambda _: 0),
     ("LSTM", 4): _lengths(lambda _: 0),
     ("RoiAlign", 2): lambda _: 0,
+    # Signals: windows, mel bands, frames and steps.
     ("HannWindow", 0): lambda _: 10,
     ("HammingWindow", 0): lambda _: 10,
     ("BlackmanWindow", 0): lambda _: 10,

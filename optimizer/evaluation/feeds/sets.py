@@ -115,6 +115,7 @@ def two_sets(calibration: FeedSet, validation: FeedSet, origin: Origin, notes: S
         origin: Where the feeds come from.
         notes: What the report should say about them.
     """
+    # Twelve blocks of neighbours, or as many as there are feeds; every third of them selects.
     count = len(calibration)
     block = [index * min(_BLOCKS, count) // count for index in range(count)]
     selects = [index for index in range(count) if block[index] % _SPLIT == 0]
@@ -204,6 +205,7 @@ def _array(value: Any, slot: Slot, where: str) -> np.ndarray[Any, np.dtype[Any]]
     array = np.asarray(value)
     check_array(array.dtype, array.shape, slot, where)
     expected = numpy_type(slot)
+    # Raw bytes that .npz kept in place of a type that numpy lacks.
     if expected is not None and array.dtype.kind == "V":
         return array.view(expected)
     return array

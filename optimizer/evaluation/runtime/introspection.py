@@ -37,6 +37,7 @@ def optimized_graphs(model: ir.Model | Loadable) -> list[onnx.GraphProto]:
         options.optimized_model_filepath = str(target)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights.name)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        # Loading it writes the optimized graph.
         _open(model, options)
         return list(_with_subgraphs(onnx.load_model(target, load_external_data=False).graph))
 
@@ -54,7 +55,7 @@ def profile(
 ) -> dict[str, float]:
     """Seconds of one inference by the name of the node that runs, after ONNX Runtime's optimizations.
 
-    Each is the median of ten runs.
+    Each is by the median over ten runs.
 
     Args:
         model: The model, or what ``prepare`` made of it.
@@ -75,6 +76,7 @@ def profile(
         for _ in range(_PROFILED_RUNS):
             run()
         events = json.loads(Path(loaded.end_profiling()).read_text(encoding="utf-8"))
+    # A node inside a loop runs several times a run: the median of one, times how often it ran. Durations are in us.
     samples: dict[str, list[float]] = {}
     for event in events:
         name = event.get("name", "")

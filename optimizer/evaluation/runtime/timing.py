@@ -228,6 +228,7 @@ def _by_turns(  # noqa: PLR0913 - the inner loop
     gc.disable()
     try:
         while True:
+            # Enough samples in enough time, or no time for another one.
             now = clocks.wall()
             count = len(samples)
             if count >= _LEAST_SAMPLES and now - start >= _PAIR_SECONDS:

@@ -105,6 +105,7 @@ class Budget:
         self, difference: Difference, relative_std: float | None = None, *, arg_max: bool = False
     ) -> Iterator[Use]:
         """What ``difference`` uses of each limit; the arguments are those of ``failure``."""
+        # What cannot be compared, or is not a number where it should be, is beyond any limit.
         if difference.failure:
             yield Use(difference.failure, float("inf"))
             return
@@ -200,7 +201,7 @@ class Part:
 
 
 def parts(model: ir.Model) -> Mapping[str, tuple[Part, ...]]:
-    """The parts of each output, read off the graph; the whole output is not among them."""
+    """The parts of each output, by name, read off the graph; the whole output is not among them."""
     return {value.name: tuple(_parts_of(value)) for value in model.graph.outputs if value.name}
 
 
@@ -215,6 +216,7 @@ def _parts_of(output: ir.Value) -> Iterator[Part]:
 
 
 def _concat_parts(node: ir.Node) -> Iterator[Part]:
+    """The inputs of a Concat, up to the first whose size along the axis is unknown: where the next begins is too."""
     axis = node.attributes.get_int("axis", 0)
     position = 0
     for number, value in enumerate(node.inputs):
@@ -233,6 +235,7 @@ def _linked(node: ir.Node, label: str) -> Part:
 
 
 def _producer(value: ir.Value) -> ir.Node | None:
+    """The node that computes ``value``, behind Identity and Cast."""
     node = value.producer()
     while node is not None and queries.is_standard(node, *_PASS_THROUGH) and node.inputs[0] is not None:
         node = node.inputs[0].producer()

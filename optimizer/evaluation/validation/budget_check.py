@@ -62,6 +62,7 @@ class BudgetCheck:
 
     def verdict(self, candidate: ir.Model, budget: Budget, *, threads: int = 1) -> Verdict:
         """Hold ``candidate`` to ``budget``."""
+        # 1. The outputs, part by part; a metric needs all of them, kept.
         parts_by_output = {name: self._parts_of(name, budget) for name in self._names}
         outputs: list[dict[str, Any]] | None = None if budget.metric is None else []
         try:
@@ -76,14 +77,15 @@ class BudgetCheck:
             for (name, part), output_difference in differences.items()
             if not part.label
         )
+        # 2. The largest use of any limit; the reason is the limit that is exceeded most.
         reason, most_used = "", 0.0
-        # The reason is the limit that is exceeded most.
         for (name, part), output_difference in differences.items():
             relative_std, arg_max = relative_stds.get((name, part.label)), part.link in {"Softmax", "LogSoftmax"}
             for use in budget.uses(output_difference, relative_std, arg_max=arg_max):
                 if use.share > max(most_used, 1.0):
                     reason = f"output {name!r} {part.label + ' ' if part.label else ''}{use.text}"
                 most_used = max(most_used, use.share)
+        # 3. A metric takes the place of all limits.
         if budget.metric is not None and outputs is not None:
             score = budget.metric.score(self.points(budget.metric), outputs, self._reference_outputs.whole_feeds)
             return _by_metric(score, errors, most_used)

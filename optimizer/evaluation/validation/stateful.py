@@ -89,6 +89,7 @@ class ReferenceRollout:
         steps = zip(self.outputs, self.limits, self.rollout.steps(candidate.run), strict=False)
         for step, (expected, limits, actual) in enumerate(steps):
             for name, reference in expected.items():
+                # Random outputs have no limit: dtype and shape are compared alone.
                 limit = limits.get(name)
                 stable = self.unstable.without_unstable(step, name, reference, actual[name])
                 error = difference(reference, stable, values=limit is not None)
@@ -149,6 +150,7 @@ def _longest(run: Run, rollout: Rollout) -> tuple[Rollout, list[Outputs]]:
     Raises:
         ReferenceRunError: If neither gets beyond the first step.
     """
+    # Feeds in turn may change a size that the state has taken over; one feed cannot.
     attempts: list[tuple[Rollout, list[Outputs]]] = []
     for attempted in (rollout, Rollout(rollout.pairs, rollout.inputs, rollout.feeds[:1])):
         outputs, reason = _attempted(run, attempted)
@@ -190,6 +192,7 @@ def _limits(
     """The limits of all steps until rounding has grown too far, and where integers change."""
     limits: list[Mapping[str, Tolerance]] = []
     unstable = UnstableElements()
+    # Each step has as many pairs as there are noisy rollouts; it ends with the shortest of them.
     for step, pairs in enumerate(zip(*paired_steps, strict=False)):
         step_limits: dict[str, Tolerance] = {}
         for slot in noise.outputs:

@@ -62,6 +62,7 @@ class Tolerance:
         discrete = difference.discrete
         if discrete.differing:
             return f"differs in {discrete.differing} of its {discrete.elements} elements that are not floats"
+        # Relative errors count only where the reference is not zero, and the absolute one is more than rounding.
         for text, value in (("", difference.floats.finite_rel_l2), (" of one feed", difference.worst_rel_l2)):
             if value > self.rel_l2 and difference.floats.reference2 and difference.worst_rms > self.rms:
                 return f"has relative L2{text} {value:.2g}, the limit is {self.rel_l2:.2g}"
@@ -124,6 +125,7 @@ def has_floats(feed: Mapping[str, Any]) -> bool:
 
 
 def _shrunk(value: Any, rng: np.random.Generator, other_half: bool) -> Any:
+    """``value`` after ``shrunk_by_an_ulp``; what is not a float array of numpy's own types stays as it is."""
     if isinstance(value, (list, tuple)):
         return [_shrunk(element, rng, other_half) for element in value]
     if not _is_plain_float(value):
