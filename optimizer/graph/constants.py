@@ -54,8 +54,8 @@ def per_channel(value: ir.Value | None, axis: int, channels: int, rank: int | No
     Returns:
         An array of shape () or (channels,).
     """
-    known = known_shape(value)
-    if known is None or len(known) > (1 if rank is None else rank) or math.prod(known) not in {1, channels}:
+    sizes = known_shape(value)
+    if sizes is None or len(sizes) > (1 if rank is None else rank) or math.prod(sizes) not in {1, channels}:
         return None
     array = float_array(value)
     if array is None:
@@ -72,23 +72,23 @@ def per_channel(value: ir.Value | None, axis: int, channels: int, rank: int | No
 
 
 def round_once(
-    exact: NDArray[np.float64], kind: np.dtype[np.floating], axis: int | None = None
+    exact: NDArray[np.float64], dtype: np.dtype[np.floating], axis: int | None = None
 ) -> NDArray[np.floating] | None:
-    """``exact`` in the type ``kind``, or ``None`` if that loses more than one rounding.
+    """``exact`` in the type ``dtype``, or ``None`` if that loses more than one rounding.
 
     Args:
         exact: The values in double precision.
-        kind: The float type to round to.
+        dtype: The float type to round to.
         axis: The axis of the channels, each of which has to keep its precision; ``None``: the whole has to.
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        result = np.asarray(exact, dtype=kind)  # an array even where arithmetic made a scalar of one of rank 0
+        result = np.asarray(exact, dtype=dtype)  # an array even where arithmetic made a scalar of one of rank 0
     if not np.isfinite(result).all():
         return None
     others = None if axis is None else tuple(i for i in range(exact.ndim) if i != axis)
     peaks = np.abs(exact).max(axis=others, initial=0.0)
     per_channel = exact.size // max(peaks.size, 1)
-    floor = float(np.finfo(kind).tiny) * per_channel**0.5
+    floor = float(np.finfo(dtype).tiny) * per_channel**0.5
     return result if bool(np.all((peaks == 0) | (peaks >= floor))) else None
 
 

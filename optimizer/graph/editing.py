@@ -150,7 +150,7 @@ def _detach(node: ir.Node) -> list[ir.Node]:
 
 def copy_of_node(node: ir.Node, inputs: Sequence[ir.Value | None], outputs: Sequence[str | None]) -> ir.Node:
     """A node, in no graph yet, that does to ``inputs`` what ``node`` does to its own; its outputs go by ``outputs``."""
-    made = ir.Node(
+    copy = ir.Node(
         node.domain,
         node.op_type,
         inputs,
@@ -160,6 +160,6 @@ def copy_of_node(node: ir.Node, inputs: Sequence[ir.Value | None], outputs: Sequ
         doc_string=node.doc_string,
         metadata_props=dict(node.metadata_props),
     )
-    for value, name in zip(made.outputs, outputs, strict=True):
+    for value, name in zip(copy.outputs, outputs, strict=True):
         value.name = name
-    return made
+    return copy

@@ -63,10 +63,10 @@ class GraphTree:
 
     def common(self, scopes: Iterable[ir.Graph]) -> ir.Graph:
         """The innermost graph whose values all of ``scopes``, which have the same root, see."""
-        found, *others = scopes
-        for other in others:
-            found = self._common(found, other)
-        return found
+        nearest, *others = scopes
+        for graph in others:
+            nearest = self._common(nearest, graph)
+        return nearest
 
     def _common(self, first: ir.Graph, second: ir.Graph) -> ir.Graph:
         while first is not second:

@@ -152,43 +152,43 @@ def bias_input(node: ir.Node) -> BiasInput | None:
     return BiasInput(add, 1 if add.inputs[0] is output else 0)
 
 
-def scaled_outputs(item: LinearNode, array: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weight ``weight_array`` of ``item`` with each output channel times its factor.
+def scaled_outputs(linear: LinearNode, array: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weight ``weight_array`` of ``linear`` with each output channel times its factor.
 
     Args:
-        item: The kernel.
+        linear: The kernel.
         array: Its weight.
         scale: One factor, or one for each output channel.
     """
     if scale.size == 1:
         return array * scale.reshape(())
-    if item.node.op_type != "ConvTranspose":
+    if linear.node.op_type != "ConvTranspose":
         factors = [1] * array.ndim
-        factors[item.output_axis] = -1
+        factors[linear.output_axis] = -1
         return array * scale.reshape(factors)
-    grouped = array.reshape(item.groups, -1, *array.shape[1:])
-    factors = [item.groups, 1, array.shape[1], *[1] * (array.ndim - 2)]
+    grouped = array.reshape(linear.groups, -1, *array.shape[1:])
+    factors = [linear.groups, 1, array.shape[1], *[1] * (array.ndim - 2)]
     return (grouped * scale.reshape(factors)).reshape(array.shape)
 
 
-def scaled_inputs(item: LinearNode, array: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weight ``weight_array`` of ``item`` with each input channel times its factor; see ``scaled_outputs``."""
+def scaled_inputs(linear: LinearNode, array: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weight ``weight_array`` of ``linear`` with each input channel times its factor; see ``scaled_outputs``."""
     if scale.size == 1:
         return array * scale.reshape(())
-    if item.node.op_type != "Conv":
+    if linear.node.op_type != "Conv":
         factors = [1] * array.ndim
-        factors[1 if item.transposed else 0] = -1
+        factors[1 if linear.transposed else 0] = -1
         return array * scale.reshape(factors)
-    grouped = array.reshape(item.groups, -1, *array.shape[1:])
-    factors = [item.groups, 1, array.shape[1], *[1] * (array.ndim - 2)]
+    grouped = array.reshape(linear.groups, -1, *array.shape[1:])
+    factors = [linear.groups, 1, array.shape[1], *[1] * (array.ndim - 2)]
     return (grouped * scale.reshape(factors)).reshape(array.shape)
 
 
-def response(item: LinearNode, array: NDArray[np.floating], shift: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the kernel ``item`` answers to the constant input ``shift``, one number for each output channel.
+def response(linear: LinearNode, array: NDArray[np.floating], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the kernel ``linear`` answers to the constant input ``shift``, one number for each output channel.
 
     Only for Conv, Gemm and MatMul: a ConvTranspose answers differently at its borders.
     """
-    filled = scaled_inputs(item, array, shift)
-    others = tuple(axis for axis in range(array.ndim) if axis != item.output_axis)
+    filled = scaled_inputs(linear, array, shift)
+    others = tuple(axis for axis in range(array.ndim) if axis != linear.output_axis)
     return np.asarray(filled.sum(axis=others))

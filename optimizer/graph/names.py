@@ -77,12 +77,12 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
 
 def names_in_use(model: ir.Model) -> set[str]:
     """Every value name and node name anywhere in the model."""
-    found: set[str] = set()
+    names: set[str] = set()
     for graph in graphs(model):
-        found.update(value.name for value in graph.inputs if value.name)
-        found.update(graph.initializers)
+        names.update(value.name for value in graph.inputs if value.name)
+        names.update(graph.initializers)
         for node in graph:
-            found.update(value.name for value in node.outputs if value.name)
+            names.update(value.name for value in node.outputs if value.name)
             if node.name:
-                found.add(node.name)
-    return found
+                names.add(node.name)
+    return names

@@ -93,7 +93,7 @@ CLASSIFIED = frozenset(name for _, names in _TABLE for name in names.split())
 @cache
 def having(traits: Trait) -> frozenset[str]:
     """The standard operators that have all of ``traits``."""
-    return frozenset(name for own, names in _TABLE if traits in own for name in names.split())
+    return frozenset(name for row_traits, names in _TABLE if traits in row_traits for name in names.split())
 
 
 def broadcasts(op_type: str, opset: int) -> bool:
@@ -116,10 +116,10 @@ def attributes_key(node: ir.Node) -> tuple[tuple[str, Hashable], ...] | None:
     """What the attributes of equal nodes have in common, by name; ``None`` if that cannot be said."""
     attributes = []
     for name in sorted(node.attributes.data):
-        found = _attribute_key(node.attributes[name])
-        if found is None:
+        key = _attribute_key(node.attributes[name])
+        if key is None:
             return None
-        attributes.append((name, found))
+        attributes.append((name, key))
     return tuple(attributes)
 
 

@@ -52,6 +52,6 @@ def is_identity(perm: Sequence[int]) -> bool:
 
 def reduced(perm: Sequence[int], gone: Sequence[int]) -> tuple[int, ...]:
     """The permutation of what is left of the axes when those of ``gone``, counted before ``perm``, are dropped."""
-    left = [axis for axis in perm if axis not in gone]
-    order = {axis: place for place, axis in enumerate(sorted(left))}
-    return tuple(order[axis] for axis in left)
+    remaining = [axis for axis in perm if axis not in gone]
+    order = {axis: place for place, axis in enumerate(sorted(remaining))}
+    return tuple(order[axis] for axis in remaining)

@@ -74,9 +74,9 @@ def store_sparse(model: ir.Model, values: Iterable[ir.Value]) -> int:
         tensor = value.const_value
         if tensor is None or not value.is_initializer() or tensor.dtype not in TYPES:
             continue
-        made = listed(tensor, value.name)
-        if made is not None:
-            value.const_value = made
+        sparse = listed(tensor, value.name)
+        if sparse is not None:
+            value.const_value = sparse
             stored += 1
     if stored:
         model.ir_version = max(model.ir_version, _IR_VERSION)

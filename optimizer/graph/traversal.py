@@ -47,10 +47,10 @@ def count_nodes(model: ir.Model) -> int:
 def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
     """The graphs directly in the attributes of ``node``."""
     for attribute in node.attributes.data.values():
-        kind = attribute.type
-        if kind not in _GRAPH_KINDS or attribute.is_ref():
+        attribute_type = attribute.type
+        if attribute_type not in _GRAPH_KINDS or attribute.is_ref():
             continue
-        if kind == ir.AttributeType.GRAPH:
+        if attribute_type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
         else:
             yield from attribute.as_graphs()
@@ -81,9 +81,9 @@ def is_sorted(root: ir.Graph) -> bool:
 def in_order(root: ir.Graph) -> Iterator[ir.Node]:
     """The nodes of ``root`` itself in topological order, as they stand if they are in order; cycles are cut."""
     opened: set[ir.Node] = set()
-    done: set[ir.Node] = set()
+    yielded: set[ir.Node] = set()
     for node in root:
-        if node in done:
+        if node in yielded:
             continue
         stack = [node]
         while stack:
@@ -94,8 +94,8 @@ def in_order(root: ir.Graph) -> Iterator[ir.Node]:
                 stack += reversed(waiting)
                 continue
             stack.pop()
-            if top not in done:
-                done.add(top)
+            if top not in yielded:
+                yielded.add(top)
                 yield top
 
 

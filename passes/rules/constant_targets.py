@@ -65,7 +65,7 @@ class ConstantTargets(Rule):
             return Refusal("the computed target has very many users")
         users = list(dict.fromkeys(computed.consumers()))
         others = [_targets(user, rewriter) for user in users if user is not node]
-        common = next((target for target in targets if all(target in other for other in others)), None)
+        common = next((target for target in targets if all(target in accepted for accepted in others)), None)
         if common is None:
             return Refusal("other users of the computed target need another constant, or none will do")
         if not rewriter.may_hold(node, ir.DataType.INT64):

@@ -113,10 +113,10 @@ def _pairs_of_weight(pair: _FusablePair, rewriter: Rewriter) -> list[_FusablePai
         return Refusal("the weight is a graph output")
     pairs = []
     for node, index in weight.uses():
-        other = _pair_of_user(node, index, pair, rewriter)
-        if isinstance(other, Refusal):
-            return other
-        pairs.append(other)
+        pair_of_user = _pair_of_user(node, index, pair, rewriter)
+        if isinstance(pair_of_user, Refusal):
+            return pair_of_user
+        pairs.append(pair_of_user)
     return pairs
 
 

@@ -104,12 +104,12 @@ def _dims(value: ir.Value | None) -> list[int | str | None]:
 
 def _is_broadcast(value: ir.Value, dims: Sequence[int | str | None]) -> bool:
     """Whether ``value`` broadcasts to a matrix of the size ``dims`` for certain, and leaves its size as it is."""
-    own = list(constants.known_shape(value) or _dims(value))
-    if value.shape is None or value.dtype not in constants.FLOATS or len(own) > len(dims):
+    value_dims = list(constants.known_shape(value) or _dims(value))
+    if value.shape is None or value.dtype not in constants.FLOATS or len(value_dims) > len(dims):
         return False
     return all(
         mine == 1 or (mine is not None and mine == theirs)
-        for mine, theirs in zip(reversed(own), reversed(dims), strict=False)
+        for mine, theirs in zip(reversed(value_dims), reversed(dims), strict=False)
     )
 
 

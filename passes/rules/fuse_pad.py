@@ -55,13 +55,13 @@ class FusePad(Rule):
         pads = _spatial_pads(pad, opset)
         if isinstance(pads, Refusal):
             return pads
-        own = _own_pads(node, len(pads))
-        if own is None:
+        own_pads = _own_pads(node, len(pads))
+        if own_pads is None:
             return Refusal("the operator finds its own padding out by itself (auto_pad)")
-        obstacle = _obstacle(node, pad, pads, own, opset)
+        obstacle = _obstacle(node, pad, pads, own_pads, opset)
         if obstacle is not None:
             return obstacle
-        sums = [mine + theirs for mine, theirs in zip(own, pads, strict=True)]
+        sums = [mine + theirs for mine, theirs in zip(own_pads, pads, strict=True)]
         counts = [ir.AttrInt64("count_include_pad", 1)] if node.op_type == "AveragePool" else []
         attributes = [*counts, ir.AttrInt64s("pads", sums)]
         new = changed_form(node, None, [pad.inputs[0], *node.inputs[1:]], attributes, without=["auto_pad"])
@@ -95,11 +95,11 @@ def _own_pads(node: ir.Node, count: int) -> list[int] | None:
         return None
     if node.attributes.get_string("auto_pad", "NOTSET") == "VALID":
         return [0] * count
-    own = list(node.attributes.get_ints("pads", ())) or [0] * count
-    return own if len(own) == count else None
+    numbers = list(node.attributes.get_ints("pads", ())) or [0] * count
+    return numbers if len(numbers) == count else None
 
 
-def _obstacle(node: ir.Node, pad: ir.Node, pads: Sequence[int], own: Sequence[int], opset: int) -> Refusal | None:
+def _obstacle(node: ir.Node, pad: ir.Node, pads: Sequence[int], own_pads: Sequence[int], opset: int) -> Refusal | None:
     """Why ``node`` does not come to the same with the padding of ``pad``; ``None`` if it does."""
     mode, value = pad.attributes.get_string("mode", "constant"), _value(pad, opset)
     is_zero = mode == "constant" and value == 0
@@ -110,17 +110,17 @@ def _obstacle(node: ir.Node, pad: ir.Node, pads: Sequence[int], own: Sequence[in
         return Refusal("the window of the pooling is not known")
     if node.attributes.get_int("ceil_mode", 0) != 0:
         return Refusal("the pooling rounds its size up")
-    if any(mine + theirs >= size for mine, theirs, size in zip(own, pads, [*window, *window], strict=True)):
+    if any(mine + theirs >= size for mine, theirs, size in zip(own_pads, pads, [*window, *window], strict=True)):
         return Refusal("the padding is as wide as the window of the pooling")
     if any(step != 1 for step in node.attributes.get_ints("dilations", ())):
         return Refusal("the pooling is dilated")
     if node.op_type == "AveragePool":
-        counts = node.attributes.get_int("count_include_pad", 0) == 1 or not any(own)
+        counts = node.attributes.get_int("count_include_pad", 0) == 1 or not any(own_pads)
         return None if is_zero and counts else _OTHER_PADDING
     if len(node.outputs) > 1 and queries.has_uses(node.outputs[1]):
         return Refusal("the indices of the MaxPool are used")
     is_unseen = mode == "edge" or (mode == "constant" and _is_never_above(value, pad.inputs[0]))
-    return None if is_unseen and not any(own) else _OTHER_PADDING
+    return None if is_unseen and not any(own_pads) else _OTHER_PADDING
 
 
 def _value(pad: ir.Node, opset: int) -> float | None:

@@ -62,8 +62,8 @@ def _divisor(value: ir.Value | None, user: ir.Node) -> ir.Value | None:
     shape, rank = constants.known_shape(node.inputs[0]), queries.rank(node.inputs[1])
     if shape is None or any(size != 1 for size in shape) or len(shape) > (rank or 0):
         return None
-    one = constants.float_array(node.inputs[0])
-    return node.inputs[1] if one is not None and bool(np.all(one == 1)) else None
+    dividend = constants.float_array(node.inputs[0])
+    return node.inputs[1] if dividend is not None and bool(np.all(dividend == 1)) else None
 
 
 def _is_quantized(value: ir.Value) -> bool:

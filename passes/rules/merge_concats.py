@@ -50,8 +50,8 @@ def _concat_along(value: ir.Value | None, axis: int, rank: int | None) -> ir.Nod
     inner = None if value is None else value.producer()
     if inner is None or not queries.is_standard(inner, "Concat") or queries.has_references(inner):
         return None
-    other = inner.attributes.get_int("axis", 0)
-    return inner if other == axis or (rank is not None and (other - axis) % rank == 0) else None
+    inner_axis = inner.attributes.get_int("axis", 0)
+    return inner if inner_axis == axis or (rank is not None and (inner_axis - axis) % rank == 0) else None
 
 
 RULES: tuple[Rule, ...] = (MergeConcats(),)

@@ -96,9 +96,11 @@ def _supply(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
         permuted = _constant(value, back, plan, rewriter)
     else:
         producer = value.producer()
-        own = None if producer is None else permutations.permutation(producer)
-        if producer is not None and own is not None and plan.region.decided_by(value) is value:
-            permuted = _transposed(producer.inputs[0], permutations.then(own, back), plan, rewriter, after=producer)
+        perm_of_producer = None if producer is None else permutations.permutation(producer)
+        if producer is not None and perm_of_producer is not None and plan.region.decided_by(value) is value:
+            permuted = _transposed(
+                producer.inputs[0], permutations.then(perm_of_producer, back), plan, rewriter, after=producer
+            )
         else:
             permuted = _transposed(value, back, plan, rewriter, after=producer)
         permuted.type, permuted.shape = value.type, _permuted_shape(value, back)
@@ -120,11 +122,11 @@ def _pass_on(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
     if not is_transposed:
         _keep_as_is(value, producer, plan, rewriter)
     for node, index in uses:
-        own, want = permutations.permutation(node), plan.region.wanted_by((node, index))
+        perm_of_user, want = permutations.permutation(node), plan.region.wanted_by((node, index))
         if want is PERMUTED:
             _give_out(node, source)
-        elif own is not None and want is None:
-            node.attributes.add(ir.AttrInt64s("perm", permutations.then(perm, own)))
+        elif perm_of_user is not None and want is None:
+            node.attributes.add(ir.AttrInt64s("perm", permutations.then(perm, perm_of_user)))
             node.replace_input_with(index, source)
         elif is_transposed and not plan.wants_as_is((node, index)):
             node.replace_input_with(index, source)
@@ -141,12 +143,12 @@ def _give_out(node: ir.Node, source: ir.Value) -> None:
 def _keep_as_is(value: ir.Value, producer: ir.Node, plan: LayoutPlan, rewriter: Rewriter) -> None:
     """Transpose ``value``, which is made permuted from now on, for those who need it as it was."""
     users = [use for use in value.uses() if plan.wants_as_is(use)]
-    kind, shape = value.type, value.shape
+    value_type, shape = value.type, value.shape
     value.shape = _permuted_shape(value, permutations.inverse(plan.region.perm))
     if not users and not value.is_graph_output():
         return
     restored = _transposed(value, plan.region.perm, plan, rewriter, after=producer)
-    restored.type, restored.shape = kind, shape
+    restored.type, restored.shape = value_type, shape
     for node, index in users:
         node.replace_input_with(index, restored)
     home = plan.region.home

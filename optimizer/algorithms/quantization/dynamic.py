@@ -66,7 +66,7 @@ class Quantizer:
     per_channel: bool = True
     reduced: bool = False
     unsigned: bool = False
-    known: dict[Hashable, Rows] = field(default_factory=dict)
+    quantized_rows: dict[Hashable, Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._activations: dict[Hashable, tuple[ir.Value, ...]] = {}
@@ -188,9 +188,9 @@ class Quantizer:
 
     def _rows(self, weight: ConstantOrigin, rows: NDArray[Any], *form: Hashable) -> Rows:
         named = (weight.root.name, weight.steps, rows.shape, form)
-        if named not in self.known:
-            self.known[named] = quantize_rows(rows, self.grid)
-        return self.known[named]
+        if named not in self.quantized_rows:
+            self.quantized_rows[named] = quantize_rows(rows, self.grid)
+        return self.quantized_rows[named]
 
     def _constants(
         self, node: ir.Node, weight: ConstantOrigin, integers: NDArray[Any], scale: NDArray[np.float32] | np.float32

@@ -57,9 +57,9 @@ def range_of(value: ir.Value | None, opset: int) -> tuple[float, float]:
     node = None if value is None else value.producer()
     if value is None or node is None or not queries.is_standard(node):
         return -np.inf, np.inf
-    found = clip_bounds(node, opset)
-    if found is not None and found.low <= found.high:
-        return found.low, found.high
+    bounds = clip_bounds(node, opset)
+    if bounds is not None and bounds.low <= bounds.high:
+        return bounds.low, bounds.high
     return _RANGES.get(node.op_type, (-np.inf, np.inf)) if value.dtype in constants.FLOATS else (-np.inf, np.inf)
 
 

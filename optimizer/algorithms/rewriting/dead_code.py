@@ -36,7 +36,7 @@ def remove_dead(model: ir.Model, step: Step, sites: Sites) -> Mapping[str, int]:
                 changes["unused initializers"] += 1
     changes["unused functions"] += _remove_functions(model)
     changes["unused imports"] += _remove_imports(model)
-    return {kind: count for kind, count in changes.items() if count}
+    return {change: count for change, count in changes.items() if count}
 
 
 def _remove_nodes(model: ir.Model, step: Step, sites: Sites) -> int:
@@ -133,10 +133,10 @@ def _optional_outputs(op_type: str, opset: int) -> tuple[bool, ...]:
         outputs = onnx.defs.get_schema(op_type, opset, "").outputs
     except onnx.defs.SchemaError:
         return ()
-    kinds = [output.option for output in outputs]
-    if onnx.defs.OpSchema.FormalParameterOption.Variadic in kinds:
+    options = [output.option for output in outputs]
+    if onnx.defs.OpSchema.FormalParameterOption.Variadic in options:
         return ()
-    return tuple(kind == onnx.defs.OpSchema.FormalParameterOption.Optional for kind in kinds)
+    return tuple(option == onnx.defs.OpSchema.FormalParameterOption.Optional for option in options)
 
 
 def _unused(node: ir.Node) -> list[int]:

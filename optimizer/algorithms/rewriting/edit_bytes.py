@@ -168,10 +168,10 @@ def _compute(edit: Edit, account: _Account, planned: PlannedConstants) -> set[ir
         node = value.producer()
         if node is None:
             raise ValueError(f"{value.name} is not computed by a node")
-        known = planned.rewriter.cheaper_constant(value, array)
-        constant = planned.new(node, array, value.name or "") if known is None else planned.known(known)
+        stored = planned.rewriter.cheaper_constant(value, array)
+        constant = planned.new(node, array, value.name or "") if stored is None else planned.known(stored)
         account.saved[owner(node)] -= constant.bytes
-        nodes.update(() if known is None else value.consumers())
+        nodes.update(() if stored is None else value.consumers())
         _move_users(value, constant.value or constant.name, account)
     return nodes
 

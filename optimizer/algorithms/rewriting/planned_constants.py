@@ -61,9 +61,9 @@ class PlannedConstants:
 
     def constant(self, node: ir.Node, array: NDArray[np.generic], hint: str) -> PlannedConstant:
         """What ``Rewriter.constant`` would give ``node`` to read."""
-        known = self.rewriter.known_constant(node, array)
-        if known is not None and known not in self.changing:
-            return self.known(known)
+        stored = self.rewriter.known_constant(node, array)
+        if stored is not None and stored not in self.changing:
+            return self.known(stored)
         key = content_key(ir.Tensor(array)) if self._made and self.rewriter.may_lift(node) else None
         if key is not None and key in self._made:
             return PlannedConstant(self._made[key], 0)

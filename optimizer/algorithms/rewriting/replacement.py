@@ -49,8 +49,8 @@ def replacements_for(
     arrays: Iterable[tuple[NDArray[np.generic], str]], spares: Iterable[ir.Value]
 ) -> list[ReplacementConstant]:
     """A constant for each pair of data and hint; no two take over the same of ``spares``."""
-    left, replacements = list(spares), []
+    unused, replacements = list(spares), []
     for array, hint in arrays:
-        replacements.append(replacement_for(array, hint, left))
-        left = [value for value in left if value is not replacements[-1].reusable]
+        replacements.append(replacement_for(array, hint, unused))
+        unused = [value for value in unused if value is not replacements[-1].reusable]
     return replacements

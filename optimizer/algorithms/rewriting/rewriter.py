@@ -72,12 +72,12 @@ class Rewriter:
 
     @cached_property
     def _small_constants(self) -> dict[ContentKey, ir.Value]:
-        found: dict[ContentKey, ir.Value] = {}
+        by_content: dict[ContentKey, ir.Value] = {}
         for value in self.model.graph.initializers.values():
             key = None if value.is_graph_input() or value.is_graph_output() else content_key(value.const_value)
             if key is not None:
-                found.setdefault(key, value)
-        return found
+                by_content.setdefault(key, value)
+        return by_content
 
     def opset(self, node: ir.Node) -> int:
         """The version of the standard operator set that holds for ``node``."""
@@ -98,12 +98,12 @@ class Rewriter:
         """The graph that gets the constants that are made for ``node``."""
         return self.model.graph if self.may_lift(node) else owner(node)
 
-    def may_hold(self, node: ir.Node, kind: ir.DataType) -> bool:
-        """Whether there can be a new constant of type ``kind`` that ``node`` reads.
+    def may_hold(self, node: ir.Node, dtype: ir.DataType) -> bool:
+        """Whether there can be a new constant of type ``dtype`` that ``node`` reads.
 
         Before opset 9, Constant nodes hold floats only.
         """
-        return self.may_lift(node) or self.opset(node) >= _ANY_CONSTANT or kind in _FLOATS
+        return self.may_lift(node) or self.opset(node) >= _ANY_CONSTANT or dtype in _FLOATS
 
     def depth(self, graph: ir.Graph) -> int:
         """In how many other graphs ``graph`` is; at most, since what was inlined is not looked at again."""
@@ -135,11 +135,11 @@ class Rewriter:
 
     def first_like(self, key: Hashable, value: ir.Value) -> ir.Value:
         """The first value of this sweep that came with ``key`` and is still there; else ``value`` is it."""
-        found = self._firsts.get(key)
-        producer = None if found is None else found.producer()
-        if found is None or producer is None or producer.graph is None:
-            found = self._firsts[key] = value
-        return found
+        first = self._firsts.get(key)
+        producer = None if first is None else first.producer()
+        if first is None or producer is None or producer.graph is None:
+            first = self._firsts[key] = value
+        return first
 
     def known_constant(self, node: ir.Node, array: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value | None:
         """A small initializer of the main graph that is equal to ``array`` and that ``node`` may read, if there is."""
@@ -158,9 +158,9 @@ class Rewriter:
             array: The data; a small array that is a constant already is not stored again.
             hint: What to call it, if the name is free.
         """
-        known = self.known_constant(node, array)
-        if known is not None:
-            return known
+        stored = self.known_constant(node, array)
+        if stored is not None:
+            return stored
         name = self.names.fresh(hint)
         tensor = tensors.compact(array, name) if isinstance(array, np.ndarray) else array
         if not self.may_lift(node):
@@ -173,13 +173,13 @@ class Rewriter:
         It costs its longer name at each use, and what it takes itself if it would go for want of uses.
         """
         node = output.producer()
-        known = None if node is None else self.known_constant(node, array)
-        if known is None or known.const_value is None:
+        stored = None if node is None else self.known_constant(node, array)
+        if stored is None or stored.const_value is None:
             return None
-        cost = queries.use_count(output) * (len(known.name or "") - len(output.name or ""))
-        if not queries.has_uses(known):
-            cost += file_size.tensor_bytes(known.const_value, known.name)
-        return known if cost <= file_size.tensor_bytes(known.const_value, output.name) else None
+        cost = queries.use_count(output) * (len(stored.name or "") - len(output.name or ""))
+        if not queries.has_uses(stored):
+            cost += file_size.tensor_bytes(stored.const_value, stored.name)
+        return stored if cost <= file_size.tensor_bytes(stored.const_value, output.name) else None
 
     def replace_by_constant(self, output: ir.Value, array: NDArray[np.generic] | ir.TensorProtocol) -> None:
         """Let all readers of ``output``, which is no graph output, read a constant instead, under its name.
@@ -203,8 +203,8 @@ class Rewriter:
         editing.replace_values({output: value})
 
     def _initializer(self, target: ir.Graph, tensor: ir.TensorProtocol, name: str) -> ir.Value:
-        kind, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
-        value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
+        tensor_type, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        value = ir.Value(name=name, type=tensor_type, shape=shape, const_value=tensor)
         target.register_initializer(value)
         key = content_key(tensor)
         if key is not None and target is self.model.graph:

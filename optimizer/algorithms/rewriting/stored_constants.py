@@ -71,13 +71,13 @@ class StoredConstant:
 def stored_constants(tree: GraphTree, is_excluded: Callable[[ir.Value], bool]) -> list[StoredConstant]:
     """Every constant of the model, in its subgraphs and functions too, in the order of ``tree``."""
     named = frozenset(_named(tree))
-    found = []
+    result = []
     for graph in tree.parents:
         for value in _constants(graph):
             tensor = value.const_value if value.is_initializer() else constants.constant_tensor(value)
             if tensor is not None and value.name:
-                found.append(StoredConstant(value, tensor, graph, _stay(value, named, is_excluded)))
-    return found
+                result.append(StoredConstant(value, tensor, graph, _stay(value, named, is_excluded)))
+    return result
 
 
 def _constants(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -111,12 +111,12 @@ def _named(tree: GraphTree) -> Iterator[str]:
             yield from training.needs
 
 
-def groups_of_equals(found: Sequence[StoredConstant], tree: GraphTree) -> list[list[StoredConstant]]:
+def groups_of_equals(constants: Sequence[StoredConstant], tree: GraphTree) -> list[list[StoredConstant]]:
     """Groups of at least two holders of equal content that see a common graph; shapes may differ in a group."""
     groups: list[list[StoredConstant]] = []
-    for indices in equal_groups([holder.tensor for holder in found]):
+    for indices in equal_groups([holder.tensor for holder in constants]):
         by_root: dict[ir.Graph, list[StoredConstant]] = {}
         for index in indices:
-            by_root.setdefault(tree.root(found[index].graph), []).append(found[index])
+            by_root.setdefault(tree.root(constants[index].graph), []).append(constants[index])
         groups += [group for group in by_root.values() if len(group) > 1]
     return groups

@@ -86,7 +86,11 @@ def equalize(
     Returns:
         Real changes by kind.
     """
-    peaks = None if channel_max is None else {name: np.asarray(one, np.float64) for name, one in channel_max.items()}
+    peaks = (
+        None
+        if channel_max is None
+        else {name: np.asarray(largest, np.float64) for name, largest in channel_max.items()}
+    )
     balances: list[_Balance] = []
     for region in find_regions(model, kernel_source):
         unseen = [] if peaks is None else [value.name for value in region.read() if value.name not in peaks]
@@ -95,7 +99,9 @@ def equalize(
         else:
             balances.append(_balance(region, peaks or {}))
     _settle(balances)
-    count = sum(rescaler.rescale(one.region, power_of_two(one.exponents), one.region.name) for one in balances)
+    count = sum(
+        rescaler.rescale(largest.region, power_of_two(largest.exponents), largest.region.name) for largest in balances
+    )
     return {"channels equalized": count} if count else {}
 
 

@@ -67,8 +67,8 @@ class RescalingRegion:
 
     def read(self) -> list[ir.Value]:
         """The values that its kernels read."""
-        found = (reader.kernel.node.inputs[0] for reader in self.readers.values())
-        return list(dict.fromkeys(value for value in found if value is not None))
+        values = (reader.kernel.node.inputs[0] for reader in self.readers.values())
+        return list(dict.fromkeys(value for value in values if value is not None))
 
 
 SourceOf: TypeAlias = "Callable[[ir.Node], ScalableNode | str | None]"
@@ -84,14 +84,14 @@ def find_regions(model: ir.Model, source_of: SourceOf) -> list[RescalingRegion]:
     regions: list[RescalingRegion] = []
     seen: set[ir.Value] = set()
     for node in model.graph:
-        found = source_of(node)
+        scalable = source_of(node)
         value = node.outputs[0] if node.outputs else None
-        if found is None or value is None or value in seen:
+        if scalable is None or value is None or value in seen:
             continue
-        if isinstance(found, str):
-            regions.append(RescalingRegion(0, node, obstacle=f"{queries.site(node)} {found}"))
+        if isinstance(scalable, str):
+            regions.append(RescalingRegion(0, node, obstacle=f"{queries.site(node)} {scalable}"))
             continue
-        region = _flood(value, found.channels, source_of)
+        region = _flood(value, scalable.channels, source_of)
         region.start = node
         seen.update(region.values)
         regions.append(region)
@@ -129,30 +129,30 @@ def _before(
     if node is None:
         _hinder(region, f"{value.name} is an input of the graph")
         return ()
-    found = source_of(node)
-    if isinstance(found, str):
-        _hinder(region, f"{queries.site(node)} {found}")
+    scalable = source_of(node)
+    if isinstance(scalable, str):
+        _hinder(region, f"{queries.site(node)} {scalable}")
         return ()
-    if isinstance(found, ScalableNode):
-        if found.channels != channels:
+    if isinstance(scalable, ScalableNode):
+        if scalable.channels != channels:
             _hinder(region, f"{queries.site(node)} has its channels elsewhere")
-        region.sources[node] = found
+        region.sources[node] = scalable
         return ()
     return _tied(region, node, value, channels, "made by")
 
 
 def _behind(region: RescalingRegion, value: ir.Value, channels: Channels) -> list[tuple[ir.Value, Channels]]:
-    found: list[tuple[ir.Value, Channels]] = []
+    reached: list[tuple[ir.Value, Channels]] = []
     for use in value.uses():
         node = use.node
         kernel = linear_nodes.as_linear(node)
         if node.graph is not value.graph:
             _hinder(region, f"{value.name} is read in a subgraph")
         elif kernel is None or use.idx != 0:
-            found += _tied(region, node, value, channels, "read by")
+            reached += _tied(region, node, value, channels, "read by")
         else:
             _read(region, kernel, channels)
-    return found
+    return reached
 
 
 def _read(region: RescalingRegion, kernel: LinearNode, channels: Channels) -> None:
@@ -168,12 +168,12 @@ def _read(region: RescalingRegion, kernel: LinearNode, channels: Channels) -> No
 def _tied(
     region: RescalingRegion, node: ir.Node, value: ir.Value, channels: Channels, how: str
 ) -> Sequence[tuple[ir.Value, Channels]]:
-    found = as_homogeneous(node, value, channels)
-    if found is None:
+    homogeneous = as_homogeneous(node, value, channels)
+    if homogeneous is None:
         _hinder(region, f"{how} {node.op_type}, which a factor does not pass")
         return ()
-    for shift in found.shifts:
+    for shift in homogeneous.shifts:
         if (reason := shift_obstacle(shift.value, node)) != "":
             _hinder(region, f"{queries.site(node)} {reason}")
         region.shifts[node, shift.value] = shift
-    return found.values
+    return homogeneous.values

@@ -77,7 +77,9 @@ def smooth(
         # A Mul costs time: it is worth it for outliers alone
         if value in smoothed or peaks is None or not peaks.max(initial=0) >= OUTLIER * np.median(peaks) > 0:
             continue
-        region = RescalingRegion(readers[0].inputs, readers={item.node: RegionReader(item, 1) for item in readers})
+        region = RescalingRegion(
+            readers[0].inputs, readers={reader.node: RegionReader(reader, 1) for reader in readers}
+        )
         scale = _scale(region, seen, alpha)
         if scale is not None and rescaler.rescale(region, scale, value.name or ""):
             _insert_mul(model, value, readers, 1 / scale)
@@ -87,7 +89,7 @@ def smooth(
 
 def _by_value(model: ir.Model) -> dict[ir.Value, list[LinearNode]]:
     """What MatMul and Gemm read, with those of them whose weights may be scaled."""
-    found: dict[ir.Value, list[LinearNode]] = {}
+    by_value: dict[ir.Value, list[LinearNode]] = {}
     for node in model.graph:
         kernel = linear_nodes.as_linear(node)
         value = node.inputs[0] if kernel is not None else None
@@ -99,8 +101,8 @@ def _by_value(model: ir.Model) -> dict[ir.Value, list[LinearNode]]:
         ):
             continue
         if not weight_obstacle(kernel):
-            found.setdefault(value, []).append(kernel)
-    return found
+            by_value.setdefault(value, []).append(kernel)
+    return by_value
 
 
 def _scale(
@@ -108,14 +110,14 @@ def _scale(
 ) -> NDArray[np.float64] | None:
     """The factor of each channel; ``None`` if what is read was not observed, or by nobody."""
     peaks = [seen.get(value.name or "") for value in region.read()]
-    known = [_floored(array.reshape(region.count, -1).max(axis=1)) for array in peaks if array is not None]
-    if not known or len(known) < len(peaks):
+    largest = [_floored(array.reshape(region.count, -1).max(axis=1)) for array in peaks if array is not None]
+    if not largest or len(largest) < len(peaks):
         return None
     columns = [
         ChannelMagnitudes(reader.kernel).inputs().reshape(region.count, -1).max(axis=1)
         for reader in region.readers.values()
     ]
-    exponents = alpha * np.log2(np.max(known, axis=0)) - (1 - alpha) * np.log2(_floored(np.max(columns, axis=0)))
+    exponents = alpha * np.log2(np.max(largest, axis=0)) - (1 - alpha) * np.log2(_floored(np.max(columns, axis=0)))
     return power_of_two(exponents - exponents.mean())
 
 

@@ -130,18 +130,18 @@ class Int8Search:
 
     def reasons(self, chosen: frozenset[str]) -> dict[str, str]:
         """Why the kernels that are not ``chosen`` stayed float."""
-        found = dict.fromkeys(self.unseen, "none of the feeds reaches it")
+        reasons = dict.fromkeys(self.unseen, "none of the feeds reaches it")
         for name, unit in self.units.items():
             if name in chosen or not unit.is_kernel:
                 continue
             gain, error = self.gains.get(name, math.nan), self.errors.get(name)
             if gain <= 0:
-                found[name] = f"int8 is no faster here ({gain * 1e3:+.3f} ms saved)"
+                reasons[name] = f"int8 is no faster here ({gain * 1e3:+.3f} ms saved)"
             elif error is None:
-                found[name] = "the budget is used by others"
+                reasons[name] = "the budget is used by others"
             else:
-                found[name] = f"it alone uses {error:.0%} of the budget"
-        return found
+                reasons[name] = f"it alone uses {error:.0%} of the budget"
+        return reasons
 
     def _choose_ranges(self) -> None:
         """Take the method of least error over everything, where the method is to be chosen."""
@@ -149,13 +149,13 @@ class Int8Search:
             self.candidates.ranges = _Ranges(self.candidates.observations, self.method)
             return
         ranges = {method: _Ranges(self.candidates.observations, method) for method in _AUTO}
-        found = {}
+        errors = {}
         for method in _AUTO:
             self.candidates.ranges = ranges[method]
-            found[method] = self.evaluator.budget_used(self.build(self.everything()))
-        self.method = min(found, key=lambda name: found[name])
+            errors[method] = self.evaluator.budget_used(self.build(self.everything()))
+        self.method = min(errors, key=lambda name: errors[name])
         self.candidates.ranges = ranges[self.method]
-        self.shares[self.everything()] = found[self.method]
+        self.shares[self.everything()] = errors[self.method]
 
     def _gains(self) -> dict[str, float]:
         """Seconds that each unit saves; without times, the bytes of its weights count."""
@@ -173,10 +173,10 @@ class Int8Search:
         }
         before = profile_gains.by_name(self.evaluator.profile(self.candidates.model))
         after = profile_gains.by_name(self.evaluator.profile(self.build(self.everything())))
-        found = profile_gains.gains(names, before, after)
-        known = [gain for gain in found.values() if not math.isnan(gain)]
-        average = sum(known) / len(known) if known else 1.0
-        return {name: average if math.isnan(gain) else gain for name, gain in found.items()}
+        gains = profile_gains.gains(names, before, after)
+        measured = [gain for gain in gains.values() if not math.isnan(gain)]
+        average = sum(measured) / len(measured) if measured else 1.0
+        return {name: average if math.isnan(gain) else gain for name, gain in gains.items()}
 
 
 def _joining(model: ir.Model, units: Sequence[Unit]) -> list[Unit]:
@@ -203,8 +203,8 @@ class _Ranges(dict[str, "Range"]):
         self._seen, self._method = seen, method
 
     def __missing__(self, name: str) -> Range:
-        found = self[name] = self._seen[name].range(self._method)
-        return found
+        chosen = self[name] = self._seen[name].range(self._method)
+        return chosen
 
 
 def _bytes(unit: Unit, nodes: Mapping[str | None, ir.Node]) -> int:

@@ -114,12 +114,12 @@ def _supply(value: ir.Value, plan: LayoutPlan, draft: _Draft) -> None:
     if not permuted_uses:
         return
     back, producer = permutations.inverse(plan.region.perm), value.producer()
-    own = None if producer is None else permutations.permutation(producer)
+    perm_of_producer = None if producer is None else permutations.permutation(producer)
     if constants.constant_tensor(value) is not None:
         name = _permuted_constant(value, back, plan, draft)
-    elif producer is not None and own is not None and plan.region.decided_by(value) is value:
+    elif producer is not None and perm_of_producer is not None and plan.region.decided_by(value) is value:
         source = producer.inputs[0]
-        name = draft.transpose((source and source.name) or "", permutations.then(own, back))
+        name = draft.transpose((source and source.name) or "", permutations.then(perm_of_producer, back))
     else:
         name = draft.transpose(value.name or "", back)
     for node, index in permuted_uses:
@@ -145,11 +145,11 @@ def _pass_on(value: ir.Value, plan: LayoutPlan, draft: _Draft) -> None:
         for node, index in value.uses():
             draft.read(node, index, restored if plan.wants_as_is((node, index)) else name)
     for node, index in value.uses():
-        own, want = permutations.permutation(node), plan.region.wanted_by((node, index))
+        perm_of_user, want = permutations.permutation(node), plan.region.wanted_by((node, index))
         if want is PERMUTED:
             draft.give_out(node, name)
-        elif own is not None and want is None:
-            draft.set_attribute(node, ir.AttrInt64s("perm", permutations.then(perm, own)))
+        elif perm_of_user is not None and want is None:
+            draft.set_attribute(node, ir.AttrInt64s("perm", permutations.then(perm, perm_of_user)))
             draft.read(node, index, name)
         elif is_transposed and not plan.wants_as_is((node, index)):
             draft.read(node, index, name)
