@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optimizer
+from optimizer.algorithms.clustering.search import ClusterChoices
 from optimizer.algorithms.quantization.linear import WEIGHT_INT8
 from optimizer.algorithms.quantization.rows import quantize_rows
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
@@ -167,7 +168,7 @@ def stored(original: ir.Model, way: Way, evaluator: RuntimeEvaluator) -> tuple[i
         model = rewritten(original, way.spec)[0]
         return model, byte_size(model)
     (member,) = parse_stage(way.spec).passes
-    context = Context(original, evaluator=evaluator, choices={"level": 0})
+    context = Context(original, evaluator=evaluator, choices=ClusterChoices(level=0, wide=()))
     try:
         member.requires(original, context)
     except PreconditionError:

@@ -115,7 +115,8 @@ class Bench:
         self.evaluator.memo.clear()  # candidates of other options are of no use
         error, as_run = (self._error(result.model, optimize=optimize) for optimize in (False, True))
         shown = "+".join(filter(None, (before, f"insert-qdq:{options}" if options else "insert-qdq")))
-        return Row(shown, error, as_run, str(result.choices.get("ranges", "")), changes | dict(result.changes), left)
+        ranges = result.choices.ranges if result.choices is not None else ""
+        return Row(shown, error, as_run, ranges, changes | dict(result.changes), left)
 
     def _error(self, model: ir.Model, *, optimize: bool) -> float:
         return worst(self.wanted, answers(model, self.feeds, optimize=optimize))

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from optimizer.algorithms.channels.pruning.run import ChannelChoices
+
 LIBRARIES = ("onnxhone", "numpy", "onnx", "onnx-ir", "onnxruntime")
 RESULTS = HERE / "results" / "prune_channels_corpus.json"
 MOST_FEEDS = 16
@@ -85,8 +87,8 @@ class Bench:
         self.context = Context(self.model, evaluator=self.evaluator, budget_limit=math.inf)
 
     def pruned(
-        self, member: PruneChannels, choices: Mapping[str, Any] | None = None
-    ) -> tuple[ir.Model, Mapping[str, Any]]:
+        self, member: PruneChannels, choices: ChannelChoices | None = None
+    ) -> tuple[ir.Model, ChannelChoices | None]:
         """The model without channels, and what was chosen."""
         context = Context(self.model, evaluator=self.evaluator, budget_limit=math.inf, choices=choices)
         result = member.run(clone(self.model), context)
@@ -96,13 +98,12 @@ class Bench:
         """The worst relative L2 of an output on the validation inputs."""
         return worst(self.plain, answers(model, self.judged, optimize=True))
 
-    def macs_left(self, choices: Mapping[str, Any]) -> float:
+    def macs_left(self, choices: ChannelChoices) -> float:
         """The share of the MACs that the choice leaves."""
         costs, full = self.pruning.macs(), self.pruning.full()
         left = full.copy()
-        by_site = choices.get("removed", {})
-        for number, family in enumerate(self.pruning.families.members):
-            left[number] -= len(by_site.get(family.site, ()))
+        for number, group in enumerate(self.pruning.width_groups.members):
+            left[number] -= len(choices.removed.get(group.site, ()))
         return costs.total(left) / costs.total(full)
 
     def latency(self, model: ir.Model) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def goals(path: Path, feeds: Path | None) -> Iterator[tuple[str, dict[str, Any]]
         begun = time.process_time()
         model, choices = bench.pruned(PruneChannels(macs=goal))
         seconds = time.process_time() - begun
-        if not choices:
+        if choices is None:
             yield str(goal), {"error": "no channels may go"}
             continue
         bare, _ = bench.pruned(PruneChannels(macs=goal, repair=False), choices)
@@ -156,7 +157,7 @@ def importances(path: Path, feeds: Path | None) -> Iterator[tuple[str, dict[str,
     bench = Bench(path, feeds)
     for name in IMPORTANCES:
         model, choices = bench.pruned(PruneChannels(macs=GOALS[0], importance=name))
-        if not choices:
+        if choices is None:
             return
         bare, _ = bench.pruned(PruneChannels(macs=GOALS[0], importance=name, repair=False), choices)
         yield name, {"rel_l2": bench.error(model), "rel_l2_without_repair": bench.error(bare)}

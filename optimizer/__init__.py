@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from optimizer.algorithms.rewriting.rewriter import Rewriter
     from optimizer.algorithms.rewriting.rules import Rule
     from optimizer.commands.optimize import Result, optimize
+    from optimizer.contract.choices import Choices
     from optimizer.contract.node_filter import NodeFilter, NodeFilterOptions
     from optimizer.contract.passes import Context, Gain, Note, Pass, PassResult, Sites, Step
     from optimizer.contract.refusal import Refusal
@@ -47,6 +48,7 @@ _HOMES = {
     "algorithms.rewriting.rewriter": ("Rewriter",),
     "algorithms.rewriting.rules": ("Rule",),
     "commands.optimize": ("Result", "optimize"),
+    "contract.choices": ("Choices",),
     "contract.node_filter": ("NodeFilter", "NodeFilterOptions"),
     "contract.passes": ("Context", "Gain", "Note", "Pass", "PassResult", "Sites", "Step"),
     "contract.refusal": ("Refusal",),
@@ -59,6 +61,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CheckFailedError",
+    "Choices",
     "Context",
     "DataError",
     "Gain",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from optimizer.algorithms.clustering.codes import Coding
 from optimizer.algorithms.clustering.kmeans import Init
-from optimizer.algorithms.clustering.search import STEP, ClusterSearch
+from optimizer.algorithms.clustering.search import STEP, ClusterChoices, ClusterSearch
 from optimizer.algorithms.clustering.storage import OLDEST_OPSET
 from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.options import Count, between
@@ -52,6 +52,7 @@ class ClusterWeights(NodeFilterOptions, Pass):
     name: ClassVar[str] = "cluster-weights"
     summary: ClassVar[str] = "weights stored as indices into codebooks of 2 to 256 values, computed with in floats"
     gain: ClassVar[Gain] = Gain.SIZE
+    choices_type: ClassVar[type[ClusterChoices]] = ClusterChoices
     oldest_opset: ClassVar[int] = OLDEST_OPSET  # of GatherElements
 
     entries: Annotated[int, between(2, 256)] = 256

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
 from optimizer.algorithms.deduplication import derived, equal
-from optimizer.algorithms.deduplication.nearly_equal import NearMerger
+from optimizer.algorithms.deduplication.nearly_equal import NearChoices, NearMerger
 from optimizer.algorithms.deduplication.transposed import find_transposed
 from optimizer.algorithms.rewriting.stored_constants import groups_of_equals, stored_constants
 from optimizer.contract.node_filter import NodePattern
@@ -63,6 +63,7 @@ class DedupInitializers(Pass):
     name: ClassVar[str] = "dedup-initializers"
     summary: ClassVar[str] = "keep one of equal weights, in all subgraphs, and transposed or reshaped ones too"
     gain: ClassVar[Gain] = Gain.SIZE
+    choices_type: ClassVar[type[NearChoices]] = NearChoices
 
     exclude: tuple[NodePattern, ...] = ()
     min_bytes: Count = 0
@@ -97,7 +98,7 @@ class DedupInitializers(Pass):
             return PassResult(model, dict(work.changes), work.all_notes())
         merged, groups = NearMerger(NEAR, self.tolerance, self.min_bytes, self._is_excluded).run(model, context)
         changes = {**work.changes, **({NEARS: merged} if merged else {})}
-        return PassResult(model, changes, work.all_notes(), {"near": groups} if merged else {})
+        return PassResult(model, changes, work.all_notes(), NearChoices(groups) if merged else None)
 
     def _merge_equal(self, work: _Work) -> None:
         found = [holder for holder in stored_constants(work.tree, self._is_excluded) if not work.is_sparse(holder)]

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, ClassVar
 from optimizer.algorithms.channels import widths
 from optimizer.algorithms.channels.redundancy.folding import FoldOptions, fold
 from optimizer.algorithms.rewriting.rewriter import Rewriter
+from optimizer.algorithms.search.levels import Levels, within_budget
 from optimizer.analysis import shape_inference
+from optimizer.contract.choices import Choices
 from optimizer.contract.options import ShareBelowOne
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.graph import queries, traversal
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from optimizer.algorithms.search.levels import Point
     from optimizer.contract.passes import Context
 
 _HALVINGS = 5
@@ -37,6 +40,13 @@ _STEPS = (
     Step("shared", "of equal or parallel channels one is computed, and the weights that read them are summed"),
     Step("unused", "channels that are only multiplied by zero go"),
 )
+
+
+@dataclass(frozen=True)
+class FoldChoices(Choices):
+    """The tolerance that held the aim."""
+
+    tolerance: ShareBelowOne
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ class FoldSharedKernels(Pass):
     name: ClassVar[str] = "fold-shared-kernels"
     summary: ClassVar[str] = "remove constant, equal, parallel and unused channels, and sum the weights that read them"
     gain: ClassVar[Gain] = Gain.LATENCY
+    choices_type: ClassVar[type[FoldChoices]] = FoldChoices
 
     multiple: widths.Multiple = "auto"
     tolerance: ShareBelowOne = 0.0
@@ -71,16 +82,16 @@ class FoldSharedKernels(Pass):
 
         With a tolerance, the largest one of it, a half, a quarter ... that stays within the allowance.
         """
-        if context.choices:
-            return self._folded(model, context, float(context.choices["tolerance"]))
-        evaluator = context.evaluator
-        for halvings in range(_HALVINGS if evaluator is not None and self.tolerance else 0):
-            tolerance = self.tolerance / 2**halvings
+        replayed = context.replayed(FoldChoices)
+        if replayed is not None or not self.tolerance:
+            return self._folded(model, context, replayed.tolerance if replayed is not None else 0.0)
+
+        def build(context: Context, point: Point) -> PassResult:
+            tolerance = self.tolerance / 2**point.level if point.level < _HALVINGS else 0.0
             context.progress.begin(f"tolerance={tolerance:.3g}")
-            result = self._folded(model, context, tolerance)
-            if not result.changes or evaluator is None or evaluator.budget_used(result.model) <= context.budget_limit:
-                return result
-        return self._folded(model, context, self.tolerance if evaluator is None else 0.0)
+            return self._folded(model, context, tolerance)
+
+        return within_budget(Levels(build, dict, whole=_HALVINGS, mixes=False), context)
 
     def _folded(self, model: ir.Model, context: Context, tolerance: float) -> PassResult:
         work = clone(model)  # shapes are inferred in it: where nothing goes, the model is given back without them
@@ -101,5 +112,5 @@ class FoldSharedKernels(Pass):
             changes.update(made)
         if not changes:
             return PassResult(model, {}, notes)
-        choices = {"tolerance": tolerance} if self.tolerance else {}
+        choices = FoldChoices(tolerance) if self.tolerance else None
         return PassResult(work, {f"{kind} channels removed": n for kind, n in sorted(changes.items())}, notes, choices)

@@ -13,10 +13,12 @@ from optimizer.algorithms.quantization import linear
 from optimizer.algorithms.quantization.static.fusion_table import constant_type
 from optimizer.algorithms.quantization.static.search import Int8Options, Int8Search
 from optimizer.algorithms.quantization.static.units import find_units
+from optimizer.algorithms.search.levels import Levels, Point, within_budget
+from optimizer.contract.choices import Choices
 from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.contract.targets import resolve
-from optimizer.errors import PreconditionError
+from optimizer.errors import PreconditionError, no_such
 from optimizer.statistics.ranges import Method
 
 if TYPE_CHECKING:
@@ -31,6 +33,21 @@ if TYPE_CHECKING:
 PER_TENSOR_OPSET, PER_CHANNEL_OPSET = 10, 13
 _GRIDS = {"uint8": linear.UINT8, "int8": linear.INT8}
 UNITS = Step("units", "nodes that become int8 together")
+
+
+@dataclass(frozen=True)
+class Int8Choices(Choices):
+    """What was decided.
+
+    Attributes:
+        units: Their names.
+        ranges: How ranges follow from what was seen.
+        adaptive: First outputs of the kernels whose weights are rounded by what they are multiplied with.
+    """
+
+    units: tuple[str, ...]
+    ranges: Method
+    adaptive: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class InsertQdq(NodeFilterOptions, Pass):
     name: ClassVar[str] = "insert-qdq"
     summary: ClassVar[str] = "run kernels in int8 where it pays, inside the budget; ranges from the calibration feeds"
     gain: ClassVar[Gain] = Gain.LATENCY
+    choices_type: ClassVar[type[Int8Choices]] = Int8Choices
 
     granularity: Literal["channel", "tensor"] = "channel"
     ranges: Literal["auto"] | Method = "auto"
@@ -85,7 +103,7 @@ class InsertQdq(NodeFilterOptions, Pass):
         if not any(unit.is_kernel for unit in units):
             reasons = sorted({one.reason for one in left})
             raise PreconditionError(f"no kernel can be quantized: {'; '.join(reasons) or 'there is none'}")
-        if not _evaluator(context).has_data and context.choices is None:
+        if not _evaluator(context).has_data:
             raise PreconditionError("ranges need real inputs; give --data, or --allow-generated-data to make some up")
 
     def run(self, model: ir.Model, context: Context) -> PassResult:
@@ -97,26 +115,40 @@ class InsertQdq(NodeFilterOptions, Pass):
         units = [
             unit for unit in found if held.issuperset(unit.outputs) and context.sites.permits(UNITS.name, unit.name)
         ]
-        method = self.ranges
-        adaptive = None if self.rounding == "adaptive" else ()
-        if context.choices is not None:
-            method, adaptive = context.choices["ranges"], tuple(context.choices["adaptive"])
+        method, adaptive = self.ranges, self._adaptive
+        replayed = context.replayed(Int8Choices)
+        if replayed is not None:
+            method, adaptive = replayed.ranges, replayed.adaptive
         options = Int8Options(
             self._grids(context.target), self.granularity == "channel", self.correct_bias, adaptive, method
         )
         work = Int8Search.of(model, units, evaluator, options)
-        if context.choices is not None:
-            chosen = frozenset(context.choices["units"]) & work.units.keys()
-        else:
-            chosen = work.search(context.budget_limit, context.progress) if self.search else work.everything()
-        notes = [Note(one.name, f"left float: {one.reason}") for one in left]
-        notes += [Note(name, f"left float: {reason}") for name, reason in work.reasons(chosen).items()]
-        notes += [Note(pattern, "matches no node") for pattern in choice.unmatched(model)]
-        if not chosen:
-            return PassResult(model, {}, notes)
-        kernels = sum(len(unit.outputs) for unit in units if unit.is_kernel and unit.name in chosen)
-        choices = {"units": sorted(chosen), "ranges": work.method, "adaptive": list(work.adaptive)}
-        return PassResult(work.build(chosen), {"kernels in int8": kernels}, notes, choices)
+        notes = [Note(unit.name, f"left float: {unit.reason}") for unit in left]
+        unmatched = [Note(pattern, "matches no node") for pattern in choice.unmatched(model)]
+
+        def build(_context: Context, point: Point) -> PassResult:
+            chosen = work.everything() - point.finer
+            stay = [Note(name, f"left float: {reason}") for name, reason in work.reasons(chosen).items()]
+            if not chosen:
+                return PassResult(model, {}, [*notes, *stay, *unmatched])
+            kernels = sum(len(unit.outputs) for unit in units if unit.is_kernel and unit.name in chosen)
+            choices = Int8Choices(tuple(sorted(chosen)), work.method, work.adaptive)
+            return PassResult(work.build(chosen), {"kernels in int8": kernels}, [*notes, *stay, *unmatched], choices)
+
+        if replayed is not None:
+            known = [unit.name for unit in found]
+            for name in replayed.units:
+                if name not in known:
+                    raise PreconditionError(f"choices:units: {no_such('unit', name, known)}")
+            return build(context, Point(finer=work.everything() - set(replayed.units)))
+        if not self.search:
+            return build(context, Point())
+        return within_budget(Levels(build, work.savings), context, work.measured)
+
+    @property
+    def _adaptive(self) -> tuple[str, ...] | None:
+        """Which kernels' weights are rounded by what they are multiplied with: all for which there is time, or none."""
+        return None if self.rounding == "adaptive" else ()
 
     def _grids(self, target: str) -> tuple[IntegerRange, IntegerRange, IntegerRange]:
         """The integers of activations, of constants that meet them, and of weights."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from optimizer.algorithms.channels import widths
 from optimizer.algorithms.channels.pruning.importance import NEED_DATA, Importance
-from optimizer.algorithms.channels.pruning.run import STEP, Goal, PruningRun
+from optimizer.algorithms.channels.pruning.run import STEP, ChannelChoices, Goal, PruningRun
 from optimizer.analysis import shape_inference
 from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.options import Only
@@ -49,6 +49,7 @@ class PruneChannels(NodeFilterOptions, Pass):
     name: ClassVar[str] = "prune-channels"
     summary: ClassVar[str] = "remove channels, neurons and heads that matter least, and refit what reads them"
     gain: ClassVar[Gain] = Gain.LATENCY
+    choices_type: ClassVar[type[ChannelChoices]] = ChannelChoices
 
     macs: _ShareLeft | None = None
     params: _ShareLeft | None = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from optimizer.algorithms.sparsity.magnitudes import WeightMagnitudes
 from optimizer.algorithms.sparsity.patterns import Pattern
 from optimizer.algorithms.sparsity.pruner import SparsityPlan
-from optimizer.algorithms.sparsity.search import STEP, PruneSearch
+from optimizer.algorithms.sparsity.search import STEP, PruneChoices, PruneSearch
 from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.options import ShareBelowOne, at_least
 from optimizer.contract.passes import Gain, Pass
@@ -55,6 +55,7 @@ class PruneMagnitude(NodeFilterOptions, Pass):
     name: ClassVar[str] = "prune-magnitude"
     summary: ClassVar[str] = "weights set to 0, the others fitted anew: smaller under gzip, not faster"
     gain: ClassVar[Gain] = Gain.COMPRESSED_SIZE
+    choices_type: ClassVar[type[PruneChoices]] = PruneChoices
 
     sparsity: ShareBelowOne = 0.0
     threshold: Annotated[float, at_least(0)] = 0.0
@@ -103,11 +104,11 @@ class PruneMagnitude(NodeFilterOptions, Pass):
             ModelError: If external data cannot be read.
         """
         result = PruneSearch(clone(model), context, self.plan).run()  # on a copy, which gets shapes
-        if not result.changes:
+        if result.choices is None:
             return replace(result, model=model)
         if self.store == "dense":
             return result
         initializers = result.model.graph.initializers
-        names = [name for name in result.choices["pruned"] if name in initializers]
+        names = [name for name in result.choices.pruned if name in initializers]
         stored = store_sparse(result.model, [initializers[name] for name in names])
         return replace(result, changes={**result.changes, **({"weights stored sparse": stored} if stored else {})})

@@ -10,18 +10,18 @@ Where the error may be measured and is over what the stage may use, the nodes th
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optimizer.algorithms.quantization.dynamic import Quantizer
 from optimizer.algorithms.quantization.dynamic_candidates import OLDEST_OPSET, Candidate, candidate
 from optimizer.algorithms.rewriting.rewriter import Rewriter
-from optimizer.algorithms.search.budgeted import Search, grouped
+from optimizer.algorithms.search.levels import Levels, Point, within_budget
 from optimizer.contract import targets
+from optimizer.contract.choices import Choices
 from optimizer.contract.node_filter import NodeFilter, NodeFilterOptions
 from optimizer.contract.options import Count
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
-from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import SkippedNodes
 from optimizer.graph import queries, traversal
 from optimizer.io.model import clone
@@ -39,6 +39,13 @@ STEP = Step("quantize-dynamic", "a node with constant weights computes in int8")
 
 
 @dataclass(frozen=True)
+class DynamicChoices(Choices):
+    """The sites of nodes that stay in float."""
+
+    float: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class QuantizeDynamic(NodeFilterOptions, Pass):
     """Compute MatMul, Gemm and LSTM in int8, with the ranges of activations taken at each run.
 
@@ -52,6 +59,7 @@ class QuantizeDynamic(NodeFilterOptions, Pass):
     name: ClassVar[str] = "quantize-dynamic"
     summary: ClassVar[str] = "MatMul, Gemm and LSTM with constant weights in int8, activations quantized at each run"
     gain: ClassVar[Gain] = Gain.LATENCY
+    choices_type: ClassVar[type[DynamicChoices]] = DynamicChoices
     oldest_opset: ClassVar[int] = OLDEST_OPSET
 
     granularity: Literal["channel", "tensor"] = "channel"
@@ -74,19 +82,18 @@ class QuantizeDynamic(NodeFilterOptions, Pass):
         Raises:
             ModelError: If external data cannot be read.
         """
-        known: dict[Hashable, Rows] = {}
-        if context.evaluator is None or context.choices:
-            floats = frozenset((context.choices or {}).get("float", ()))
-            return self._quantized(model, context, floats, known)
-        found = self._candidates(Rewriter(model, context.sites), SkippedNodes())
-        silent = replace(context, progress=Progress())  # what is built is a part of the search
-        work = {queries.site(item.node): float(item.elements) for item in found}
+        packed: dict[Hashable, Rows] = {}
 
-        def build(chosen: frozenset[str]) -> PassResult:
-            return self._quantized(clone(model), silent, work.keys() - chosen, known)
+        def build(context: Context, point: Point) -> PassResult:
+            return self._quantized(clone(model), context, point.finer, packed)
 
-        search = Search(lambda chosen: build(chosen).model, context.evaluator, context.budget_limit, context.progress)
-        return build(search.run(grouped(list(work), work)))
+        def elements() -> dict[str, float]:
+            candidates = self._candidates(Rewriter(model, context.sites), SkippedNodes())
+            return {queries.site(item.node): float(item.elements) for item in candidates}
+
+        replayed = context.replayed(DynamicChoices)
+        repeated = Point(finer=frozenset(replayed.float)) if replayed is not None else None
+        return within_budget(Levels(build, elements), context, replayed=repeated)
 
     def _quantized(
         self, model: ir.Model, context: Context, floats: AbstractSet[str], known: dict[Hashable, Rows]
@@ -108,7 +115,8 @@ class QuantizeDynamic(NodeFilterOptions, Pass):
             elif context.sites.permits(STEP.name, site):
                 quantizer.quantize(item)
                 changes[f"{op_type} in int8"] += 1
-        return PassResult(model, dict(changes), left.notes(), {"float": sorted(floats)} if changes else {})
+        choices = DynamicChoices(tuple(sorted(floats))) if changes else None
+        return PassResult(model, dict(changes), left.notes(), choices)
 
     def _is_reduced(self, context: Context) -> bool:
         if self.reduced_range == "auto":

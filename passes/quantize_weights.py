@@ -15,30 +15,31 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 
 from optimizer.algorithms.quantization.weight_only.dequantization import Dequantizer
-from optimizer.algorithms.quantization.weight_only.storage import AUTOMATIC, Packs, Storage
+from optimizer.algorithms.quantization.weight_only.storage import AUTOMATIC, Packs, Storage, StoredForm
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
 from optimizer.algorithms.rewriting.rewriter import Rewriter
-from optimizer.algorithms.search.budgeted import Search, grouped
+from optimizer.algorithms.search.levels import Levels, within_budget
+from optimizer.contract.choices import Choices
 from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.options import Count, Only
 from optimizer.contract.passes import Gain, Pass, PassResult, Step
-from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import SkippedNodes
+from optimizer.errors import PreconditionError, no_such
 from optimizer.graph import queries
 from optimizer.graph.graph_tree import GraphTree
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterator, Sequence
 
     import onnx_ir as ir
 
+    from optimizer.algorithms.search.levels import Point
     from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.passes import Context
 
@@ -50,6 +51,29 @@ _SLOWER = 1.05  # times the float model's time: what one coarse comparison can t
 def _is_length(block: int) -> bool:
     """Whether ONNX Runtime's kernels have blocks of this length."""
     return block == 0 or (block >= 16 and block & (block - 1) == 0)
+
+
+@dataclass(frozen=True)
+class WeightChoices(Choices):
+    """What was decided.
+
+    Attributes:
+        block: One of the pass's ``storages``.
+        wide: Names of weights that have more bits.
+        compute: What the integers become, where that is not by the option.
+    """
+
+    block: str
+    wide: tuple[str, ...]
+    compute: Literal["float"] | None = None
+
+
+@dataclass(frozen=True)
+class _Stored(PassResult):
+    """What was done, and whether integer kernels read a weight."""
+
+    choices: WeightChoices | None = None
+    has_integer_kernels: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,7 @@ class QuantizeWeights(NodeFilterOptions, Pass):
     name: ClassVar[str] = "quantize-weights"
     summary: ClassVar[str] = "weights stored as 8 or 4 bit integers, in rows or blocks, computed with in floats"
     gain: ClassVar[Gain] = Gain.SIZE
+    choices_type: ClassVar[type[WeightChoices]] = WeightChoices
 
     bits: Literal[4, 8] = 8
     block: Annotated[int, Only("that is 0 or a power of two from 16", _is_length)] | Literal["auto"] = "auto"
@@ -107,70 +132,57 @@ class QuantizeWeights(NodeFilterOptions, Pass):
             ModelError: If external data cannot be read.
         """
         packs: Packs = {}
-        if context.choices:
-            return self.repeated(model, context, context.choices, packs)
-        if context.evaluator is None:
-            return self._stored(model, context, next(iter(self.storages)), frozenset(), packs)
-        result = self._within_aim(model, context, context.evaluator, packs)
-        if not self._is_slowed(model, result, context.evaluator):
-            return result
-        choices = {**result.choices, "compute": "float"}
-        return self.repeated(model, context, choices, packs)
+        replayed = context.replayed(WeightChoices)
+        if replayed is not None:
+            return self._repeated(model, context, replayed, packs)
+        names = list(self.storages)
 
-    def repeated(self, model: ir.Model, context: Context, choices: Mapping[str, Any], packs: Packs) -> PassResult:
-        """What ``choices`` say, without measuring anything."""
-        wide, name = frozenset(choices.get("wide", ())), choices.get("block", list(self.storages)[-1])
-        chosen = replace(self, compute=choices.get("compute", self.compute))
-        result = chosen._stored(model, context, name, wide, packs)  # noqa: SLF001 - the same pass with one other option
-        return replace(result, choices=choices if result.changes else {})
-
-    def _within_aim(self, model: ir.Model, context: Context, evaluator: Evaluator, packs: Packs) -> PassResult:
-        """The largest blocks that hold the aim, or the search's answer if none do."""
-        for name in self.storages:
+        def build(context: Context, point: Point) -> _Stored:
+            name = names[point.level]
             context.progress.begin(f"all weights, block={name}")
-            result = self._stored(clone(model), context, name, frozenset(), packs)
-            if not result.changes or evaluator.budget_used(result.model) <= context.budget_limit:
-                return result
-        return self._searched(model, context, evaluator, packs)
+            return self._stored(clone(model), context, name, point.finer, packs)
 
-    def _is_slowed(self, model: ir.Model, result: PassResult, evaluator: Evaluator) -> bool:
+        def sizes() -> dict[str, float]:
+            weights = self._weights(model, SkippedNodes())
+            return {weight.holder.name: float(weight.holder.tensor.nbytes) for weight in weights}
+
+        result = within_budget(Levels(build, sizes, whole=len(names), mixes=False), context)
+        if result.choices is None or not self._is_slowed(model, result, context.evaluator):
+            return result
+        return self._repeated(model, context, replace(result.choices, compute="float"), packs)
+
+    def _repeated(self, model: ir.Model, context: Context, choices: WeightChoices, packs: Packs) -> PassResult:
+        """What ``choices`` say, without measuring anything."""
+        if choices.block not in self.storages:
+            raise PreconditionError(f"choices:block: {no_such('block', choices.block, list(self.storages))}")
+        same = replace(self, compute=choices.compute or self.compute)
+        result = same._stored(model, context, choices.block, frozenset(choices.wide), packs)  # noqa: SLF001 - itself
+        return replace(result, choices=choices if result.changes else None)
+
+    def _is_slowed(self, model: ir.Model, result: _Stored, evaluator: Evaluator | None) -> bool:
         """Whether ``auto`` chose integer kernels that cost time in this model, on this machine."""
-        if self.compute != "auto" or not evaluator.is_timed or not any(map(Storage.for_kernels, result.changes)):
+        if evaluator is None or self.compute != "auto" or not evaluator.is_timed or not result.has_integer_kernels:
             return False
         return evaluator.seconds(result.model) > _SLOWER * evaluator.seconds(model)
 
-    def _searched(self, model: ir.Model, context: Context, evaluator: Evaluator, packs: Packs) -> PassResult:
-        """``model`` with as many bytes in the last storage as hold the aim, the others in the next wider."""
-        name = list(self.storages)[-1]
-        sizes = {
-            weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(model, SkippedNodes())
-        }
-
-        silent = replace(context, progress=Progress())  # what is built is a part of the search
-
-        def build(narrow: frozenset[str]) -> PassResult:
-            return self._stored(clone(model), silent, name, sizes.keys() - narrow, packs)
-
-        search = Search(lambda narrow: build(narrow).model, evaluator, context.budget_limit, context.progress)
-        return build(search.run(grouped(list(sizes), sizes)))
-
-    def _stored(self, model: ir.Model, context: Context, name: str, wide: AbstractSet[str], packs: Packs) -> PassResult:
+    def _stored(self, model: ir.Model, context: Context, name: str, wide: frozenset[str], packs: Packs) -> _Stored:
         """``model`` with its weights in the storage called ``name``, but for ``wide`` ones, which get more bits."""
-        left, changes, storage = SkippedNodes(), Counter[str](), self.storages[name]
-        dequantizer, found = Dequantizer(Rewriter(model, context.sites)), list(self._weights(model, left))
-        if not found and not left:
-            left.note("the model", "has no float32 weights that a kernel reads")
-        for done, weight in enumerate(found):
-            context.progress(done / len(found))
+        skipped, forms, storage = SkippedNodes(), Counter[StoredForm](), self.storages[name]
+        dequantizer, weights = Dequantizer(Rewriter(model, context.sites)), list(self._weights(model, skipped))
+        if not weights and not skipped:
+            skipped.note("the model", "has no float32 weights that a kernel reads")
+        for number, weight in enumerate(weights):
+            context.progress(number / len(weights))
             if not np.isfinite(weight.holder.tensor.numpy()).all():
-                left.note(weight.holder.name, "is not finite")
+                skipped.note(weight.holder.name, "is not finite")
             elif context.sites.permits(STEP.name, queries.site(weight.nodes[0])):
                 chosen = storage.wider if weight.holder.name in wide else storage
-                changes[chosen.store(weight, dequantizer, packs)] += 1
-        if changes and self.bits == 4:
+                forms[chosen.store(weight, dequantizer, packs)] += 1
+        if forms and self.bits == 4:
             model.ir_version = max(model.ir_version, _IR_VERSION_OF_4_BITS)
-        choices = {"block": name, "wide": sorted(wide)} if changes else {}
-        return PassResult(model, dict(changes), left.notes(), choices)
+        choices = WeightChoices(name, tuple(sorted(wide))) if forms else None
+        changes = {str(form): count for form, count in forms.items()}
+        return _Stored(model, changes, skipped.notes(), choices, any(form.compute == "integer" for form in forms))
 
     def _weights(self, model: ir.Model, left: SkippedNodes) -> Iterator[StoredWeight]:
         choice = self.node_filter

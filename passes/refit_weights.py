@@ -27,6 +27,7 @@ import numpy as np
 from optimizer.algorithms.reconstruction.codebook_entries import codebook
 from optimizer.algorithms.reconstruction.kernel_matrices import Prunable, prunable
 from optimizer.algorithms.reconstruction.sequential import refit_all
+from optimizer.contract.choices import Choices
 from optimizer.contract.node_filter import NodeFilterOptions
 from optimizer.contract.passes import Gain, Note, Pass, PassResult, Step
 from optimizer.contract.skipped import SkippedNodes
@@ -46,6 +47,13 @@ STEP = Step("refit-weights", "the weight of a changed kernel is fitted to the re
 
 
 @dataclass(frozen=True)
+class RefitChoices(Choices):
+    """Whether fitting made the error smaller."""
+
+    fitted: bool
+
+
+@dataclass(frozen=True)
 class RefitWeights(NodeFilterOptions, Pass):
     """Fit changed kernels to the reference.
 
@@ -56,6 +64,7 @@ class RefitWeights(NodeFilterOptions, Pass):
     name: ClassVar[str] = "refit-weights"
     summary: ClassVar[str] = "kernels that were changed fitted so that their answers are the reference's again"
     gain: ClassVar[Gain] = Gain.ACCURACY
+    choices_type: ClassVar[type[RefitChoices]] = RefitChoices
 
     everything: bool = False
 
@@ -109,7 +118,8 @@ class RefitWeights(NodeFilterOptions, Pass):
             "biases corrected": len(done.biases),
         }
         notes = [*left.notes(), Note("the budget", f"{after:.1%} of it is used, {before:.1%} before", skipped=False)]
-        return PassResult(fitted, {kind: count for kind, count in changes.items() if count}, notes, {"fitted": True})
+        changes = {kind: count for kind, count in changes.items() if count}
+        return PassResult(fitted, changes, notes, RefitChoices(fitted=True))
 
     def _codebooks(
         self, model: ir.Model, context: Context, known: set[str | None], left: SkippedNodes

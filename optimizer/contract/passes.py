@@ -10,8 +10,9 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from optimizer.contract.choices import Choices
 from optimizer.contract.options import fitted, toml_value, type_hints
 from optimizer.contract.progress import Progress
 from optimizer.errors import PreconditionError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from optimizer.contract.evaluator import Evaluator
     from optimizer.contract.refusal import RefusalLog
+
+_Choices = TypeVar("_Choices", bound=Choices)
 
 
 class Gain(enum.Enum):
@@ -69,13 +72,13 @@ class PassResult:
         model: The rewritten model (the one that was given, or another).
         changes: Real changes by kind, ``{"initializers merged": 12}``; kinds with zero changes are left out.
         notes: What was left alone, and why.
-        choices: What a search decided, as JSON values; ``--replay`` hands it back as ``Context.choices``.
+        choices: What a search decided, of the pass's ``choices_type``; ``--replay`` hands it back in the context.
     """
 
     model: ir.Model
     changes: Mapping[str, int]
     notes: Sequence[Note] = ()
-    choices: Mapping[str, Any] = field(default_factory=dict)
+    choices: Choices | None = None
 
 
 @dataclass
@@ -138,8 +141,18 @@ class Context:
     progress: Progress = field(default_factory=Progress)
     evaluator: Evaluator | None = None
     budget_limit: float = 1.0
-    choices: Mapping[str, Any] | None = None
+    choices: Choices | None = None
     verbose: bool = False
+
+    def replayed(self, kind: type[_Choices]) -> _Choices | None:
+        """What an earlier run decided, of the ``choices_type`` of the pass; ``None`` if the pass decides itself.
+
+        Raises:
+            TypeError: If it is of another type.
+        """
+        if self.choices is not None and not isinstance(self.choices, kind):
+            raise TypeError(f"choices are {type(self.choices).__name__}, the pass has {kind.__name__}")
+        return self.choices
 
 
 @dataclass(frozen=True)
@@ -156,6 +169,7 @@ class Pass(ABC):
         must_pay: Whether an exact stage that it changed is undone unless it measures faster, even one that the user
             named; where times are not measured, one that the user named is kept if the file is smaller. Other exact
             stages need only not measure slower.
+        choices_type: The class in which a run tells what it decided by measurement, if it does.
         keeps_training: Whether a training part of the model stays valid, which refers to values by name.
     """
 
@@ -163,6 +177,7 @@ class Pass(ABC):
     summary: ClassVar[str]
     gain: ClassVar[Gain]
     must_pay: ClassVar[bool] = False
+    choices_type: ClassVar[type[Choices] | None] = None
     keeps_training: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optimizer.contract.passes import Context, Note, Pass, Sites
 from optimizer.contract.refusal import RefusalCount, RefusalLog
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from optimizer.contract.choices import Choices
     from optimizer.recipes.spec import Stage
 
 
@@ -35,7 +36,7 @@ class Restrictions:
     steps: frozenset[str] = frozenset()
     sites: frozenset[tuple[str, str]] = frozenset()
     only: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    choices: Mapping[str, Any] | None = None
+    choices: Choices | None = None
 
     def without_steps(self, steps: Sequence[str]) -> Restrictions:
         """These limits, and ``steps`` may do nothing."""
@@ -82,7 +83,7 @@ class PassRun:
     seconds: float = 0.0
     permitted: tuple[tuple[str, str], ...] = ()
     skipped: str | None = None
-    choices: Mapping[str, Any] = field(default_factory=dict)
+    choices: Choices | None = None
     refusals: tuple[RefusalCount, ...] | None = None
 
 
@@ -123,9 +124,10 @@ def _run_pass(
     sites = Sites(limit.steps, limit.sites, limit.only, refusals=refusals)
     started = time.process_time()
     context.progress.at(*context.progress.place[:1], member.name)
+    own_context = replace(context, sites=sites, choices=limit.choices)
     try:
-        member.requires(model, context)
-        result = member.run(model, replace(context, sites=sites, choices=limit.choices))
+        member.requires(model, own_context)
+        result = member.run(model, own_context)
     except PreconditionError as reason:
         return model, PassRun({}, skipped=str(reason), seconds=time.process_time() - started), None
     except (UsageError, CheckFailedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,12 @@ from optimizer.engine.attempt import Restrictions
 from optimizer.engine.report import READABLE
 from optimizer.errors import UsageError
 from optimizer.io.model import to_proto
+from optimizer.recipes.spec import parse_pass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from optimizer.contract.passes import Pass
     from optimizer.engine.attempt import PassRun
     from optimizer.io.model import LoadedModel
     from optimizer.recipes.spec import Stage
@@ -38,17 +41,35 @@ def decisions_of(
                 f" replay it with the version that wrote it, onnxhone {report.get('versions', {}).get('onnxhone')}"
             )
         replayed, records = report["model"]["sha256"], report["stages"]
-        specs = ["+".join(member["spec"] for member in record["passes"]) for record in records]
-        decisions = [[limits_from(decision) for decision in record["decisions"]] for record in records]
+        specs = [[member["spec"] for member in record["passes"]] for record in records]
+        decisions = [record["decisions"] for record in records]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{replay}: no report of onnxhone that can be replayed: {error!r}") from error
     if replayed != digest(source):
         raise UsageError(
             f"{replay}: is the report of another model ({report['model'].get('label')}); run without --replay"
         )
-    if specs != [str(stage) for stage in stages]:
-        raise UsageError(f"{replay}: its stages are {specs}, asked for are {[str(stage) for stage in stages]}")
-    return decisions
+    if not _are_the_same(specs, stages):
+        texts = ["+".join(members) for members in specs]
+        raise UsageError(f"{replay}: its stages are {texts}, asked for are {[str(stage) for stage in stages]}")
+    try:
+        return [
+            [limits_from(*pair, str(replay)) for pair in zip(row, stage.passes, strict=True)]
+            for row, stage in zip(decisions, stages, strict=True)
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{replay}: no decisions that can be replayed: {error!r}") from error
+
+
+def _are_the_same(specs: Sequence[Sequence[str]], stages: Sequence[Stage]) -> bool:
+    """Whether ``specs`` spell the passes of ``stages``, in whichever order of the options."""
+    passes = [[str(member) for member in stage.passes] for stage in stages]
+    if specs == passes:
+        return True
+    try:
+        return [[str(parse_pass(spec)) for spec in members] for members in specs] == passes
+    except UsageError:
+        return False
 
 
 def digest(source: LoadedModel) -> str:
@@ -59,12 +80,24 @@ def digest(source: LoadedModel) -> str:
     return hashlib.sha256(to_proto(source.model).SerializeToString(deterministic=True)).hexdigest()
 
 
-def _decision(limit: Restrictions, ran: PassRun) -> Mapping[str, Any]:
+def decision_of(limit: Restrictions, ran: PassRun) -> Mapping[str, Any]:
+    """What a report says of the limits in which a pass ran, and of what it decided."""
     decision = {"skip": limit.skip, "steps": sorted(limit.steps), "sites": sorted(map(list, limit.sites))}
-    return {**decision, "choices": dict(ran.choices)} if ran.choices and not limit.skip else decision
+    return decision if ran.choices is None or limit.skip else {**decision, "choices": ran.choices.to_json()}
 
 
-def limits_from(decision: Mapping[str, Any]) -> Restrictions:
-    """The limits that a report's decision holds."""
+def limits_from(decision: Mapping[str, Any], member: Pass, where: str) -> Restrictions:
+    """The limits that a report's decision holds for the pass ``member``; an error begins with ``where``.
+
+    Raises:
+        UsageError: If the pass decides nothing of that kind.
+        KeyError: If the decision lacks a key.
+    """
     sites = frozenset((str(step), str(site)) for step, site in decision["sites"])
-    return Restrictions(bool(decision["skip"]), frozenset(decision["steps"]), sites, choices=decision.get("choices"))
+    limits = Restrictions(bool(decision["skip"]), frozenset(decision["steps"]), sites)
+    if "choices" not in decision:
+        return limits
+    where = f"{where}: choices of {member.name}"
+    if member.choices_type is None:
+        raise UsageError(f"{where}: {decision['choices']!r}, but it has none; run without --replay")
+    return replace(limits, choices=member.choices_type.from_json(decision["choices"], where))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optimizer.engine.attempt import Attempt, Restrictions
 from optimizer.engine.bisection import Reverted
 from optimizer.engine.records import PassRecord, StageRecord
-from optimizer.engine.replay import _decision
+from optimizer.engine.replay import decision_of
 from optimizer.graph import traversal
 from optimizer.io.model import byte_size
 
@@ -70,7 +70,7 @@ def record(run: StageRun) -> StageRecord:
         seconds=sum(ran.seconds for ran in run.attempt.runs),
         bytes=byte_size(run.attempt.model),
         nodes=traversal.count_nodes(run.attempt.model),
-        decisions=tuple(_decision(*pair) for pair in zip(run.limits, run.attempt.runs, strict=True)),
+        decisions=tuple(decision_of(*pair) for pair in zip(run.limits, run.attempt.runs, strict=True)),
     )
 
 

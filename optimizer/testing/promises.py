@@ -116,7 +116,7 @@ def _miscounted(before: Run, after: Run) -> str:
 
 def asks_for_permission(trial: Trial) -> str:
     """What the manager denies is not done: no step, and no single place; each step is one of ``steps()``."""
-    choices, full = trial.plain.result.choices or None, trial.replayed  # a search asks for more than it does
+    choices, full = trial.plain.result.choices, trial.replayed  # a search asks for more than it does
     named = {step.name for step in trial.tried.steps()}
     asked = dict.fromkeys(step for step, _ in full.permitted)
     if unnamed := [step for step in asked if step not in named]:
@@ -139,7 +139,7 @@ def asks_for_permission(trial: Trial) -> str:
 
 def _ignores(trial: Trial, full: Run, pair: tuple[str, str]) -> bool:
     """Whether denying one place makes no difference, though no other place took its turn."""
-    without = trial.run(sites=Sites(denied=frozenset({pair})), choices=full.result.choices or None)
+    without = trial.run(sites=Sites(denied=frozenset({pair})), choices=full.result.choices)
     others = [other for other in full.permitted if other != pair]
     return list(without.permitted) == others and without.content == full.content
 
@@ -157,11 +157,13 @@ def is_deterministic(trial: Trial) -> str:
 
 def repeats_its_choices(trial: Trial) -> str:
     """What a search decided is written into the report as JSON, and gives the same bytes when it is read back."""
-    choices = dict(trial.plain.result.choices)
-    if not choices:
+    choices, kind = trial.plain.result.choices, trial.tried.choices_type
+    if choices is None:
         return ""
+    if kind is None or type(choices) is not kind:
+        return f"has choices of the type {type(choices).__name__}, its choices_type is {kind and kind.__name__}"
     try:
-        json.dumps(choices, allow_nan=False)
+        json.dumps(choices.to_json(), allow_nan=False)
     except (TypeError, ValueError) as error:
         return f"has choices that are no JSON: {error}"
     again = trial.replayed

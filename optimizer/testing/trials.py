@@ -20,11 +20,10 @@ from optimizer.io.model import clone, load, to_proto
 from optimizer.io.protos.ir_places import ir_places_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import onnx
     import onnx_ir as ir
 
+    from optimizer.contract.choices import Choices
     from optimizer.contract.evaluator import Evaluator
 
 _FEEDS = 6  # of which two validate and two select: enough to tell right from wrong
@@ -134,14 +133,14 @@ class Trial:
     def replayed(self) -> Run:
         """That run again, by what its search decided; the run itself if it searched for nothing."""
         choices = self.plain.result.choices
-        return self.run(choices=choices) if choices else self.plain
+        return self.plain if choices is None else self.run(choices=choices)
 
     def run(
         self,
         model: ir.Model | None = None,
         *,
         sites: Sites | None = None,
-        choices: Mapping[str, Any] | None = None,
+        choices: Choices | None = None,
         may_run: bool = True,
     ) -> Run:
         """Run the pass.
@@ -149,7 +148,7 @@ class Trial:
         Args:
             model: On a clone of this model; the reference by default.
             sites: What is denied besides.
-            choices: What an earlier run decided, as it was read from its report.
+            choices: What an earlier run decided; it goes through the JSON of a report.
             may_run: Whether models may be run, as far as the subject says so.
 
         Raises:
@@ -161,7 +160,7 @@ class Trial:
             self.reference,
             self._both(sites or Sites()),
             evaluator=self._evaluator() if may_run else None,
-            choices=None if choices is None else json.loads(json.dumps(choices)),
+            choices=None if choices is None else _through_json(choices),
         )
         try:
             self.tried.requires(start, context)
@@ -204,6 +203,10 @@ class Trial:
             self.sites.denied | sites.denied,
             {**self.sites.only, **sites.only},
         )
+
+
+def _through_json(choices: Choices) -> Choices:
+    return type(choices).from_json(json.loads(json.dumps(choices.to_json(), allow_nan=False)), "choices")
 
 
 def _digests(model: ir.Model) -> list[tuple[str, bytes]]:

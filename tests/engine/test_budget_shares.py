@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optimizer.contract.choices import Choices
 from optimizer.contract.passes import Context, Gain, Pass, PassResult
 from optimizer.engine import budget_shares
 from optimizer.engine.attempt import Failure, Restrictions
@@ -27,12 +28,18 @@ from optimizer.recipes.spec import Stage
 
 
 @dataclass(frozen=True)
+class Count(Choices):
+    count: int
+
+
+@dataclass(frozen=True)
 class Blur(Pass):
     """Removes as many of the Relu nodes as it may; each uses a tenth of the budget, or more than it thinks."""
 
     name: ClassVar[str] = "blur"
     summary: ClassVar[str] = "removes Relu nodes"
     gain: ClassVar[Gain] = Gain.LATENCY
+    choices_type: ClassVar[type[Count]] = Count
     step: float = 0.1
 
     @property
@@ -40,15 +47,16 @@ class Blur(Pass):
         return False
 
     def run(self, model, context):
-        if context.choices is not None:
-            count = context.choices["count"]
+        replayed = context.replayed(Count)
+        if replayed is not None:
+            count = replayed.count
         else:
             gone = traversal.count_nodes(context.reference) - traversal.count_nodes(model)
             count = max(int(context.budget_limit / self.step + 1e-9) - gone, 0)
         doomed = [node for node in model.graph if node.op_type == "Relu"][:count]
         for node in doomed:
             editing.bypass(node, node.inputs[0])
-        return PassResult(model, {"blurred": editing.remove_unused(doomed)}, choices={"count": count})
+        return PassResult(model, {"blurred": editing.remove_unused(doomed)}, choices=Count(count))
 
 
 @dataclass
@@ -159,12 +167,13 @@ def test_choices_are_in_the_decisions_and_are_repeated():
     first, _ = run(Blur())
     decisions = [stage.decisions for stage in first.stages]
     assert decisions[0][0]["choices"] == {"count": 10}
-    again, _ = run(Blur(step=0.5), decisions=[[limits_from(one) for one in stage] for stage in decisions])
+    limits = [[limits_from(one, Blur(), "report") for one in stage] for stage in decisions]
+    again, _ = run(Blur(step=0.5), decisions=limits)
     assert blurred(again) == [10]
 
 
 def test_a_replay_keeps_what_was_kept_for_its_speed():
-    decisions = [[Restrictions(choices={"count": 3})]]
+    decisions = [[Restrictions(choices=Count(3))]]
     outcome, _ = run(Blur(), named=False, is_faster=False, decisions=decisions)
     assert blurred(outcome) == [3]
 

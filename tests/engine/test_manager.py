@@ -201,7 +201,7 @@ def test_decisions_replay_without_timing():
     model = chain(8)
     first = run(model, DropIdentities(), judge=FakeJudge(slow_without=frozenset({"v2"})))
     judge = FakeJudge()
-    decisions = [[limits_from(one) for one in stage.decisions] for stage in first.stages]
+    decisions = [[limits_from(one, DropIdentities(), "report") for one in stage.decisions] for stage in first.stages]
     again = run(model, DropIdentities(), judge=judge, decisions=decisions, timing=False)
     assert ir.to_onnx_text(again.model) == ir.to_onnx_text(first.model)
     assert "latency" not in judge.asked
@@ -240,4 +240,4 @@ def test_out_of_time_undoes_the_whole_stage():
 def test_limits_round_trip():
     limits = Restrictions(steps=frozenset({"odd"}), sites=frozenset({("even", "Identity -> v2")}))
     manager_decision = {"skip": False, "steps": ["odd"], "sites": [["even", "Identity -> v2"]]}
-    assert limits_from(manager_decision) == limits
+    assert limits_from(manager_decision, DropIdentities(), "report") == limits

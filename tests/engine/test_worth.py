@@ -96,7 +96,7 @@ def test_size_decides_where_times_are_not_measured(judge, really):
 @pytest.mark.parametrize("ratio", [0.5, 1.0])
 def test_a_replay_repeats_what_was_decided(ratio):
     first = run(DropFirst(), ratios=[ratio])
-    decisions = [[limits_from(one) for one in stage.decisions] for stage in first.stages]
+    decisions = [[limits_from(one, DropFirst(), "report") for one in stage.decisions] for stage in first.stages]
     again = run(DropFirst(), decisions=decisions, timing=False)
     assert again.stages[0].kept is first.stages[0].kept
     assert ir.to_onnx_text(again.model) == ir.to_onnx_text(first.model)

@@ -14,7 +14,7 @@ from optimizer.errors import UsageError
 from optimizer.graph import linear_nodes
 from optimizer.io.model import load, to_proto
 from optimizer.testing import check_pass
-from passes.fold_shared_kernels import FoldSharedKernels
+from passes.fold_shared_kernels import FoldChoices, FoldSharedKernels
 from planted_nets import Planter
 from rewriting import built, feeds_for, outputs
 
@@ -339,8 +339,8 @@ def test_the_tolerance_is_lowered_until_the_budget_holds():
     wide = FoldSharedKernels(multiple=1, tolerance=0.4)
     free = wide.run(load(planted), Context(whole, evaluator=Limit(planted, 1.0)))
     tight = wide.run(load(planted), Context(whole, evaluator=Limit(planted, 0.005)))
-    assert free.choices == {"tolerance": 0.4}
-    assert tight.choices.get("tolerance", 0) < 0.4
+    assert free.choices == FoldChoices(0.4)
+    assert tight.choices is None or tight.choices.tolerance < 0.4
     assert Limit(planted, 0.005).budget_used(tight.model) <= 1
     again = wide.run(load(planted), Context(whole, choices=free.choices))
     assert to_proto(again.model) == to_proto(free.model)

@@ -14,7 +14,7 @@ from optimizer.evaluation.runtime.session import session
 from optimizer.graph import traversal
 from optimizer.io.model import byte_size, clone, load, to_proto
 from optimizer.testing import check_pass
-from passes.quantize_dynamic import QuantizeDynamic
+from passes.quantize_dynamic import DynamicChoices, QuantizeDynamic
 
 K, N = 96, 80
 RANDOM = np.random.default_rng(0)
@@ -347,7 +347,7 @@ def test_what_costs_too_much_of_the_budget_stays_in_float():
     options = QuantizeDynamic(min_elements=0)
     result = options.run(clone(given), Context(given, evaluator=Strict()))
     assert result.changes == {"MatMul in int8": 1}
-    assert result.choices == {"float": ["MatMul -> b"]}
+    assert result.choices == DynamicChoices(("MatMul -> b",))
     assert reasons(result) == {"b": "stays in float: its error would cost too much of the budget"}
     again = options.run(clone(given), Context(given, choices=result.choices))
     assert to_proto(again.model) == to_proto(result.model)

@@ -21,7 +21,7 @@ from optimizer.errors import PreconditionError, UsageError
 from optimizer.graph import traversal
 from optimizer.io.model import byte_size, clone, to_proto
 from optimizer.testing import check_pass
-from passes.quantize_weights import QuantizeWeights
+from passes.quantize_weights import QuantizeWeights, WeightChoices
 from weight_nets import assert_close, filled_model
 
 RANDOM = np.random.default_rng(0)
@@ -323,7 +323,7 @@ def test_blocks_shrink_while_the_aim_is_missed(most, chosen):
     before = model(KINDS["Gemm transB"].replace("wt", "even"))
     evaluator = Strict(lambda given: block_of(given) <= most)
     result = QuantizeWeights().run(clone(before), Context(before, evaluator=evaluator))
-    assert result.choices == {"block": chosen, "wide": []}
+    assert result.choices == WeightChoices(chosen, ())
     replayed = QuantizeWeights().run(clone(before), Context(before, choices=result.choices))
     assert to_proto(replayed.model) == to_proto(result.model)
 
@@ -338,7 +338,7 @@ def test_a_weight_that_costs_too_much_gets_more_bits(bits, wider):
     evaluator = Strict(lambda given: name in given.graph.initializers)
     result = QuantizeWeights(bits=bits, compute="float").run(clone(before), Context(before, evaluator=evaluator))
     assert result.changes == {FLOAT.format(bits): 1, FLOAT.format(bits * 2): 1}
-    assert result.choices == {"block": "16", "wide": ["wt"]}
+    assert result.choices == WeightChoices("16", ("wt",))
     assert result.model.graph.initializers[name].dtype == wider
     assert_close(before, result.model, 0.25)
     options = QuantizeWeights(bits=bits, compute="float")
@@ -364,7 +364,7 @@ def test_integer_kernels_that_are_slower_here_are_left_out(factor, changes):
     before = model("g (float[M, 96] x) => (float[M, 80] y) <float[1] w = {0}> { y = MatMul(x, w) }")
     result = QuantizeWeights(bits=4).run(clone(before), Context(before, evaluator=Timed(factor)))
     assert result.changes == {changes: 1}
-    assert result.choices.get("compute", "auto") == ("auto" if factor < 1.05 else "float")
+    assert result.choices.compute == (None if factor < 1.05 else "float")
     replayed = QuantizeWeights(bits=4).run(clone(before), Context(before, choices=result.choices))
     assert to_proto(replayed.model) == to_proto(result.model)
     asked_for = QuantizeWeights(bits=4, compute="integer").run(clone(before), Context(before, evaluator=Timed(factor)))

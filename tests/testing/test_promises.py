@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from optimizer import Gain, Note, Pass, PassResult, PreconditionError, Sites, Step, UsageError, check_pass
+from optimizer import Choices, Gain, Note, Pass, PassResult, PreconditionError, Sites, Step, UsageError, check_pass
 from optimizer.graph import editing, queries, traversal
 from optimizer.testing import pass_checks
 
@@ -166,17 +166,38 @@ class Wavers(Good):
 
 
 @dataclass(frozen=True)
+class Name(Choices):
+    name: str
+
+
+@dataclass(frozen=True)
+class Names(Choices):
+    names: set[str]
+
+
+@dataclass(frozen=True)
 class ForgetsWhatItChose(Good):
+    choices_type: ClassVar[type[Choices]] = Name
+
     def run(self, model, context):
         model.graph[0].name = "chosen" if context.choices is None else "repeated"
-        return PassResult(model, {"nodes named": 1}, choices={"name": "chosen"})
+        return PassResult(model, {"nodes named": 1}, choices=Name("chosen"))
+
+
+@dataclass(frozen=True)
+class HasChoicesOfNoType(Good):
+    def run(self, model, context):
+        model.graph[0].name = "chosen"
+        return PassResult(model, {"nodes named": 1}, choices=Name("chosen"))
 
 
 @dataclass(frozen=True)
 class ChoosesNoJson(Good):
+    choices_type: ClassVar[type[Choices]] = Names
+
     def run(self, model, context):
         model.graph[0].name = "chosen"
-        return PassResult(model, {"nodes named": 1}, choices={"names": {"chosen"}})
+        return PassResult(model, {"nodes named": 1}, choices=Names({"chosen"}))
 
 
 @dataclass(frozen=True)
@@ -228,6 +249,7 @@ class DoesNotRun(Good):
         (AsksAndDoesItAnyway(), "asks for permission", "changes 'Abs -> b' though 'drop-abs' is denied there"),
         (Wavers(), "is deterministic", "two models in two runs: they differ in graph.node"),
         (ForgetsWhatItChose(), "repeats its choices", "another model from its choices"),
+        (HasChoicesOfNoType(), "repeats its choices", "choices of the type Name, its choices_type is None"),
         (ChoosesNoJson(), "repeats its choices", "choices that are no JSON"),
         (NeverRests(), "rests", "changes its own output: {'nodes named': 1}"),
         (ChangesOutputs(), "gives a model that runs", "output 'y' has relative L2"),

@@ -1,14 +1,14 @@
 """Which weights get how many values: the fewest bytes within the allowance.
 
-Codings are tried for all weights together, from the smallest file to the least error, and at last the floats, until one
-holds the aim. Between it and the one before, ``optimizer.algorithms.search.budgeted`` then chooses weight by weight, by
-the squared error for a byte.
+Codings, from the smallest file to the least error, are the levels of ``optimizer.algorithms.search.levels``; past the
+last, weights stay floats. Weights are told apart by the squared error for a byte.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +20,11 @@ from optimizer.algorithms.clustering.gptq import Input
 from optimizer.algorithms.clustering.storage import OLDEST_OPSET, CodebookWriter, stored_bytes
 from optimizer.algorithms.quantization.weight_only.weights import StoredWeight, stored_weights
 from optimizer.algorithms.rewriting.rewriter import Rewriter
-from optimizer.algorithms.search.budgeted import Search, grouped
+from optimizer.algorithms.search.levels import Levels, Measured, Point, within_budget
+from optimizer.contract.choices import Choices
 from optimizer.contract.memo import MemoKey
+from optimizer.contract.options import Count
 from optimizer.contract.passes import PassResult, Step
-from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import SkippedNodes
 from optimizer.graph import queries
 from optimizer.graph.graph_tree import GraphTree
@@ -44,6 +45,19 @@ TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataTy
 _WORTH = 0.9  # of a weight's bytes: what takes more stays
 
 
+@dataclass(frozen=True)
+class ClusterChoices(Choices):
+    """What was decided.
+
+    Attributes:
+        level: The number of the coding, of those that are tried.
+        wide: Names of weights that have the next one, or stay.
+    """
+
+    level: Count
+    wide: tuple[str, ...]
+
+
 @dataclass
 class _ClusteringMemory:
     """What was found out of one model, for the next try with another aim.
@@ -51,15 +65,13 @@ class _ClusteringMemory:
     Attributes:
         powers: See ``optimizer.algorithms.clustering.activation_norms``.
         clustered: Weights by name and coding; ``None`` for what is no smaller.
-        shares: Of the budget, for each level with the names of what is stored in the coarser of its two codings.
-        errors: Of single weights, by level.
+        measured: What candidates use of the budget.
         fitted: Codings for which second moments were asked.
     """
 
     powers: Mapping[str, ActivationNorms]
     clustered: dict[tuple[str, Coding], Clustered | None] = field(default_factory=dict)
-    shares: dict[int, dict[frozenset[str], float]] = field(default_factory=dict)
-    errors: dict[int, dict[str, float]] = field(default_factory=dict)
+    measured: Measured = field(default_factory=Measured)
     fitted: set[Coding] = field(default_factory=set)
 
 
@@ -99,70 +111,42 @@ class ClusterSearch:
     min_elements: int
 
     def run(self) -> PassResult:
-        """The model with its weights as indices; by ``context.choices``, or as measured."""
-        evaluator, choices = self.context.evaluator, self.context.choices
-        memory = self._memory(evaluator)
-        if choices:
-            level = choices.get("level", 0)
-            self._fit(memory, evaluator, self.codings[level : level + 2])
-            return self._stored(self.model, memory, level, frozenset(choices.get("wide", ())))
-        if evaluator is None:
-            return self._stored(self.model, memory, 0, frozenset())
-        for level in range(len(self.codings)):
-            self._fit(memory, evaluator, self.codings[level : level + 1])
-            self.context.progress.begin(f"all weights in {self.codings[level].entries} values")
-            result = self._stored(clone(self.model), memory, level, frozenset())
-            if not result.changes:
-                return result
-            share = evaluator.budget_used(result.model)
-            memory.shares.setdefault(level, {})[self._names()] = share
-            if share <= self.context.budget_limit:
-                return result if level == 0 else self._mixed(memory, level - 1, evaluator)
-        return self._mixed(memory, len(self.codings) - 1, evaluator)
+        """The model with its weights as indices; as an earlier run decided, or as measured."""
+        memory = self._memory(self.context.evaluator)
+        levels = Levels(partial(self._stored, memory), self._sizes, whole=len(self.codings))
+        replayed = self.context.replayed(ClusterChoices)
+        repeated = Point(replayed.level, frozenset(replayed.wide)) if replayed is not None else None
+        return within_budget(levels, self.context, memory.measured, repeated)
 
-    def _mixed(self, memory: _ClusteringMemory, level: int, evaluator: Evaluator) -> PassResult:
-        """As many bytes in the coding ``level`` as hold the aim, the others in the next, or as they are."""
-        silent = replace(self, context=replace(self.context, progress=Progress()))  # to build is a part of the search
-        sizes = {weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(SkippedNodes())}
-
-        def build(narrow: frozenset[str]) -> PassResult:
-            return silent._stored(clone(self.model), memory, level, sizes.keys() - narrow)  # noqa: SLF001 - itself
-
-        search = Search(
-            lambda narrow: build(narrow).model,
-            evaluator,
-            self.context.budget_limit,
-            self.context.progress,
-            memory.errors.setdefault(level, {}),
-            memory.shares.setdefault(level, {}),
-        )
-        return build(search.run(grouped(list(sizes), sizes)))
-
-    def _stored(
-        self, model: ir.Model, memory: _ClusteringMemory, level: int, wide: frozenset[str] | set[str]
-    ) -> PassResult:
-        """``model`` in the coding ``level``, but for ``wide`` weights, which have the next or stay."""
-        left, changes = SkippedNodes(), Counter[str]()
-        rewriter = Rewriter(model, self.context.sites)
+    def _stored(self, memory: _ClusteringMemory, context: Context, point: Point) -> PassResult:
+        """A clone in the coding of a level, but for the finer weights, which have the next or stay."""
+        self._fit(memory, self.codings[point.level : point.level + 1 + bool(point.finer)])
+        context.progress.begin(f"all weights in {self.codings[point.level].entries} values")
+        model, left, changes = clone(self.model), SkippedNodes(), Counter[str]()
+        rewriter = Rewriter(model, context.sites)
         writer = CodebookWriter(rewriter)
         found = list(self._weights(left, model))
         if not found and not left:
             left.note("the model", "has no float weights that a kernel reads")
         for done, weight in enumerate(found):
-            self.context.progress(done / len(found))
-            at = level + (weight.holder.name in wide)
+            context.progress(done / len(found))
+            at = point.level + (weight.holder.name in point.finer)
             reason = self._obstacle(weight, rewriter, at)
             clustered = self._clustered(weight, self.codings[at], memory) if reason is None else None
             if reason is None and clustered is None:
                 reason = "would not get smaller"
             if reason is not None:
                 left.note(weight.holder.name, reason)
-            elif clustered is not None and self.context.sites.permits(STEP.name, queries.site(weight.nodes[0])):
+            elif clustered is not None and context.sites.permits(STEP.name, queries.site(weight.nodes[0])):
                 writer.put(weight, clustered)
                 changes[_kind(self.codings[at])] += 1
                 changes["distinct values in all"] += clustered.books.shape[0] * clustered.books.shape[1]
-        choices = {"level": level, "wide": sorted(wide)} if changes else {}
+        choices = ClusterChoices(point.level, tuple(sorted(point.finer))) if changes else None
         return PassResult(model, dict(changes), left.notes(), choices)
+
+    def _sizes(self) -> dict[str, float]:
+        """Bytes of the weights by name."""
+        return {weight.holder.name: float(weight.holder.tensor.nbytes) for weight in self._weights(SkippedNodes())}
 
     def _obstacle(self, weight: StoredWeight, rewriter: Rewriter, at: int) -> str | None:
         if at >= len(self.codings):
@@ -172,8 +156,9 @@ class ClusterSearch:
         reason = codes.obstacle(weight.holder.shape, self.codings[at])
         return reason if reason is not None or _is_finite(weight) else "is not finite"
 
-    def _fit(self, memory: _ClusteringMemory, evaluator: Evaluator | None, asked: Sequence[Coding]) -> None:
+    def _fit(self, memory: _ClusteringMemory, asked: Sequence[Coding]) -> None:
         """Cluster the weights of single kernels by the second moments of what they multiply with."""
+        evaluator = self.context.evaluator
         codings = [coding for coding in asked if coding not in memory.fitted and coding.dims == 1]
         if evaluator is None or not evaluator.has_data or not codings:
             return
@@ -213,9 +198,6 @@ class ClusterSearch:
                 yield weight
             else:
                 left.note(weight.holder.name, "is left out by include= or exclude=")
-
-    def _names(self) -> frozenset[str]:
-        return frozenset(weight.holder.name for weight in self._weights(SkippedNodes()))
 
     def _memory(self, evaluator: Evaluator | None) -> _ClusteringMemory:
         if evaluator is None:

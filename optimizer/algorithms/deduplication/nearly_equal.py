@@ -13,6 +13,8 @@ Where errors may be measured, as many groups are merged as the budget allows, th
 
     count = max { c : budget_used(model with the c nearest groups merged) <= budget_limit }
 
+There is one level only, and the order of the groups is known, so ``optimizer.algorithms.search.levels`` is of no use.
+
 Source of the sketch: Charikar, Chen, Farach-Colton 2002, "Finding frequent items in data streams".
 """
 
@@ -26,6 +28,9 @@ import numpy as np
 
 from optimizer.algorithms.deduplication import equal
 from optimizer.algorithms.rewriting.stored_constants import stored_constants
+from optimizer.algorithms.search.budgeted import longest_prefix
+from optimizer.contract.choices import Choices
+from optimizer.contract.options import Count
 from optimizer.graph import constants, queries
 from optimizer.graph.graph_tree import GraphTree
 from optimizer.graph.sparse import SparseTensor
@@ -61,6 +66,13 @@ class NearGroup:
 
 
 @dataclass(frozen=True)
+class NearChoices(Choices):
+    """How many of the nearest groups were merged."""
+
+    near: Count
+
+
+@dataclass(frozen=True)
 class NearMerger:
     """Merges nearly equal weights.
 
@@ -84,16 +96,17 @@ class NearMerger:
         """
         groups, evaluator = self._groups(model, context.seed), context.evaluator
         count = len(groups)
-        if context.choices is not None:
-            count = int(context.choices.get("near", 0))
+
+        def holds(length: int) -> bool:
+            candidate = clone(model)
+            self._merge(candidate, groups[:length], replace(context.sites, permitted={}))
+            return evaluator is not None and evaluator.budget_used(candidate) <= context.budget_limit
+
+        replayed = context.replayed(NearChoices)
+        if replayed is not None:
+            count = replayed.near
         elif evaluator is not None:
-            least = 0
-            while least < count:
-                middle = (least + count + 1) // 2
-                candidate = clone(model)
-                self._merge(candidate, groups[:middle], replace(context.sites, permitted={}))
-                fits = evaluator.budget_used(candidate) <= context.budget_limit
-                least, count = (middle, count) if fits else (least, middle - 1)
+            count = longest_prefix(count, holds)
         return self._merge(model, groups[:count], context.sites), count
 
     def _groups(self, model: ir.Model, seed: int) -> list[NearGroup]:

@@ -15,6 +15,7 @@ no time are left out; where that splits the integer regions and so makes the who
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -130,18 +131,14 @@ class Search:
             self.errors.update(dict.fromkeys(group.names, self._share(frozenset(group.names))))
 
     def _longest_prefix(self, ordered: Sequence[Group]) -> int:
-        low, high = 0, len(ordered)
-        halvings = math.ceil(math.log2(high + 1))
-        planned = high + halvings
-        while low < high:
-            left = math.ceil(math.log2(high - low + 1))
-            self.progress((planned - left) / planned)
-            middle = (low + high + 1) // 2
-            if self._holds(_names(ordered[:middle])):
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        steps = itertools.count(len(ordered))  # the single groups were measured before
+        planned = len(ordered) + math.ceil(math.log2(len(ordered) + 1))
+
+        def holds(length: int) -> bool:
+            self.progress(next(steps) / planned)
+            return self._holds(_names(ordered[:length]))
+
+        return longest_prefix(len(ordered), holds)
 
     def _refined(self, prefix: int, ordered: Sequence[Group]) -> frozenset[str]:
         chosen = _names(ordered[:prefix])
@@ -166,6 +163,15 @@ class Search:
         if names not in self.shares:
             self.shares[names] = self.evaluator.budget_used(self.build(names))
         return self.shares[names]
+
+
+def longest_prefix(most: int, holds: Callable[[int], bool]) -> int:
+    """The largest length up to ``most`` that ``holds``, by halving: 0 does, and what is shorter than one that does."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
 
 
 def grouped(names: Sequence[str], gains: Mapping[str, float], most: int = _MOST_GROUPS) -> list[Group]:

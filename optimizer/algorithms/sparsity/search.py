@@ -1,33 +1,35 @@
 """Prunes the weights of a model as far as the budget goes, and repairs what it breaks.
 
 Each kernel's weight is pruned alone, and what stays of it fitted to the inputs that it has in the model as it was
-(``optimizer.algorithms.sparsity.pruner``): one sweep over the calibration feeds. All kernels are tried at the full
-sparsity, then at lower ones, until one holds the aim; between it and the one before,
-``optimizer.algorithms.search.budgeted`` chooses kernel by kernel, by the squared error for a weight. At the end all
-kernels are fitted once more, one after the other, to what the model as it was answers, on what they read now
-(``optimizer.algorithms.reconstruction.sequential``), and that is kept where the error is smaller.
+(``optimizer.algorithms.sparsity.pruner``): one sweep over the calibration feeds. The full sparsity and lower ones are
+the levels of ``optimizer.algorithms.search.levels``; past the last, weights stay as they are. Kernels are told apart by
+the squared error for a weight. At the end all kernels are fitted once more, one after the other, to what the model as
+it was answers, on what they read now (``optimizer.algorithms.reconstruction.sequential``), and that is kept where the
+error is smaller.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optimizer.algorithms.reconstruction.sequential import refit_all
-from optimizer.algorithms.search.budgeted import Search, grouped
+from optimizer.algorithms.search.levels import Levels, Measured, Point, within_budget
 from optimizer.algorithms.sparsity.pruner import Pruned, Pruner, put
+from optimizer.contract.choices import Choices
 from optimizer.contract.memo import MemoKey
+from optimizer.contract.options import Count
 from optimizer.contract.passes import Note, PassResult, Step
-from optimizer.contract.progress import Progress
 from optimizer.contract.skipped import SkippedNodes
 from optimizer.graph import queries
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import onnx_ir as ir
 
@@ -36,7 +38,30 @@ if TYPE_CHECKING:
     from optimizer.contract.passes import Context
 
 STEP = Step("prune-magnitude", "some weights of a kernel become 0")
-_NEARLY = 2.0  # times the allowance: what fitting once more may still bring under it
+
+
+@dataclass(frozen=True)
+class PruneChoices(Choices):
+    """What was decided.
+
+    Attributes:
+        level: The number of the share of what is asked for, of those that are tried.
+        less: Names of weights that are pruned by the next share, or stay.
+        pruned: Names of all that are pruned.
+        refitted: Whether they are fitted once more, one after the other.
+    """
+
+    level: Count
+    less: tuple[str, ...]
+    pruned: tuple[str, ...]
+    refitted: bool = False
+
+
+@dataclass(frozen=True)
+class PruneResult(PassResult):
+    """What was done."""
+
+    choices: PruneChoices | None = None
 
 
 @dataclass
@@ -44,14 +69,12 @@ class _PruningMemory:
     """What was found out of one model, for the next try with another aim.
 
     Attributes:
-        pruned: By part, weights by name.
-        shares: Of the budget, for each part with the names of what is pruned so far, the others as in the next part.
-        errors: Of single weights, by part.
+        pruned: By level, weights by name.
+        measured: What candidates use of the budget.
     """
 
-    pruned: dict[float, dict[str, Pruned]] = field(default_factory=dict)
-    shares: dict[float, dict[frozenset[str], float]] = field(default_factory=dict)
-    errors: dict[float, dict[str, float]] = field(default_factory=dict)
+    pruned: dict[int, dict[str, Pruned]] = field(default_factory=dict)
+    measured: Measured = field(default_factory=Measured)
 
 
 @dataclass(frozen=True)
@@ -75,104 +98,84 @@ class PruneSearch:
     context: Context
     plan: SparsityPlan
 
-    def run(self) -> PassResult:
-        """The pruned model; by ``context.choices``, or as measured."""
-        evaluator, choices = self.context.evaluator, self.context.choices
+    def run(self) -> PruneResult:
+        """The pruned model; as an earlier run decided, or as measured."""
+        evaluator, replayed = self.context.evaluator, self.context.replayed(PruneChoices)
         memory = self._memory(evaluator)
-        if choices:
-            result = self._built(memory, choices.get("level", 0), frozenset(choices.get("less", ())))
-            return self._refitted(result, evaluator) if choices.get("refitted") and evaluator is not None else result
-        if evaluator is None:
-            return self._built(memory, 0, frozenset())
-        for level, part in enumerate(self.plan.parts):
-            self.context.progress.begin(f"all kernels, {part:.0%} of what is asked for")
-            result = self._built(memory, level, frozenset())
-            share = memory.shares.setdefault(part, {})[self._names()] = evaluator.budget_used(result.model)
+        levels = Levels(
+            partial(self._built, memory), self._sizes, whole=len(self.plan.parts), finish=self._finish(evaluator)
+        )
+        repeated = Point(replayed.level, frozenset(replayed.less)) if replayed is not None else None
+        result = within_budget(levels, self.context, memory.measured, repeated)
+        is_refitted = replayed is not None and replayed.refitted
+        return self._refitted(result, evaluator) if is_refitted and evaluator is not None else result
+
+    def _finish(self, evaluator: Evaluator | None) -> Callable[[PruneResult], PruneResult] | None:
+        """Fits a candidate once more where that has a smaller error; ``None`` where nothing is fitted."""
+        if evaluator is None or not (self.plan.repair and evaluator.has_data):
+            return None
+
+        def better(result: PruneResult) -> PruneResult:
             if not result.changes:
                 return result
-            if share <= self.context.budget_limit:
-                return self._better(result, evaluator) if level == 0 else self._mixed(memory, level - 1, evaluator)
-            if share <= _NEARLY * self.context.budget_limit:
-                better = self._better(result, evaluator)
-                if evaluator.budget_used(better.model) <= self.context.budget_limit:
-                    return better
-        return self._mixed(memory, len(self.plan.parts) - 1, evaluator)
+            again = self._refitted(result, evaluator)
+            return again if evaluator.budget_used(again.model) < evaluator.budget_used(result.model) else result
 
-    def _mixed(self, memory: _PruningMemory, level: int, evaluator: Evaluator) -> PassResult:
-        """As many weights at this level as hold the aim, the others at the next, or as they are."""
-        part, names = self.plan.parts[level], self._names()
-        silent = replace(self, context=replace(self.context, progress=Progress()))  # to build is a part of the search
-        sizes = {weight.name: float(weight.constant.tensor.size) for weight in self.plan.weights(self.model)}
+        return better
 
-        def build(pruned: frozenset[str]) -> PassResult:
-            return silent._built(memory, level, names - pruned)  # noqa: SLF001 - itself
-
-        search = Search(
-            lambda pruned: build(pruned).model,
-            evaluator,
-            self.context.budget_limit,
-            self.context.progress,
-            memory.errors.setdefault(part, {}),
-            memory.shares.setdefault(part, {}),
-        )
-        return self._better(build(search.run(grouped(list(sizes), sizes))), evaluator)
-
-    def _better(self, result: PassResult, evaluator: Evaluator) -> PassResult:
-        """``result`` fitted once more where that has a smaller error."""
-        if not (self.plan.repair and evaluator.has_data and result.changes):
+    def _refitted(self, result: PruneResult, evaluator: Evaluator) -> PruneResult:
+        if result.choices is None:
             return result
-        again = self._refitted(result, evaluator)
-        return again if evaluator.budget_used(again.model) < evaluator.budget_used(result.model) else result
-
-    def _refitted(self, result: PassResult, evaluator: Evaluator) -> PassResult:
         model = clone(result.model)
-        touched = frozenset(result.choices.get("pruned", ()))
+        touched = frozenset(result.choices.pruned)
         found = [weight for weight in self.plan.weights(model) if weight.name in touched]
         done = refit_all(model, self.model, found, evaluator, trusts_names=True)
-        choices = {**result.choices, "refitted": True}
+        choices = replace(result.choices, refitted=True)
         changes = {**result.changes, "kernels fitted to their answers": len(done.weights)}
         changes = {kind: count for kind, count in changes.items() if count}
         return replace(result, model=model, changes=changes, choices=choices)
 
-    def _built(self, memory: _PruningMemory, level: int, less: frozenset[str]) -> PassResult:
-        """A copy pruned at ``level``, but for the weights ``less``, which are at the next or stay."""
+    def _built(self, memory: _PruningMemory, context: Context, point: Point) -> PruneResult:
+        """A clone pruned at a level, but for the finer weights, which are at the next or stay."""
+        context.progress.begin(f"all kernels, {self.plan.parts[point.level]:.0%} of what is asked for")
         model, left, changes = clone(self.model), SkippedNodes(), Counter[str]()
         zeros, touched, sizes = 0, [], 0
         for weight in self.plan.weights(model, left):
             reason = self.plan.magnitudes.pattern.refusal(weight.shape)
-            at = level + (weight.name in less)
+            at = point.level + (weight.name in point.finer)
             if reason is None and at >= len(self.plan.parts):
                 reason = "stays as it is: the budget has no room for its error"
             if reason is not None:
                 left.note(weight.name, reason)
                 continue
-            made = self._at(memory, at).get(weight.name)
-            if made is None or not self.context.sites.permits(STEP.name, queries.site(weight.nodes[0])):
+            pruned = self._at(memory, at).get(weight.name)
+            if pruned is None or not context.sites.permits(STEP.name, queries.site(weight.nodes[0])):
                 continue
             before = weight.matrix()
-            new = int(np.sum((made.matrix == 0) & (before != 0)))
+            new = int(np.sum((pruned.matrix == 0) & (before != 0)))
             zeros += int(np.sum(before == 0))
             sizes += before.size
             if not new:
                 left.note(weight.name, "has as many zeros already")
                 continue
-            put(model, weight, made)
+            put(model, weight, pruned)
             touched.append(weight.name)
             changes["kernels pruned"] += 1
             changes["weights set to 0"] += new
         notes = [*left.notes(), *_said(zeros, sizes, changes)]
-        choices = {"level": level, "less": sorted(less), "pruned": touched} if changes else {}
-        return PassResult(model, dict(changes), notes, choices)
+        choices = PruneChoices(point.level, tuple(sorted(point.finer)), tuple(touched)) if changes else None
+        return PruneResult(model, dict(changes), notes, choices)
 
     def _at(self, memory: _PruningMemory, level: int) -> dict[str, Pruned]:
         """All weights pruned at ``level``."""
-        part = self.plan.parts[level]
-        if part not in memory.pruned:
-            memory.pruned[part] = dict(Pruner(self.model, self.plan, self.context.evaluator).run(part))
-        return memory.pruned[part]
+        if level not in memory.pruned:
+            pruner = Pruner(self.model, self.plan, self.context.evaluator)
+            memory.pruned[level] = dict(pruner.run(self.plan.parts[level]))
+        return memory.pruned[level]
 
-    def _names(self) -> frozenset[str]:
-        return frozenset(weight.name for weight in self.plan.weights(self.model))
+    def _sizes(self) -> dict[str, float]:
+        """How many elements the weights have, by name."""
+        return {weight.name: float(weight.constant.tensor.size) for weight in self.plan.weights(self.model)}
 
     def _memory(self, evaluator: Evaluator | None) -> _PruningMemory:
         if evaluator is None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 import optimizer
-from optimizer.algorithms.deduplication.nearly_equal import near_groups
+from optimizer.algorithms.deduplication.nearly_equal import NearChoices, near_groups
 from optimizer.contract.passes import Context, Sites
 from optimizer.errors import UsageError
 from optimizer.io.model import clone, load, to_proto
@@ -183,7 +183,7 @@ def test_as_many_groups_as_the_budget_allows_the_nearest_first():
     proto = chain(*weights)
     result = run(proto, tolerance=0.05, evaluator=Lab(8))
     assert result.changes == {NEARS: 3}
-    assert result.choices == {"near": 3}
+    assert result.choices == NearChoices(3)
     assert {"w0", "w1"} < set(result.model.graph.initializers), "the farthest pair stays"
     assert run(proto, tolerance=0.05, evaluator=Lab(8), allowance=0.5).changes == {NEARS: 1}
     assert run(proto, tolerance=0.05, evaluator=Lab(8, each=2.0)).changes == {}

@@ -1,8 +1,13 @@
-"""One run of the pruning pass: what is frozen, what is measured, what is chosen, and the notes on it."""
+"""One run of the pruning pass: what is frozen, what is measured, what is chosen, and the notes on it.
+
+``optimizer.algorithms.search.levels`` is of no use here: channels go in one order, that of all width groups together,
+so what is searched is one number, how many of them go, and it has a goal besides the budget.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,13 +17,16 @@ from optimizer.algorithms.channels.pruning.importance import NEED_DATA, curves
 from optimizer.algorithms.channels.pruning.pruner import Pruning, sizes_of
 from optimizer.algorithms.channels.pruning.repair import repairable_consumers
 from optimizer.algorithms.channels.pruning.search import PruningSearch, seconds_by_node, to_cost, units
+from optimizer.contract.choices import Choices
 from optimizer.contract.memo import MemoKey
+from optimizer.contract.options import Count
 from optimizer.contract.passes import Note, PassResult, Step
 from optimizer.contract.skipped import SkippedNodes
+from optimizer.errors import PreconditionError, no_such
 from optimizer.graph import queries, traversal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
@@ -40,6 +48,13 @@ class Goal:
     macs: float | None = None
     params: float | None = None
     latency: float | None = None
+
+
+@dataclass(frozen=True)
+class ChannelChoices(Choices):
+    """The positions of the channels that go, by the site of the first kernel that makes each."""
+
+    removed: Mapping[str, tuple[Count, ...]]
 
 
 @dataclass(frozen=True)
@@ -86,15 +101,16 @@ class PruningRun:
     choice: NodeFilter
 
     def run(self) -> PassResult:
-        """The model without the channels that are chosen, or that ``context.choices`` names."""
+        """The model without the channels that are chosen, or that an earlier run removed."""
         skipped = SkippedNodes()
         pruning = self._pruning()
         self._note_frozen(pruning, skipped)
         if not pruning.width_groups.members:
             skipped.note("the model", "has no channels that may go")
             return PassResult(self.model, {}, skipped.notes())
-        if self.context.choices is not None:
-            chosen = _by_position(pruning, self.context.choices.get("removed", {}))
+        replayed = self.context.replayed(ChannelChoices)
+        if replayed is not None:
+            chosen = _by_position(pruning, replayed.removed)
         else:
             chosen = units(self._portions(pruning, skipped))
         gone = self._permitted(pruning, chosen)
@@ -107,7 +123,7 @@ class PruningRun:
         width_notes = [
             Note(site, f"{before} -> {after} channels", skipped=False) for site, (before, after) in widths.items()
         ]
-        return PassResult(pruned, changes, (*width_notes, *skipped.notes()), {"removed": _positions(pruning, gone)})
+        return PassResult(pruned, changes, (*width_notes, *skipped.notes()), ChannelChoices(_positions(pruning, gone)))
 
     def _pruning(self) -> Pruning:
         """The units of the model; what was measured of them is in the evaluator's memo."""
@@ -209,7 +225,7 @@ def _widths(pruning: Pruning, gone: Sequence[int]) -> dict[str, tuple[int, int]]
     return {node.name or str(node.outputs[0].name): pair for node, pair in widths.items() if pair[0] > pair[1]}
 
 
-def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, list[int]]:
+def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """The positions of the units ``gone`` in the output of the first kernel that produces each, by its site."""
     remaining, by_site = set(gone), defaultdict(list)
     for node, channel_ids in pruning.groups.producers.items():
@@ -217,13 +233,24 @@ def _positions(pruning: Pruning, gone: Sequence[int]) -> dict[str, list[int]]:
             if root in remaining:
                 remaining.remove(root)
                 by_site[queries.site(node)].append(position)
-    return dict(by_site)
+    return {site: tuple(positions) for site, positions in by_site.items()}
 
 
 def _by_position(pruning: Pruning, positions: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
-    """The roots of the units of which ``positions`` are ``_positions``."""
+    """The roots of the units of which ``positions`` are ``_positions``.
+
+    Raises:
+        PreconditionError: If a kernel or one of its channels does not exist.
+    """
+    sites = {queries.site(node): channel_ids for node, channel_ids in pruning.groups.producers.items()}
     units: dict[int, None] = {}
-    for node, channel_ids in pruning.groups.producers.items():
-        roots = pruning.groups.roots(channel_ids)
-        units.update((int(roots[position]), None) for position in positions.get(queries.site(node), ()))
+    for site in positions:
+        if site not in sites:
+            raise PreconditionError(f"choices:removed: {no_such('kernel', site, list(sites))}")
+    for site, channel_ids in sites.items():
+        roots = pruning.groups.roots(channel_ids).tolist()
+        for position in positions.get(site, ()):
+            if position >= len(roots):
+                raise PreconditionError(f"choices:removed: {site} has no channel {position}, but {len(roots)} of them")
+            units[roots[position]] = None
     return tuple(root for root in units if root in pruning.width_groups.of)

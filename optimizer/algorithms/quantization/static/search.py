@@ -14,7 +14,7 @@ from optimizer.algorithms.quantization.static.adaptive_rounding import adaptive_
 from optimizer.algorithms.quantization.static.candidates import Int8Candidates, to_observe
 from optimizer.algorithms.quantization.static.placement import place
 from optimizer.algorithms.search import profile_gains
-from optimizer.algorithms.search.budgeted import Search, grouped
+from optimizer.algorithms.search.levels import Measured
 from optimizer.contract.memo import MemoKey
 from optimizer.graph import constants
 
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from optimizer.algorithms.quantization.linear import IntegerRange
     from optimizer.algorithms.quantization.static.units import Unit
     from optimizer.contract.evaluator import Evaluator
-    from optimizer.contract.progress import Progress
     from optimizer.statistics.ranges import Method
     from optimizer.statistics.tensor_statistics import Observation, Range
 
-_AUTO = ("min-max", "percentile", "mse")
+_AUTO: tuple[Method, ...] = ("min-max", "percentile", "mse")
 _ROUNDING = 0.4  # share of the time that the rounding of weights may take
 
 
@@ -73,17 +72,18 @@ class Int8Search:
         method: How ranges are taken.
         unseen: Units that were left out since their values were never observed.
         adaptive: First outputs of the kernels whose weights are rounded by what they are multiplied with.
+        measured: What choices of units, at level 0, use of the budget.
+        gains: Seconds that each unit saves, once they were asked for.
     """
 
     candidates: Int8Candidates
     units: Mapping[str, Unit]
     evaluator: Evaluator
-    method: str
+    method: Method
     unseen: tuple[str, ...] = ()
     adaptive: tuple[str, ...] = ()
-    errors: dict[str, float] = field(default_factory=dict)
+    measured: Measured = field(default_factory=Measured)
     gains: dict[str, float] = field(default_factory=dict)
-    shares: dict[frozenset[str], float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: ir.Model, units: Sequence[Unit], evaluator: Evaluator, options: Int8Options) -> Int8Search:
@@ -109,8 +109,11 @@ class Int8Search:
             until=(1 - _ROUNDING) * evaluator.time_left() if adaptive is None else -math.inf,
         )  # fmt: skip
         rounded = tuple(candidates.weights)
-        search = cls(candidates, {unit.name: unit for unit in joining}, evaluator, options.method, unseen, rounded)
-        search._choose_ranges()
+        method = _AUTO[0] if options.method == "auto" else options.method
+        search = cls(candidates, {unit.name: unit for unit in joining}, evaluator, method, unseen, rounded)
+        candidates.ranges = _Ranges(seen, method)
+        if options.method == "auto":
+            search._choose_ranges()
         return search
 
     def everything(self) -> frozenset[str]:
@@ -121,12 +124,11 @@ class Int8Search:
         """The candidate in which the units of these names are int8."""
         return self.candidates.build({output for name in names for output in self.units[name].outputs})
 
-    def search(self, allowance: float, progress: Progress) -> frozenset[str]:
-        """The units to quantize within ``allowance``."""
+    def savings(self) -> dict[str, float]:
+        """Seconds that each unit saves; without times, the bytes of its weights count."""
         if not self.gains:
             self.gains = self._gains()
-        run = Search(self.build, self.evaluator, allowance, progress, self.errors, self.shares)
-        return run.run(grouped(list(self.units), self.gains))
+        return self.gains
 
     def reasons(self, chosen: frozenset[str]) -> dict[str, str]:
         """Why the kernels that are not ``chosen`` stayed float."""
@@ -134,7 +136,7 @@ class Int8Search:
         for name, unit in self.units.items():
             if name in chosen or not unit.is_kernel:
                 continue
-            gain, error = self.gains.get(name, math.nan), self.errors.get(name)
+            gain, error = self.gains.get(name, math.nan), self.measured.errors[0].get(name)
             if gain <= 0:
                 reasons[name] = f"int8 is no faster here ({gain * 1e3:+.3f} ms saved)"
             elif error is None:
@@ -144,10 +146,7 @@ class Int8Search:
         return reasons
 
     def _choose_ranges(self) -> None:
-        """Take the method of least error over everything, where the method is to be chosen."""
-        if self.method != "auto":
-            self.candidates.ranges = _Ranges(self.candidates.observations, self.method)
-            return
+        """Take the method of least error over everything."""
         ranges = {method: _Ranges(self.candidates.observations, method) for method in _AUTO}
         errors = {}
         for method in _AUTO:
@@ -155,10 +154,9 @@ class Int8Search:
             errors[method] = self.evaluator.budget_used(self.build(self.everything()))
         self.method = min(errors, key=lambda name: errors[name])
         self.candidates.ranges = ranges[self.method]
-        self.shares[self.everything()] = errors[self.method]
+        self.measured.shares[0][self.everything()] = errors[self.method]
 
     def _gains(self) -> dict[str, float]:
-        """Seconds that each unit saves; without times, the bytes of its weights count."""
         nodes = {node.outputs[0].name: node for node in self.candidates.model.graph}
         if not self.evaluator.is_timed:
             return {name: float(_bytes(unit, nodes)) for name, unit in self.units.items()}

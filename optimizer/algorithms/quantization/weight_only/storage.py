@@ -40,10 +40,26 @@ _TYPES = {
     (4, False): (UINT4, ir.DataType.UINT4),
 }
 _BROADCASTS, _PER_CHANNEL, _BLOCKED = 7, 13, 21  # opsets of Mul, of scales along an axis, of blocks and of 4 bits
-_FOR_KERNELS = ", for integer kernels"
 _LARGE_TABLE = 1 << 20
 
 Packs: TypeAlias = "dict[tuple[str, Storage], Packed]"
+
+
+@dataclass(frozen=True)
+class StoredForm:
+    """What a weight became.
+
+    Attributes:
+        bits: Of its integers.
+        compute: What they become: ``float`` constants, what an ``integer`` kernel reads, or a ``table`` of integers.
+    """
+
+    bits: int
+    compute: Literal["float", "integer", "table"]
+
+    def __str__(self) -> str:
+        endings = {"float": "", "integer": ", for integer kernels", "table": ", looked up as integers"}
+        return f"weights in {self.bits} bits{endings[self.compute]}"
 
 
 @dataclass(frozen=True)
@@ -88,29 +104,23 @@ class Storage:
         """The next one with more bits, for weights that need them."""
         return Storage(16, True, (0,), "float") if self.bits == 8 else Storage(8, True, AUTOMATIC[8]["auto"], "float")
 
-    @staticmethod
-    def for_kernels(what: str) -> bool:
-        """Whether ``what`` of ``store`` says that an integer kernel reads the weight."""
-        return what.endswith(_FOR_KERNELS)
-
-    def store(self, weight: StoredWeight, dequantizer: Dequantizer, packs: Packs) -> str:
-        """Store ``weight``, which is finite; returns what it became, for the report.
+    def store(self, weight: StoredWeight, dequantizer: Dequantizer, packs: Packs) -> StoredForm:
+        """Store ``weight``, which is finite; returns what it became.
 
         Args:
             weight: The weight.
             dequantizer: Puts the integers into the model.
             packs: What was quantized before, for the same weights of another copy of the model; is added to.
         """
-        what = f"weights in {self.bits} bits"
         if self._has_kernel(weight, dequantizer.rewriter.opset(weight.nodes[0])):
             dequantizer.as_integers(weight, self._packed(weight, packs, pack_matrix, weight.matrix()))
-            return what + _FOR_KERNELS
+            return StoredForm(self.bits, "integer")
         array, layout = weight.holder.tensor.numpy(), weight.layout
         if self._is_looked_up(weight):
             dequantizer.as_table(weight, pack(array, layout, self.grid, symmetric=True, block=0))
-            return f"{what}, looked up as integers"
+            return StoredForm(self.bits, "table")
         dequantizer.as_floats(weight, self._packed(weight, packs, partial(pack, layout=layout), array))
-        return what
+        return StoredForm(self.bits, "float")
 
     def _packed(self, weight: StoredWeight, packs: Packs, make: Callable[..., Packed], array: NDArray[Any]) -> Packed:
         """What the first length of blocks gives that keeps the error low enough; else the last one."""
