@@ -33,7 +33,7 @@ class Row:
     """A small model that a rule is tried on.
 
     Attributes:
-        name: What the row shows; the id of its test. Where a file has several rules, the name of one, a colon and that.
+        name: What the row shows; the id of its test. After the name of a rule and a colon, it is for that rule alone.
         graph: Inputs, outputs and, in angle brackets, the initializers, as ONNX text.
         body: The nodes, as ONNX text; initializers in angle brackets before them join those of ``graph``.
         opset: The version of the standard operators.
@@ -69,7 +69,7 @@ class Row:
 
     def rules(self, rules: Sequence[Rule]) -> list[Rule]:
         """Those of ``rules`` that the row is for."""
-        return list(rules) if len(rules) == 1 else [rule for rule in rules if self.name.startswith(f"{rule.name}: ")]
+        return [rule for rule in rules if self.name.startswith(f"{rule.name}: ")] or list(rules)
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,14 @@ def branches(kind: str, then: str, other: str) -> str:
     return f"y = If(c) <then_branch = t () => ({kind} s) {{ {then} }}, else_branch = e () => ({kind} r) {{ {other} }}>"
 
 
-def check_rewrite(row: Rewrite, rules: Sequence[Rule]) -> None:
-    """Hold that a rule of ``rules`` makes of the model what ``row`` says, that this is right, and can be denied."""
+def check_rewrite(row: Rewrite, rules: Sequence[Rule], *, run: bool = True) -> None:
+    """Hold that a rule of ``rules`` makes of the model what ``row`` says, that this is right, and can be denied.
+
+    Args:
+        row: The row.
+        rules: The rules of its file.
+        run: Whether both models are run in ONNX Runtime; where what comes of it is as the row says, once is enough.
+    """
     before = row.model()
     model = ir.from_proto(before)
     assert swept(model, row.rules(rules)), "no rule applied"
@@ -114,7 +120,8 @@ def check_rewrite(row: Rewrite, rules: Sequence[Rule]) -> None:
     wanted = type(row)(**{**vars(row), "functions": row.functions_after or row.functions}).model(row.after)
     assert described(after) == described(wanted)
     assert [v.SerializeToString() for v in after.graph.output] == [v.SerializeToString() for v in before.graph.output]
-    _assert_equal_outputs(before, after, row.sizes)
+    if run:
+        _assert_equal_outputs(before, after, row.sizes)
     _assert_deniable(before, row.rules(rules))
     del before.graph.value_info[:], after.graph.value_info[:]
     assert after.ByteSize() <= before.ByteSize()

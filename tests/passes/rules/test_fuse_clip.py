@@ -5,228 +5,101 @@ from __future__ import annotations
 import pytest
 
 from passes.rules import fuse_clip
-from rewriting import assert_untouched, model, ops, rewritten
+from rule_tables import NoOp, Rewrite, check_no_op, check_rewrite
 
-REWRITES = {
-    "Relu of Relu, opset 7": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Relu(x) y = Relu(a) }", 7),
-        ["Relu"],
-    ),
-    "Relu of Sigmoid, opset 7": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Sigmoid(x) y = Relu(a) }", 7),
-        ["Sigmoid"],
-    ),
-    "Relu of Softmax, opset 7": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Softmax<axis=1>(x) y = Relu(a) }", 7),
-        ["Softmax"],
-    ),
-    "what is never negative has other users, opset 7": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Abs(x) b = Relu(a) y = Add(a, b) }", 7),
-        ["Abs", "Add"],
-    ),
-    "Clip of Clip, opset 7": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Clip<min=-1., max=1.>(x) y = Clip<min=-2., max=1.>(a) }", 7),
-        ["Clip"],
-    ),
-    "Clip of Relu, opset 7": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Relu(x) y = Clip<min=0., max=6.>(a) }", 7),
-        ["Clip"],
-    ),
-    "Relu of Clip, opset 7": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Clip<min=-1., max=2.>(x) y = Relu(a) }", 7),
-        ["Clip"],
-    ),
-    "always the same, opset 7": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Clip<max=-1.>(x) y = Clip<min=1.>(a) }", 7),
-        ["Clip"],
-    ),
-    "Relu of Relu, opset 10": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Relu(x) y = Relu(a) }", 10),
-        ["Relu"],
-    ),
-    "Relu of Sigmoid, opset 10": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Sigmoid(x) y = Relu(a) }", 10),
-        ["Sigmoid"],
-    ),
-    "Relu of Softmax, opset 10": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Softmax<axis=1>(x) y = Relu(a) }", 10),
-        ["Softmax"],
-    ),
-    "what is never negative has other users, opset 10": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Abs(x) b = Relu(a) y = Add(a, b) }", 10),
-        ["Abs", "Add"],
-    ),
-    "Clip of Clip, opset 10": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Clip<min=-1., max=1.>(x) y = Clip<min=-2., max=1.>(a) }", 10),
-        ["Clip"],
-    ),
-    "Clip of Relu, opset 10": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Relu(x) y = Clip<min=0., max=6.>(a) }", 10),
-        ["Clip"],
-    ),
-    "Relu of Clip, opset 10": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Clip<min=-1., max=2.>(x) y = Relu(a) }", 10),
-        ["Clip"],
-    ),
-    "always the same, opset 10": (
-        model("g (float[N,4] x) => (float[N,4] y) { a = Clip<max=-1.>(x) y = Clip<min=1.>(a) }", 10),
-        ["Clip"],
-    ),
-    "Relu of Clip, opset 12": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Clip(x, z, s) y = Relu(a) }",
-            12,
-        ),
-        ["Clip"],
-    ),
-    "Clip that does less, opset 12": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Clip(x, l) y = Relu(a) }",
-            12,
-        ),
-        ["Relu"],
-    ),
-    "Max and Min, opset 12": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Max(x, z) y = Min(a, s) }",
-            12,
-        ),
-        ["Clip"],
-    ),
-    "constants first, opset 12": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Max(z, x) y = Min(s, a) }",
-            12,
-        ),
-        ["Clip"],
-    ),
-    "a Max below, opset 12": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Relu(x) y = Max(a, l) }",
-            12,
-        ),
-        ["Relu"],
-    ),
-    "a Max above, opset 12": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Relu(x) y = Max(a, h) }",
-            12,
-        ),
-        ["Clip"],
-    ),
-    "no lower limit, opset 12": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Clip(x, , s) y = Clip(a, z) }",
-            12,
-        ),
-        ["Clip"],
-    ),
-    "Relu of Clip, opset 20": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Clip(x, z, s) y = Relu(a) }",
-            20,
-        ),
-        ["Clip"],
-    ),
-    "Clip that does less, opset 20": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Clip(x, l) y = Relu(a) }",
-            20,
-        ),
-        ["Relu"],
-    ),
-    "Max and Min, opset 20": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Max(x, z) y = Min(a, s) }",
-            20,
-        ),
-        ["Clip"],
-    ),
-    "constants first, opset 20": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Max(z, x) y = Min(s, a) }",
-            20,
-        ),
-        ["Clip"],
-    ),
-    "a Max below, opset 20": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Relu(x) y = Max(a, l) }",
-            20,
-        ),
-        ["Relu"],
-    ),
-    "a Max above, opset 20": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Relu(x) y = Max(a, h) }",
-            20,
-        ),
-        ["Clip"],
-    ),
-    "no lower limit, opset 20": (
-        model(
-            "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-            "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Clip(x, , s) y = Clip(a, z) }",
-            20,
-        ),
-        ["Clip"],
-    ),
-}
-NO_OPS = {
-    "Relu twice of one value": model(
-        "g (float[N,4] x) => (float[N,4] y, float[N,4] a) { a = Relu(x) y = Relu(x) }", 10
-    ),
-    "both are read": model("g (float[N,4] x) => (float[N,4] y) { a = Relu(x) b = Clip<max=6.>(a) y = Add(a, b) }", 10),
-    "what may be negative": model("g (float[N,4] x) => (float[N,4] y) { a = Neg(x) y = Relu(a) }", 10),
-    "a limit that Sigmoid reaches": model(
-        "g (float[N,4] x) => (float[N,4] y) { a = Sigmoid(x) y = Clip<min=0.25, max=1.>(a) }", 10
-    ),
-    "a limit that Exp reaches": model("g (float[N,4] x) => (float[N,4] y) { a = Exp(x) y = Clip<max=2.>(a) }", 10),
-    "input and output would be one": model("g (float[N,4] x) => (float[N,4] y) { y = Clip(x) }", 10),
-    "a limit for each column": model(
-        "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-        "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { y = Max(x, v) }"
-    ),
-    "a limit for each column, then one": model(
-        "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-        "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Max(x, v) y = Relu(a) }"
-    ),
-    "an operator between": model(
-        "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-        "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Clip(x, h) b = Neg(a) y = Relu(b) }"
-    ),
-    "Sigmoid of Clip": model(
-        "g (float[N,4] x) => (float[N,4] y) <float l = {-1}, float z = {0}, float h = {0.5}, float[1] "
-        "one = {1}, float s = {6}, float[4] v = {0,1,0,1}> { a = Clip(x, h) y = Sigmoid(a) }"
-    ),
-    "a limit that an input decides": model(
-        "g (float[N,4] x, float[1] l) => (float[N,4] y) { a = Max(x, l) y = Relu(a) }"
-    ),
-    "integers": model("g (int32[4] x) => (int32[4] y) <int32 z = {0}> { a = Clip(x, z) y = Clip(a, z) }"),
-    "what is between is an output": model(
-        "g (float[N,4] x) => (float[N,4] y, float[N,4] a) { a = Relu(x) y = Clip<max=6.>(a) }", 10
-    ),
-}
+X = "(float[N,4] x) => (float[N,4] y)"
+C = X + " <float l = {-1}, float z = {0}, float h = {0.5}, float[1] one = {1}, float s = {6}, float[4] v = {0,1,0,1}>"
+
+# a row is seen at once: its name, its graph, what becomes of it
+# fmt: off
+REWRITES = [
+    Rewrite("drop-clip: Relu of Relu, opset 7", X, "a = Relu(x) y = Relu(a)",
+            after="y = Relu(x)", opset=7),
+    Rewrite("drop-clip: Relu of Sigmoid, opset 7", X, "a = Sigmoid(x) y = Relu(a)",
+            after="y = Sigmoid(x)", opset=7),
+    Rewrite("drop-clip: Relu of Softmax, opset 7", X, "a = Softmax<axis=1>(x) y = Relu(a)",
+            after="y = Softmax<axis=1>(x)", opset=7),
+    Rewrite("drop-clip: what is never negative has other users, opset 7", X, "a = Abs(x) b = Relu(a) y = Add(a, b)",
+            after="a = Abs(x) y = Add(a, a)", opset=7),
+    Rewrite("drop-clip: Clip of Clip, opset 7", X, "a = Clip<min=-1., max=1.>(x) y = Clip<min=-2., max=1.>(a)",
+            after="y = Clip<min=-1., max=1.>(x)", opset=7),
+    Rewrite("fuse-clip: Clip of Relu, opset 7", X, "a = Relu(x) y = Clip<min=0., max=6.>(a)",
+            after="y = Clip<min=0., max=6.>(x)", opset=7),
+    Rewrite("fuse-clip: Relu of Clip, opset 7", X, "a = Clip<min=-1., max=2.>(x) y = Relu(a)",
+            after="y = Clip<min=0., max=2.>(x)", opset=7),
+    Rewrite("fuse-clip: always the same, opset 7", X, "a = Clip<max=-1.>(x) y = Clip<min=1.>(a)",
+            after="y = Clip<min=1., max=1.>(x)", opset=7),
+    Rewrite("drop-clip: Relu of Relu, opset 10", X, "a = Relu(x) y = Relu(a)",
+            after="y = Relu(x)", opset=10),
+    Rewrite("drop-clip: Relu of Sigmoid, opset 10", X, "a = Sigmoid(x) y = Relu(a)",
+            after="y = Sigmoid(x)", opset=10),
+    Rewrite("drop-clip: Relu of Softmax, opset 10", X, "a = Softmax<axis=1>(x) y = Relu(a)",
+            after="y = Softmax<axis=1>(x)", opset=10),
+    Rewrite("drop-clip: what is never negative has other users, opset 10", X, "a = Abs(x) b = Relu(a) y = Add(a, b)",
+            after="a = Abs(x) y = Add(a, a)", opset=10),
+    Rewrite("drop-clip: Clip of Clip, opset 10", X, "a = Clip<min=-1., max=1.>(x) y = Clip<min=-2., max=1.>(a)",
+            after="y = Clip<min=-1., max=1.>(x)", opset=10),
+    Rewrite("fuse-clip: Clip of Relu, opset 10", X, "a = Relu(x) y = Clip<min=0., max=6.>(a)",
+            after="y = Clip<min=0., max=6.>(x)", opset=10),
+    Rewrite("fuse-clip: Relu of Clip, opset 10", X, "a = Clip<min=-1., max=2.>(x) y = Relu(a)",
+            after="y = Clip<min=0., max=2.>(x)", opset=10),
+    Rewrite("fuse-clip: always the same, opset 10", X, "a = Clip<max=-1.>(x) y = Clip<min=1.>(a)",
+            after="y = Clip<min=1., max=1.>(x)", opset=10),
+    Rewrite("drop-clip: Relu of Clip, opset 12", C, "a = Clip(x, z, s) y = Relu(a)",
+            after="y = Clip(x, z, s)", opset=12),
+    Rewrite("fuse-clip: Clip that does less, opset 12", C, "a = Clip(x, l) y = Relu(a)",
+            after="y = Relu(x)", opset=12),
+    Rewrite("fuse-clip: Max and Min, opset 12", C, "a = Max(x, z) y = Min(a, s)",
+            after="y = Clip(x, z, s)", opset=12),
+    Rewrite("fuse-clip: constants first, opset 12", C, "a = Max(z, x) y = Min(s, a)",
+            after="y = Clip(x, z, s)", opset=12),
+    Rewrite("drop-clip: a Max below, opset 12", C, "a = Relu(x) y = Max(a, l)",
+            after="y = Relu(x)", opset=12),
+    Rewrite("fuse-clip: a Max above, opset 12", C, "a = Relu(x) y = Max(a, h)",
+            after="y = Clip(x, h)", opset=12),
+    Rewrite("fuse-clip: no lower limit, opset 12", C, "a = Clip(x, , s) y = Clip(a, z)",
+            after="y = Clip(x, z, s)", opset=12),
+    Rewrite("drop-clip: Relu of Clip, opset 20", C, "a = Clip(x, z, s) y = Relu(a)",
+            after="y = Clip(x, z, s)", opset=20),
+    Rewrite("fuse-clip: Clip that does less, opset 20", C, "a = Clip(x, l) y = Relu(a)",
+            after="y = Relu(x)", opset=20),
+    Rewrite("fuse-clip: Max and Min, opset 20", C, "a = Max(x, z) y = Min(a, s)",
+            after="y = Clip(x, z, s)", opset=20),
+    Rewrite("fuse-clip: constants first, opset 20", C, "a = Max(z, x) y = Min(s, a)",
+            after="y = Clip(x, z, s)", opset=20),
+    Rewrite("drop-clip: a Max below, opset 20", C, "a = Relu(x) y = Max(a, l)",
+            after="y = Relu(x)", opset=20),
+    Rewrite("fuse-clip: a Max above, opset 20", C, "a = Relu(x) y = Max(a, h)",
+            after="y = Clip(x, h)", opset=20),
+    Rewrite("fuse-clip: no lower limit, opset 20", C, "a = Clip(x, , s) y = Clip(a, z)",
+            after="y = Clip(x, z, s)", opset=20),
+]
+
+NO_OPS = [
+    NoOp("Relu twice of one value", "(float[N,4] x) => (float[N,4] y, float[N,4] a)", "a = Relu(x) y = Relu(x)",
+         opset=10),
+    NoOp("both are read", X, "a = Relu(x) b = Clip<max=6.>(a) y = Add(a, b)", opset=10),
+    NoOp("what may be negative", X, "a = Neg(x) y = Relu(a)", opset=10),
+    NoOp("a limit that Sigmoid reaches", X, "a = Sigmoid(x) y = Clip<min=0.25, max=1.>(a)", opset=10),
+    NoOp("a limit that Exp reaches", X, "a = Exp(x) y = Clip<max=2.>(a)", opset=10),
+    NoOp("input and output would be one", X, "y = Clip(x)", opset=10),
+    NoOp("a limit for each column", C, "y = Max(x, v)"),
+    NoOp("a limit for each column, then one", C, "a = Max(x, v) y = Relu(a)"),
+    NoOp("an operator between", C, "a = Clip(x, h) b = Neg(a) y = Relu(b)"),
+    NoOp("Sigmoid of Clip", C, "a = Clip(x, h) y = Sigmoid(a)"),
+    NoOp("a limit that an input decides", "(float[N,4] x, float[1] l) => (float[N,4] y)", "a = Max(x, l) y = Relu(a)"),
+    NoOp("integers", "(int32[4] x) => (int32[4] y) <int32 z = {0}>", "a = Clip(x, z) y = Clip(a, z)"),
+    NoOp("what is between is an output", "(float[N,4] x) => (float[N,4] y, float[N,4] a)",
+         "a = Relu(x) y = Clip<max=6.>(a)", opset=10),
+]
+# fmt: on
 
 
-@pytest.mark.parametrize(("text", "left"), REWRITES.values(), ids=REWRITES)
-def test_rewrites(text, left):
-    assert ops(rewritten(text, fuse_clip.RULES)) == left
+@pytest.mark.parametrize("row", REWRITES, ids=lambda row: row.name)
+def test_rewrites(row):
+    check_rewrite(row, fuse_clip.RULES)
 
 
-@pytest.mark.parametrize("text", NO_OPS.values(), ids=NO_OPS)
-def test_no_ops(text):
-    assert_untouched(text, fuse_clip.RULES)
+@pytest.mark.parametrize("row", NO_OPS, ids=lambda row: row.name)
+def test_no_ops(row):
+    check_no_op(row, fuse_clip.RULES)

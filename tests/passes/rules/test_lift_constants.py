@@ -5,53 +5,46 @@ from __future__ import annotations
 import pytest
 
 from passes.rules import lift_constants
-from rewriting import assert_untouched, model, ops, rewritten
+from rule_tables import NoOp, Rewrite, branches, check_no_op, check_rewrite, function
 
-REWRITES = {
-    "a tensor": (
-        model("g (float[2] x) => (float[2] y) { c = Constant<value = float[2] {1, 2}>() y = Add(x, c) }"),
-        ["Add"],
-    ),
-    "a number": (
-        model("g (float[2] x) => (float[2] y) { c = Constant<value_float=2.0>() y = Add(x, c) }"),
-        ["Add"],
-    ),
-    "integers": (
-        model("g (float[2] x) => (float[2] y) { c = Constant<value_ints=[2]>() y = Reshape(x, c) }"),
-        ["Reshape"],
-    ),
-}
-NO_OPS = {
-    "an output": model(
-        "g (float[2] x) => (float[2] y, float[2] c) { c = Constant<value = float[2] {1, 2}>() y = Add(x, c) }"
-    ),
-    "no Constant": model("g (float[2] x) => (float[2] y) { y = Neg(x) }"),
-    "before IR version 4": model(
-        "g (float[2] x) => (float[2] y) { c = Constant<value = float[2] {1, 2}>() y = Add(x, c) }", 8
-    ).replace("ir_version: 8", "ir_version: 3"),
-}
+X = "(float[2] x) => (float[2] y)"
+CONSTANT = "c = Constant<value=float[2] {1, 2}>()"
+LIFTED = "<float[2] c = {1, 2}>"
 
+# a row is seen at once: its name, its graph, what becomes of it
+# fmt: off
+REWRITES = [
+    Rewrite("a tensor", X, f"{CONSTANT} y = Add(x, c)",
+            after=f"{LIFTED} y = Add(x, c)"),
+    Rewrite("a number", X, "c = Constant<value_float=2.0>() y = Add(x, c)",
+            after="<float c = {2}> y = Add(x, c)"),
+    Rewrite("integers", X, "c = Constant<value_ints=[2]>() y = Reshape(x, c)",
+            after="<int64[1] c = {2}> y = Reshape(x, c)"),
+    Rewrite("what is there already is not stored twice", X + " <float[2] d = {1, 2}>",
+            f"{CONSTANT} a = Add(x, c) y = Mul(a, d)",
+            after="a = Add(x, d) y = Mul(a, d)"),
+    Rewrite("in a branch", X.replace("x)", "x, bool c)"),
+            branches("float[2]", "k = Constant<value=float[2] {1, 2}>() s = Add(x, k)", "r = Neg(x)"),
+            after="<float[2] k = {1, 2}> " + branches("float[2]", "s = Add(x, k)", "r = Neg(x)")),
+]
 
-@pytest.mark.parametrize(("text", "left"), REWRITES.values(), ids=REWRITES)
-def test_constants_are_initializers(text, left):
-    model = rewritten(text, lift_constants.RULES)
-    assert [node.op_type for node in model.graph] == left
-    assert len(model.graph.initializers) == 1
-
-
-def test_the_same_constant_is_not_stored_twice():
-    text = model(
-        "g (float[2] x) => (float[2] y) <float[2] d = {1, 2}> "
-        "{ c = Constant<value = float[2] {1, 2}>() a = Add(x, c) y = Mul(a, d) }"
-    )
-    assert list(rewritten(text, lift_constants.RULES).graph.initializers) == ["d"]
+NO_OPS = [
+    NoOp("an output", X.replace("y)", "y, float[2] c)"), f"{CONSTANT} y = Add(x, c)"),
+    NoOp("no Constant", X, "y = Neg(x)"),
+    NoOp("before IR version 4", X, f"{CONSTANT} y = Add(x, c)", opset=8, ir_version=3),
+    NoOp("in a function", X, "y = f.F(x)",
+         functions=function("F (x) => (y) { c = Constant<value=float {2}>() y = Add(x, c) }")),
+    NoOp("value by reference", X, "y = f.F<k=2.>(x)",
+         functions=function("F <k>(x) => (y) { c = Constant<value_float:float=@k>() y = Add(x, c) }")),
+]
+# fmt: on
 
 
-@pytest.mark.parametrize(("text", "left"), REWRITES.values(), ids=REWRITES)
-def test_rewrites(text, left):
-    assert ops(rewritten(text, lift_constants.RULES)) == left
+@pytest.mark.parametrize("row", REWRITES, ids=lambda row: row.name)
+def test_rewrites(row):
+    check_rewrite(row, lift_constants.RULES)
 
 
-@pytest.mark.parametrize("text", NO_OPS.values(), ids=NO_OPS)
-def test_no_ops(text):
-    assert_untouched(text, lift_constants.RULES)
+@pytest.mark.parametrize("row", NO_OPS, ids=lambda row: row.name)
+def test_no_ops(row):
+    check_no_op(row, lift_constants.RULES)

@@ -5,41 +5,37 @@ from __future__ import annotations
 import pytest
 
 from passes.rules import merge_casts
-from rewriting import assert_untouched, model, ops, rewritten
+from rule_tables import NoOp, Rewrite, check_no_op, check_rewrite
 
-REWRITES = {
-    "float, double, float": (
-        model("g (float[N] x) => (float[N] y) { a = Cast<to=11>(x) y = Cast<to=1>(a) }"),
-        ["Cast"],
-    ),
-    "bool, int64, float": (
-        model("g (bool[N] x) => (float[N] y) { a = Cast<to=7>(x) y = Cast<to=1>(a) }"),
-        ["Cast"],
-    ),
-    "half, float, double": (
-        model("g (float16[N] x) => (double[N] y) { a = Cast<to=1>(x) y = Cast<to=11>(a) }"),
-        ["Cast"],
-    ),
-    "int32, int64, double": (
-        model("g (int32[N] x) => (double[N] y) { a = Cast<to=7>(x) y = Cast<to=11>(a) }"),
-        ["Cast"],
-    ),
-}
-NO_OPS = {
-    "float, int32, float": model("g (float[N] x) => (float[N] y) { a = Cast<to=6>(x) y = Cast<to=1>(a) }"),
-    "float, half, float": model("g (float[N] x) => (float[N] y) { a = Cast<to=10>(x) y = Cast<to=1>(a) }"),
-    "int64, float, int64": model("g (int64[N] x) => (int64[N] y) { a = Cast<to=1>(x) y = Cast<to=7>(a) }"),
-    "float, double, int32": model("g (float[N] x) => (int32[N] y) { a = Cast<to=11>(x) y = Cast<to=6>(a) }"),
-    "an operator between": model("g (int32[N] x) => (int32[N] y) { a = Cast<to=7>(x) b = Neg(a) y = Cast<to=6>(b) }"),
-    "float, bool, float": model("g (float[N] x) => (float[N] y) { a = Cast<to=9>(x) y = Cast<to=1>(a) }"),
-}
+# a row is seen at once: its name, its graph, what becomes of it
+# fmt: off
+REWRITES = [
+    Rewrite("float, double, float", "(float[N] x) => (float[N] y)", "a = Cast<to=11>(x) y = Cast<to=1>(a)",
+            after="y = Cast<to=1>(x)"),
+    Rewrite("bool, int64, float", "(bool[N] x) => (float[N] y)", "a = Cast<to=7>(x) y = Cast<to=1>(a)",
+            after="y = Cast<to=1>(x)"),
+    Rewrite("half, float, double", "(float16[N] x) => (double[N] y)", "a = Cast<to=1>(x) y = Cast<to=11>(a)",
+            after="y = Cast<to=11>(x)"),
+    Rewrite("int32, int64, double", "(int32[N] x) => (double[N] y)", "a = Cast<to=7>(x) y = Cast<to=11>(a)",
+            after="y = Cast<to=11>(x)"),
+]
+
+NO_OPS = [
+    NoOp("float, int32, float", "(float[N] x) => (float[N] y)", "a = Cast<to=6>(x) y = Cast<to=1>(a)"),
+    NoOp("float, half, float", "(float[N] x) => (float[N] y)", "a = Cast<to=10>(x) y = Cast<to=1>(a)"),
+    NoOp("int64, float, int64", "(int64[N] x) => (int64[N] y)", "a = Cast<to=1>(x) y = Cast<to=7>(a)"),
+    NoOp("float, double, int32", "(float[N] x) => (int32[N] y)", "a = Cast<to=11>(x) y = Cast<to=6>(a)"),
+    NoOp("an operator between", "(int32[N] x) => (int32[N] y)", "a = Cast<to=7>(x) b = Neg(a) y = Cast<to=6>(b)"),
+    NoOp("float, bool, float", "(float[N] x) => (float[N] y)", "a = Cast<to=9>(x) y = Cast<to=1>(a)"),
+]
+# fmt: on
 
 
-@pytest.mark.parametrize(("text", "left"), REWRITES.values(), ids=REWRITES)
-def test_rewrites(text, left):
-    assert ops(rewritten(text, merge_casts.RULES)) == left
+@pytest.mark.parametrize("row", REWRITES, ids=lambda row: row.name)
+def test_rewrites(row):
+    check_rewrite(row, merge_casts.RULES)
 
 
-@pytest.mark.parametrize("text", NO_OPS.values(), ids=NO_OPS)
-def test_no_ops(text):
-    assert_untouched(text, merge_casts.RULES)
+@pytest.mark.parametrize("row", NO_OPS, ids=lambda row: row.name)
+def test_no_ops(row):
+    check_no_op(row, merge_casts.RULES)
