@@ -87,9 +87,7 @@ def _fold_shapes(copy: ir.Model) -> bool:
             if array is None or not all(map(is_known, array.flat)) or value.is_graph_output():
                 continue
             tensor = ir.Tensor(array.astype(np.int64 if value.dtype is None else value.dtype.numpy()))
-            constant = ir.Value(name=f"{value.name}.folded", const_value=tensor, shape=tensor.shape)
-            copy.graph.initializers.add(constant)
-            value.replace_all_uses_with(constant)
+            value.replace_all_uses_with(constants.add_initializer(copy.graph, f"{value.name}.folded", tensor))
             folded += 1
     return folded > 0
 

@@ -92,6 +92,15 @@ def round_once(
     return result if bool(np.all((peaks == 0) | (peaks >= floor))) else None
 
 
+def add_initializer(graph: ir.Graph, name: str, content: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:
+    """A new initializer of ``graph`` that holds ``content``; ``name`` is free."""
+    tensor = ir.tensor(content, name=name) if isinstance(content, np.ndarray | np.generic) else content
+    tensor_type, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+    value = ir.Value(name=name, type=tensor_type, shape=shape, const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
 def set_array(value: ir.Value, array: NDArray[np.generic]) -> None:
     """Give the constant ``value`` new data; all its readers see it. What is stored sparse stays so where it can.
 

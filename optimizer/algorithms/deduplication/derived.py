@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from optimizer.algorithms.deduplication.equal import prepend, remove
-from optimizer.graph import editing, queries
+from optimizer.graph import constants, editing, queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,10 +62,8 @@ def is_source(kept: StoredConstant, duplicate: StoredConstant, tree: GraphTree) 
 
 def derive_reshaped(kept: StoredConstant, duplicate: StoredConstant, tree: GraphTree) -> None:
     """Let a Reshape of ``kept`` make what ``duplicate`` holds, and remove ``duplicate``; ``is_source`` holds."""
-    name = tree.names.fresh(f"{kept.name}_shape")
-    dims = ir.Tensor(np.array(duplicate.shape, np.int64), name=name)
-    shape = ir.Value(name=name, type=ir.TensorType(dims.dtype), shape=dims.shape, const_value=dims)
-    kept.graph.register_initializer(shape)
+    dims = np.array(duplicate.shape, np.int64)
+    shape = constants.add_initializer(kept.graph, tree.names.fresh(f"{kept.name}_shape"), dims)
     _derive(kept, duplicate, ir.node("Reshape", [kept.value, shape]), tree)
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from optimizer.analysis.symbolic.nonzero import nonzero_symbols
 from optimizer.analysis.symbolic.shape_values import ShapeValues
-from optimizer.graph import editing, file_size, queries, tensors, traversal
+from optimizer.graph import constants, editing, file_size, queries, tensors, traversal
 from optimizer.graph.graph_tree import GraphTree
 from optimizer.graph.names import NameGenerator, names_in_use
 from optimizer.graph.tensors import ContentKey, content_key
@@ -203,9 +203,7 @@ class Rewriter:
         editing.replace_values({output: value})
 
     def _initializer(self, target: ir.Graph, tensor: ir.TensorProtocol, name: str) -> ir.Value:
-        tensor_type, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
-        value = ir.Value(name=name, type=tensor_type, shape=shape, const_value=tensor)
-        target.register_initializer(value)
+        value = constants.add_initializer(target, name, tensor)
         key = content_key(tensor)
         if key is not None and target is self.model.graph:
             self._small_constants.setdefault(key, value)

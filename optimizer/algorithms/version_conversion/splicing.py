@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from optimizer.graph import editing
+from optimizer.graph import constants, editing
 from optimizer.graph.names import NameGenerator, names_in_use
 
 if TYPE_CHECKING:
@@ -118,10 +118,8 @@ class Splicer:
         name = self.names.fresh(hint)
         named = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
         if self.holds_initializers:
-            value = ir.Value(name=name, const_value=named, type=ir.TensorType(named.dtype), shape=named.shape)
-            graph.initializers.add(value)
-            self._constants[key] = value
-            return value
+            self._constants[key] = constants.add_initializer(graph, name, named)
+            return self._constants[key]
         constant = ir.node("Constant", [], {"value": named}, name=self.names.fresh(f"Constant_{name}"))
         constant.outputs[0].name = name
         node.prepend(constant)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from optimizer.algorithms.rewriting.rewriter import Rewriter
 from optimizer.contract.passes import Sites
-from optimizer.graph import queries
+from optimizer.graph import constants, queries
 from optimizer.io.model import clone
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def _probe(value: ir.Value, from_end: int, count: int, rewriter: Rewriter) -> ir
     if not is_row and (from_end != rank - 1 or rank < 3):
         return None
     shape = (count, 1) if is_row else (1, count, *[1] * (rank - 2))
-    weight = ir.Value(name=rewriter.names.fresh("probe_weight"), const_value=ir.tensor(np.zeros(shape, dtype)))
-    weight.type, weight.shape = value.type, ir.Shape(shape)
-    rewriter.model.graph.initializers.add(weight)
+    graph, name = rewriter.model.graph, rewriter.names.fresh("probe_weight")
+    weight = constants.add_initializer(graph, name, np.zeros(shape, dtype))
     output = ir.Value(name=rewriter.names.fresh("probe"), type=value.type)
     return ir.node("MatMul" if is_row else "Conv", [value, weight], outputs=[output], name=output.name)

@@ -13,7 +13,7 @@ from optimizer.algorithms.quantization.static import fusion_table
 from optimizer.algorithms.quantization.static.fusion_table import Role
 from optimizer.algorithms.quantization.static.kernel_weights import KernelWeight, fit_bias, quantize_bias
 from optimizer.graph import editing, queries
-from optimizer.graph.constants import constant_array
+from optimizer.graph.constants import add_initializer, constant_array
 from optimizer.graph.linear_nodes import BiasInput, bias_input
 from optimizer.graph.names import NameGenerator, names_in_use
 
@@ -188,12 +188,7 @@ class Insertion:
         return self._small[key]
 
     def _initializer(self, name: str, array: NDArray[Any]) -> ir.Value:
-        tensor = ir.tensor(array, name=self._names.fresh(name))
-        value = ir.Value(
-            name=tensor.name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape)
-        )
-        self.model.graph.initializers.add(value)
-        return value
+        return add_initializer(self.model.graph, self._names.fresh(name), array)
 
 
 def _parameters(low: float, high: float, grid: IntegerRange, members: list[ir.Value]) -> Parameters:

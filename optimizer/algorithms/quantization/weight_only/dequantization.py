@@ -25,7 +25,7 @@ import onnx_ir as ir
 from optimizer.algorithms.quantization.weight_only import node_chain
 from optimizer.algorithms.quantization.weight_only.node_chain import NodeChain
 from optimizer.algorithms.rewriting.rewriter import Rewriter, owner
-from optimizer.graph import editing, weight_sources
+from optimizer.graph import constants, editing, weight_sources
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -107,12 +107,7 @@ class Dequantizer:
         return self._made[key]
 
     def _inner_constant(self, anchor: ir.Node, array: NDArray[Any], hint: str) -> ir.Value:
-        name = self.rewriter.names.fresh(hint)
-        tensor = ir.tensor(array, name=name)
-        tensor_type, shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
-        value = ir.Value(name=name, type=tensor_type, shape=shape, const_value=tensor)
-        owner(anchor).register_initializer(value)
-        return value
+        return constants.add_initializer(owner(anchor), self.rewriter.names.fresh(hint), array)
 
 
 def _replace(node: ir.Node, result: ir.Value) -> None:
