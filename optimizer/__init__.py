@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optimizer.algorithms.rewriting.rewriter import Rewriter
-    from optimizer.algorithms.rewriting.rules import Rule
+    from optimizer.algorithms.rewriting.rules import APPLIED, NO_MATCH, Applied, Rule
     from optimizer.commands.optimize import Result, optimize
     from optimizer.contract.choices import Choices
     from optimizer.contract.node_filter import NodeFilter, NodeFilterOptions
@@ -46,7 +46,7 @@ _HOMES = {
     ),
     "io.model": ("load", "save"),
     "algorithms.rewriting.rewriter": ("Rewriter",),
-    "algorithms.rewriting.rules": ("Rule",),
+    "algorithms.rewriting.rules": ("APPLIED", "NO_MATCH", "Applied", "Rule"),
     "commands.optimize": ("Result", "optimize"),
     "contract.choices": ("Choices",),
     "contract.node_filter": ("NodeFilter", "NodeFilterOptions"),
@@ -60,6 +60,9 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "APPLIED",
+    "NO_MATCH",
+    "Applied",
     "CheckFailedError",
     "Choices",
     "Context",

@@ -236,7 +236,8 @@ g (float[N,4] x, float[4] unused) => (float[N,4] y, float[N,4] again)
   i = Identity (x)
   m = Mul (i, one)
   d, mask = Dropout (m)
-  y = Relu (d)
+  r = Relu (d)
+  y = Abs (r)
   again = Relu (m)
 }}""",
     ),
