@@ -24,14 +24,21 @@ from optimizer.graph import constants, editing, permutations
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from optimizer.algorithms.rewriting.layout.regions import LayoutRegion
     from optimizer.algorithms.rewriting.rewriter import Rewriter
 
 
 class MoveTransposes(Rule):
-    """Transposes around and between operators that can compute on permuted axes."""
+    """Transposes around and between operators that can compute on permuted axes.
+
+    Which nodes compute permuted, the plan says. Then each value of the region is one of these:
+
+    Case 1: a constant that is read permuted. Its data is permuted, in place if it has no other users.
+    Case 2: what a Transpose by another permutation computes, read permuted. One Transpose by both computes that.
+    Case 3: another value that is computed as it is and read permuted. A new Transpose goes between.
+    Case 4: what a Transpose by the permutation computes. Users that compute permuted read what it reads.
+    Case 5: what a chosen node computes. A new Transpose restores it for the users that need it as it was.
+    """
 
     name: ClassVar[str] = "move-transposes"
     summary: ClassVar[str] = "Transposes are moved through operators to where fewer are needed"
@@ -74,8 +81,12 @@ class MoveTransposes(Rule):
 def _apply(plan: LayoutPlan, rewriter: Rewriter) -> None:
     """Let the chosen nodes compute permuted."""
     affected = [node for node in plan.region.changes if plan.is_affected(node)]
-    made_permuted = [plan.region.is_permuted(value, plan.chosen) for value in plan.region.values]
-    for value, is_permuted in zip(list(plan.region.values), made_permuted, strict=True):
+    becomes_permuted = {value: plan.region.is_permuted(value, plan.chosen) for value in plan.region.values}
+    # Data in place first: a new constant may be one that is there already, but not one whose data is about to change.
+    arrays = {value: plan.permuted_array(value) for value, is_alone in plan.constants.items() if is_alone}
+    for value, array in arrays.items():
+        constants.set_array(value, array)
+    for value, is_permuted in becomes_permuted.items():
         if is_permuted:
             _pass_on(value, plan, rewriter)
         else:
@@ -86,35 +97,37 @@ def _apply(plan: LayoutPlan, rewriter: Rewriter) -> None:
 
 
 def _supply(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
-    """Give the chosen readers of ``value``, which is made as it is, a permuted version."""
-    uses = value.uses()
-    readers = [use for use in uses if plan.reads_permuted(use)]
-    if not readers:
+    """Give the chosen users of ``value``, which is computed as it is, a permuted version."""
+    uses, producer = value.uses(), value.producer()
+    permuted_uses = [use for use in uses if plan.reads_permuted(use)]
+    if not permuted_uses:
         return
     back = permutations.inverse(plan.region.perm)
+    perm_of_producer = None if producer is None else permutations.permutation(producer)
+    # Case 1: a constant
     if constants.constant_tensor(value) is not None:
-        permuted = _constant(value, back, plan, rewriter)
+        permuted = _constant(value, plan, rewriter)
     else:
-        producer = value.producer()
-        perm_of_producer = None if producer is None else permutations.permutation(producer)
+        # Case 2: a Transpose by another permutation: one by both instead
         if producer is not None and perm_of_producer is not None and plan.region.decided_by(value) is value:
-            permuted = _transposed(
-                producer.inputs[0], permutations.then(perm_of_producer, back), plan, rewriter, after=producer
-            )
+            both = permutations.then(perm_of_producer, back)
+            permuted = _transposed(producer.inputs[0], both, plan, rewriter, after=producer)
+        # Case 3: anything else
         else:
             permuted = _transposed(value, back, plan, rewriter, after=producer)
         permuted.type, permuted.shape = value.type, _permuted_shape(value, back)
-    for node, index in readers:
+    for node, index in permuted_uses:
         node.replace_input_with(index, permuted)
     for node in [use.node for use in uses if plan.region.wanted_by(use) is PERMUTED]:
         _give_out(node, permuted)
 
 
 def _pass_on(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
-    """Give the readers of ``value``, which is made permuted, what they need of it."""
+    """Give the users of ``value``, which is computed permuted, what they need of it."""
     perm, producer, uses = plan.region.perm, value.producer(), value.uses()
     if producer is None:
         return
+    # Case 4: a Transpose computes it, which its users go past. Case 5: a chosen node does
     is_transposed = producer not in plan.chosen
     source = producer.inputs[0] if is_transposed else value
     if source is None:
@@ -122,10 +135,10 @@ def _pass_on(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
     if not is_transposed:
         _keep_as_is(value, producer, plan, rewriter)
     for node, index in uses:
-        perm_of_user, want = permutations.permutation(node), plan.region.wanted_by((node, index))
-        if want is PERMUTED:
+        perm_of_user, wanted = permutations.permutation(node), plan.region.wanted_by((node, index))
+        if wanted is PERMUTED:  # a Transpose that undoes the permutation
             _give_out(node, source)
-        elif perm_of_user is not None and want is None:
+        elif perm_of_user is not None and wanted is None:  # one by another permutation, which takes this one in
             node.attributes.add(ir.AttrInt64s("perm", permutations.then(perm, perm_of_user)))
             node.replace_input_with(index, source)
         elif is_transposed and not plan.wants_as_is((node, index)):
@@ -133,7 +146,7 @@ def _pass_on(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> None:
 
 
 def _give_out(node: ir.Node, source: ir.Value) -> None:
-    """Let the readers of the Transpose ``node`` read ``source``, which is what it writes."""
+    """Let the users of the Transpose ``node`` read ``source``, which is what it computes."""
     if not editing.bypass(node, source):  # a graph output that has to have a name of its own
         node.op_type = "Identity"
         node.attributes.clear()
@@ -141,14 +154,14 @@ def _give_out(node: ir.Node, source: ir.Value) -> None:
 
 
 def _keep_as_is(value: ir.Value, producer: ir.Node, plan: LayoutPlan, rewriter: Rewriter) -> None:
-    """Transpose ``value``, which is made permuted from now on, for those who need it as it was."""
+    """Transpose ``value``, which is computed permuted from now on, for the users that need it as it was."""
     users = [use for use in value.uses() if plan.wants_as_is(use)]
-    value_type, shape = value.type, value.shape
+    type_before, shape_before = value.type, value.shape
     value.shape = _permuted_shape(value, permutations.inverse(plan.region.perm))
     if not users and not value.is_graph_output():
         return
     restored = _transposed(value, plan.region.perm, plan, rewriter, after=producer)
-    restored.type, restored.shape = value_type, shape
+    restored.type, restored.shape = type_before, shape_before
     for node, index in users:
         node.replace_input_with(index, restored)
     home = plan.region.home
@@ -183,18 +196,12 @@ def _transposed(
     return node.outputs[0]
 
 
-def _constant(value: ir.Value, perm: Sequence[int], plan: LayoutPlan, rewriter: Rewriter) -> ir.Value:
-    """The constant ``value`` with all axes of the region, permuted: in place, if nobody needs it as it is."""
-    array = constants.constant_array(value)
+def _constant(value: ir.Value, plan: LayoutPlan, rewriter: Rewriter) -> ir.Value:
+    """The constant ``value``, permuted: itself where its data has been, else another one."""
     home = plan.region.home
-    if array is None or home is None:
-        raise ValueError(f"{value.name} is no constant")
-    full = array.reshape([1] * (len(perm) - array.ndim) + list(array.shape))
-    new: NDArray[np.generic] = np.ascontiguousarray(full.transpose(perm))
-    if not plan.constants[value]:
-        return rewriter.constant(home[0], new, value.name or "constant")
-    constants.set_array(value, new)
-    return value
+    if plan.constants[value] or home is None:
+        return value
+    return rewriter.constant(home[0], plan.permuted_array(value), value.name or "constant")
 
 
 def _change(node: ir.Node, plan: LayoutPlan, rewriter: Rewriter) -> None:

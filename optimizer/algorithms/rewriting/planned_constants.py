@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from optimizer.graph import constants, file_size, queries, tensors
 from optimizer.graph.tensors import ContentKey, content_key
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from optimizer.algorithms.rewriting.rewriter import Rewriter
@@ -44,11 +44,11 @@ class PlannedConstants:
 
     Attributes:
         rewriter: What is known of the model.
-        changing: Constants whose data the rewrite changes, so that nothing else can come to read them.
+        changing: Constants whose data the rewrite changes first, with their new data.
     """
 
     rewriter: Rewriter
-    changing: Collection[ir.Value] = ()
+    changing: Mapping[ir.Value, NDArray[np.generic]] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _made: dict[ContentKey, str] = field(default_factory=dict)
     _revived: set[ir.Value] = field(default_factory=set)
@@ -62,7 +62,7 @@ class PlannedConstants:
     def constant(self, node: ir.Node, array: NDArray[np.generic], hint: str) -> PlannedConstant:
         """What ``Rewriter.constant`` would give ``node`` to read."""
         stored = self.rewriter.known_constant(node, array)
-        if stored is not None and stored not in self.changing:
+        if stored is not None and np.array_equal(self.changing.get(stored, array), array):
             return self.known(stored)
         key = content_key(ir.Tensor(array)) if self._made and self.rewriter.may_lift(node) else None
         if key is not None and key in self._made:

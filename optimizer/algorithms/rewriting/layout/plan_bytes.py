@@ -80,7 +80,8 @@ class _Draft:
 
 def bytes_saved(plan: LayoutPlan, rewriter: Rewriter) -> int:
     """By how many bytes the file shrinks with ``plan``; negative if it grows."""
-    draft = _Draft(PlannedConstants(rewriter, [value for value, is_own in plan.constants.items() if is_own]))
+    changing = {value: plan.permuted_array(value) for value, is_alone in plan.constants.items() if is_alone}
+    draft = _Draft(PlannedConstants(rewriter, changing))
     for value in plan.region.values:
         if plan.region.is_permuted(value, plan.chosen):
             _pass_on(value, plan, draft)
@@ -116,7 +117,7 @@ def _supply(value: ir.Value, plan: LayoutPlan, draft: _Draft) -> None:
     back, producer = permutations.inverse(plan.region.perm), value.producer()
     perm_of_producer = None if producer is None else permutations.permutation(producer)
     if constants.constant_tensor(value) is not None:
-        name = _permuted_constant(value, back, plan, draft)
+        name = _permuted_constant(value, plan, draft)
     elif producer is not None and perm_of_producer is not None and plan.region.decided_by(value) is value:
         source = producer.inputs[0]
         name = draft.transpose((source and source.name) or "", permutations.then(perm_of_producer, back))
@@ -155,15 +156,13 @@ def _pass_on(value: ir.Value, plan: LayoutPlan, draft: _Draft) -> None:
             draft.read(node, index, name)
 
 
-def _permuted_constant(value: ir.Value, perm: Sequence[int], plan: LayoutPlan, draft: _Draft) -> str:
-    """The name of the constant ``value`` with all axes of the region; its data changes in place where it may."""
-    array, home = constants.constant_array(value), plan.region.home
-    if array is None or home is None:
-        raise ValueError(f"{value.name} is no constant")
-    permuted = array.reshape([1] * (len(perm) - array.ndim) + list(array.shape)).transpose(perm)
-    if not plan.constants[value]:
-        return draft.constant(home[0], permuted, value.name or "constant")
-    draft.added += file_size.tensor_bytes(constants.tensor_to_store(value, permuted), value.name)
-    tensor = constants.constant_tensor(value)
-    draft.added -= 0 if tensor is None else file_size.tensor_bytes(tensor, value.name)
+def _permuted_constant(value: ir.Value, plan: LayoutPlan, draft: _Draft) -> str:
+    """The name of the constant ``value``, permuted; its data changes in place where it may."""
+    new, home, old = draft.planned.changing.get(value), plan.region.home, constants.constant_tensor(value)
+    if new is None:
+        if home is None:
+            raise ValueError(f"{value.name} is read in no graph")
+        return draft.constant(home[0], plan.permuted_array(value), value.name or "constant")
+    draft.added += file_size.tensor_bytes(constants.tensor_to_store(value, new), value.name)
+    draft.added -= 0 if old is None else file_size.tensor_bytes(old, value.name)
     return value.name or ""

@@ -9,14 +9,17 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from optimizer.algorithms.rewriting.layout import regions
 from optimizer.algorithms.rewriting.layout.regions import PERMUTED, LayoutRegion
 from optimizer.contract.refusal import Refusal
 from optimizer.graph import permutations, queries
-from optimizer.graph.constants import constant_tensor
+from optimizer.graph.constants import constant_array, constant_tensor
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
 _NO_FEWER = Refusal("no fewer Transposes would do")
 
@@ -46,6 +49,19 @@ class LayoutPlan:
         value = node.inputs[0]
         absorbs = self.region.changes[node].absorbs
         return absorbs and value is not None and self.region.is_permuted(value, self.chosen)
+
+    def permuted_array(self, value: ir.Value) -> NDArray[np.generic]:
+        """The data of the constant ``value`` with all axes of the region, permuted.
+
+        Raises:
+            ValueError: If it is no constant.
+        """
+        array = constant_array(value)
+        if array is None:
+            raise ValueError(f"{value.name} is no constant")
+        rank = len(self.region.perm)
+        full = array.reshape([1] * (rank - array.ndim) + list(array.shape))
+        return np.ascontiguousarray(full.transpose(permutations.inverse(self.region.perm)))
 
     def reads_permuted(self, use: tuple[ir.Node, int]) -> bool:
         """Whether a consumer, a node and the index of its input, is chosen and reads that input permuted."""
