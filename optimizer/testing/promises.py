@@ -251,9 +251,11 @@ def _has_foreign(model: ir.Model) -> bool:
 def _lost_text(before: ir.Model, after: ir.Model) -> str:
     """A node that stayed, with its operator and outputs, but lost its name, doc string or metadata."""
     stayed = {_identity(node): node for node in traversal.nodes(after)}
+    names = {node.name for node in traversal.nodes(before)}
     for node in traversal.nodes(before):
         now = stayed.get(_identity(node))
-        if now is None:
+        # An equal node that was there before may have taken the outputs over, under its own name
+        if now is None or (now.name != node.name and now.name in names):
             continue
         for text in ("name", "doc_string"):
             if getattr(node, text) and getattr(now, text) != getattr(node, text):
